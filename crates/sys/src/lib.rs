@@ -1,1 +1,16 @@
-//! x
+//! The operating system as aioxide needs it, behind a safe API: what can be waited for, and how to wait.
+//!
+//! **`sys` waits**, `core` orders, `py` runs. This crate knows no Python and none of `core`'s rules. All calls go
+//! through rustix and socket2; the few that those cannot express safely live in [`fd`].
+
+pub mod clock;
+pub mod driver;
+pub mod fd;
+pub mod poller;
+pub mod slots;
+pub mod waker;
+
+pub use driver::Driver;
+pub use poller::{Event, Events, Interest, Poller};
+pub use slots::{Key, Slots};
+pub use waker::Waker;

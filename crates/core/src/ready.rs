@@ -1,0 +1,136 @@
+//! The ready queue: first in, first out.
+//!
+//! Owned by [`Scheduler`](crate::Scheduler), which counts a turn's jobs when the turn begins. Never runs or drops
+//! a payload by itself: what goes in comes out of `pop` or `take_all`.
+
+use std::collections::{VecDeque, vec_deque};
+
+/// Below this many slots the queue never gives memory back: a loop at work needs them again at once.
+const KEPT_SLOTS: usize = 1024;
+
+/// A FIFO that returns its memory once a burst has passed.
+#[derive(Debug)]
+pub struct Ready<T> {
+    queue: VecDeque<T>,
+}
+
+impl<T> Ready<T> {
+    /// An empty queue; allocates on the first push.
+    pub const fn new() -> Self {
+        Self { queue: VecDeque::new() }
+    }
+
+    /// Appends a payload.
+    #[inline]
+    pub fn push(&mut self, item: T) {
+        self.queue.push_back(item);
+    }
+
+    /// Puts a payload before all others.
+    #[inline]
+    pub fn push_front(&mut self, item: T) {
+        self.queue.push_front(item);
+    }
+
+    /// Takes the oldest payload.
+    #[inline]
+    pub fn pop(&mut self) -> Option<T> {
+        let item = self.queue.pop_front();
+        if self.queue.capacity() > KEPT_SLOTS && self.queue.len() < self.queue.capacity() / 8 {
+            self.give_back();
+        }
+        item
+    }
+
+    /// How many payloads wait.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Whether none waits.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// The waiting payloads, oldest first.
+    pub fn iter(&self) -> vec_deque::Iter<'_, T> {
+        self.queue.iter()
+    }
+
+    /// Empties the queue; the caller drops the payloads where that is safe.
+    #[must_use = "dropping payloads may run foreign code: choose where"]
+    pub fn take_all(&mut self) -> VecDeque<T> {
+        std::mem::take(&mut self.queue)
+    }
+
+    /// Moves everything from `other` behind what waits here. Swaps buffers when it can.
+    pub fn append(&mut self, other: &mut VecDeque<T>) {
+        if self.queue.is_empty() {
+            std::mem::swap(&mut self.queue, other);
+        } else {
+            self.queue.append(other);
+        }
+    }
+
+    /// Halving at one eighth keeps the cost of growing again amortised.
+    #[cold]
+    fn give_back(&mut self) {
+        self.queue.shrink_to((self.queue.capacity() / 4).max(KEPT_SLOTS));
+    }
+}
+
+impl<T> Default for Ready<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<'a, T> IntoIterator for &'a Ready<T> {
+    type Item = &'a T;
+    type IntoIter = vec_deque::Iter<'a, T>;
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_in_first_out() {
+        let mut ready = Ready::new();
+        ready.push(1);
+        ready.push(2);
+        ready.push_front(0);
+        assert_eq!(ready.iter().copied().collect::<Vec<_>>(), [0, 1, 2]);
+        assert_eq!((ready.pop(), ready.pop(), ready.pop(), ready.pop()), (Some(0), Some(1), Some(2), None));
+    }
+
+    #[test]
+    fn a_burst_returns_its_memory() {
+        let mut ready = Ready::new();
+        for number in 0..100_000 {
+            ready.push(number);
+        }
+        assert!(ready.queue.capacity() >= 100_000);
+        for number in 0..100_000 {
+            assert_eq!(ready.pop(), Some(number));
+        }
+        assert!(ready.queue.capacity() <= 2 * KEPT_SLOTS, "{} slots kept", ready.queue.capacity());
+    }
+
+    #[test]
+    fn append_keeps_the_order_whether_or_not_it_swaps() {
+        let mut ready = Ready::new();
+        let mut other = VecDeque::from([1, 2]);
+        ready.append(&mut other);
+        other.push_back(3);
+        ready.append(&mut other);
+        assert!(other.is_empty());
+        assert_eq!(ready.take_all(), [1, 2, 3]);
+        assert!(ready.is_empty());
+    }
+}
