@@ -1,0 +1,77 @@
+"""asyncio, all of it, in Rust.
+
+Every public name of asyncio is here too, so `import aioxide as asyncio` works.
+`aioxide.run(main())` runs a program on aioxide's event loop;
+`aioxide.install()` makes aioxide the asyncio of the whole process.
+"""
+
+import asyncio
+from asyncio import *  # noqa: F403  (all of it, whichever names this Python has)
+from typing import TYPE_CHECKING
+
+from aioxide import _names, _stdlib
+from aioxide._core import __version__
+from aioxide._install import Installation, install, installed, uninstall
+from aioxide._loop import EventLoop, EventLoopPolicy, new_event_loop
+from aioxide._runners import Runner, run
+
+if TYPE_CHECKING:
+    import sys
+    from asyncio import (
+        base_events as base_events,
+        base_futures as base_futures,
+        base_subprocess as base_subprocess,
+        base_tasks as base_tasks,
+        constants as constants,
+        coroutines as coroutines,
+        events as events,
+        exceptions as exceptions,
+        format_helpers as format_helpers,
+        futures as futures,
+        locks as locks,
+        log as log,
+        mixins as mixins,
+        proactor_events as proactor_events,
+        protocols as protocols,
+        queues as queues,
+        runners as runners,
+        selector_events as selector_events,
+        sslproto as sslproto,
+        staggered as staggered,
+        streams as streams,
+        subprocess as subprocess,
+        taskgroups as taskgroups,
+        tasks as tasks,
+        threads as threads,
+        timeouts as timeouts,
+        transports as transports,
+        trsock as trsock,
+        unix_events as unix_events,
+    )
+
+    if sys.version_info >= (3, 14):
+        from asyncio import graph as graph
+else:
+
+    def __getattr__(name):
+        """The names that asyncio makes up on access, and modules it loads late."""
+        if name in _stdlib.policy_names() or name in _stdlib.submodules():
+            return getattr(asyncio, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    globals().update(_stdlib.submodules())
+    globals().update(_names.twins())
+
+__all__ = list(asyncio.__all__)  # mypy: the star import above carries the names
+__all__ += [
+    "EventLoop",
+    "EventLoopPolicy",
+    "Installation",
+    "Runner",
+    "__version__",
+    "install",
+    "installed",
+    "new_event_loop",
+    "run",
+    "uninstall",
+]

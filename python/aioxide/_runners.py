@@ -1,0 +1,184 @@
+"""`run` and `Runner`: a loop from its making to its close around a program."""
+
+import asyncio
+import contextvars
+import enum
+import functools
+import inspect
+import signal
+import sys
+import threading
+from asyncio import events
+from collections.abc import Awaitable, Callable, Coroutine
+from types import FrameType
+from typing import Any, TypeVar
+
+from aioxide import _loop, _stdlib
+
+T = TypeVar("T")
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+
+
+class _Stage(enum.Enum):
+    NEW = enum.auto()
+    OPEN = enum.auto()
+    CLOSED = enum.auto()
+
+
+class Runner(asyncio.Runner):  # type: ignore[misc]  # final for users; isinstance has to hold
+    """Keeps an event loop for several runs, and closes it at the end of a `with`.
+
+    The loop is one of aioxide's unless `loop_factory` makes another.  When
+    aioxide is installed, an event loop policy that the program has set chooses.
+    """
+
+    def __init__(self, *, debug: bool | None = None, loop_factory: LoopFactory | None = None) -> None:
+        self._stage = _Stage.NEW
+        self._debug = debug
+        self._loop_factory = loop_factory
+        self._open_loop: asyncio.AbstractEventLoop | None = None
+        self._context: contextvars.Context | None = None
+        self._interrupts = 0
+        self._owns_current_loop = False
+
+    def __enter__(self) -> "Runner":
+        self._open()
+        return self
+
+    def __exit__(self, exc_type: object, exc_val: object, exc_tb: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Cancel what is left, shut down generators and threads, and close the loop."""
+        loop = self._open_loop
+        if loop is None:
+            return
+        try:
+            _cancel_all(loop)
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.run_until_complete(_end_executor(loop))
+        finally:
+            if self._owns_current_loop:
+                events.set_event_loop(None)
+            loop.close()
+            self._open_loop = None
+            self._stage = _Stage.CLOSED
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """The loop of this runner, made now if there is none yet."""
+        return self._open()
+
+    def run(self, coro: Awaitable[T], *, context: contextvars.Context | None = None) -> T:
+        """Run an awaitable to its end in the loop, and return its result."""
+        if _stdlib.get_running_loop_or_none() is not None:
+            raise RuntimeError("Runner.run() cannot be called from a running event loop")
+        loop = self._open()
+        task = loop.create_task(_as_coroutine(coro), context=self._context if context is None else context)
+        handler = self._catch_interrupts(loop, task)
+        self._interrupts = 0
+        try:
+            return loop.run_until_complete(task)
+        except asyncio.CancelledError:
+            # The cancellation is ours if nobody else has asked for one too.
+            uncancel = getattr(task, "uncancel", None)
+            if self._interrupts > 0 and uncancel is not None and uncancel() == 0:
+                raise KeyboardInterrupt  # noqa: B904  (shown as asyncio shows it)
+            raise
+        finally:
+            if handler is not None and signal.getsignal(signal.SIGINT) is handler:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _open(self) -> asyncio.AbstractEventLoop:
+        if self._stage is _Stage.CLOSED:
+            raise RuntimeError("Runner is closed")
+        if self._open_loop is not None:
+            return self._open_loop
+        if self._loop_factory is not None:
+            loop = self._loop_factory()
+        else:
+            loop = _default_loop()
+            events.set_event_loop(loop)
+            self._owns_current_loop = True
+        if self._debug is not None:
+            loop.set_debug(self._debug)
+        self._open_loop = loop
+        self._context = contextvars.copy_context()
+        self._stage = _Stage.OPEN
+        return loop
+
+    def _catch_interrupts(
+        self, loop: asyncio.AbstractEventLoop, task: "asyncio.Task[Any]"
+    ) -> Callable[[int, FrameType | None], None] | None:
+        """Let Ctrl-C cancel the task first, where Python's own handler is in place."""
+        if threading.current_thread() is not threading.main_thread():
+            return None
+        if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+            return None
+        handler = functools.partial(self._on_interrupt, loop, task)
+        try:
+            signal.signal(signal.SIGINT, handler)
+        except ValueError:  # an embedding program has not given us the signals
+            return None
+        return handler
+
+    def _on_interrupt(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        task: "asyncio.Task[Any]",
+        signum: int,
+        frame: FrameType | None,
+    ) -> None:
+        self._interrupts += 1
+        if self._interrupts > 1 or task.done():
+            raise KeyboardInterrupt
+        task.cancel()
+        loop.call_soon_threadsafe(lambda: None)  # so that a waiting loop wakes up
+
+
+def run(main: Awaitable[T], *, debug: bool | None = None, loop_factory: LoopFactory | None = None) -> T:
+    """Run an awaitable in a new event loop, close the loop, and return the result."""
+    if _stdlib.get_running_loop_or_none() is not None:
+        raise RuntimeError("asyncio.run() cannot be called from a running event loop")
+    with Runner(debug=debug, loop_factory=loop_factory) as runner:
+        return runner.run(main)
+
+
+def _default_loop() -> asyncio.AbstractEventLoop:
+    standing_in = asyncio.Runner is Runner
+    return asyncio.new_event_loop() if standing_in else _loop.new_event_loop()
+
+
+def _end_executor(loop: asyncio.AbstractEventLoop) -> Coroutine[Any, Any, None]:
+    if sys.version_info >= (3, 12) or isinstance(loop, _loop.EventLoop):
+        return loop.shutdown_default_executor(_stdlib.THREAD_JOIN_TIMEOUT)  # type: ignore[call-arg]
+    return loop.shutdown_default_executor()
+
+
+def _as_coroutine(awaitable: Awaitable[T]) -> Coroutine[Any, Any, T]:
+    if asyncio.iscoroutine(awaitable):
+        return awaitable
+    if not inspect.isawaitable(awaitable):
+        raise TypeError("An asyncio.Future, a coroutine or an awaitable is required")
+
+    async def wait_for_it() -> T:
+        return await awaitable
+
+    return wait_for_it()
+
+
+def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
+    """Cancel every task of the loop and report what they raise meanwhile."""
+    tasks = asyncio.all_tasks(loop)
+    if not tasks:
+        return
+    for task in tasks:
+        task.cancel()
+    loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+    for task in tasks:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            message = "unhandled exception during asyncio.run() shutdown"
+            loop.call_exception_handler({"message": message, "exception": error, "task": task})
+
+
+for _public in (Runner, run):
+    _public.__module__ = "aioxide"

@@ -1,0 +1,96 @@
+"""The one place that reads names of asyncio that are not public.
+
+Everything here holds for CPython 3.11 to 3.15.  The rest of the package asks
+this module, so that a new Python is one file to look through.
+"""
+
+import asyncio
+import sys
+from asyncio import constants, events, unix_events
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+# Public names that asyncio gained after 3.11.  aioxide offers them on every
+# Python for which the native module has them.
+LATER_NAMES = frozenset(
+    {
+        "EventLoop",
+        "FrameCallGraphEntry",
+        "FutureCallGraph",
+        "QueueShutDown",
+        "capture_call_graph",
+        "create_eager_task_factory",
+        "eager_task_factory",
+        "format_call_graph",
+        "future_add_to_awaited_by",
+        "future_discard_from_awaited_by",
+        "print_call_graph",
+    }
+)
+
+# Names that `install` leaves alone although aioxide has its own.  They choose a
+# loop, and they choose ours once the default policy makes ours; replacing them
+# would overrule a policy that the program has set.
+CHOOSERS = frozenset({"DefaultEventLoopPolicy", "new_event_loop"})
+
+# Names that are replaced in these modules and no others: the loops of CPython,
+# which may be running already, build on the rest from inside asyncio's modules.
+PUBLIC_ONLY = {
+    "EventLoop": ("asyncio", "asyncio.unix_events"),
+    "SelectorEventLoop": ("asyncio", "asyncio.unix_events"),
+    "Server": ("asyncio",),
+}
+
+# The default policy asks this class attribute for each new loop.
+DefaultPolicy: Any = unix_events._UnixDefaultEventLoopPolicy
+FACTORY_ATTRIBUTE = "_loop_factory"
+
+# How long a runner waits for the threads of the default executor.
+THREAD_JOIN_TIMEOUT: float = getattr(constants, "THREAD_JOIN_TIMEOUT", 300)
+
+get_running_loop_or_none = events._get_running_loop
+
+
+def modules() -> Iterator[ModuleType]:
+    """The asyncio package and those of its modules that are loaded."""
+    for name, module in list(sys.modules.items()):
+        if name == "asyncio" or name.startswith("asyncio."):
+            yield module
+
+
+def submodules() -> dict[str, ModuleType]:
+    """The modules that can be reached as attributes of asyncio, by name."""
+    return {
+        name: value
+        for name, value in vars(asyncio).items()
+        if isinstance(value, ModuleType) and value.__name__ == f"asyncio.{name}"
+    }
+
+
+def hooks() -> dict[str, Any]:
+    """What asyncio keeps in a native version, such as `_enter_task`.
+
+    asyncio binds each of them to `NAME` and to `_c_NAME`, less an underscore in
+    front where the name has one.
+    """
+    found = {}
+    for module in modules():
+        namespace = vars(module)
+        for alias, value in namespace.items():
+            if alias.startswith("_c_"):
+                name = alias.removeprefix("_c_")
+                found[name if name in namespace else f"_{name}"] = value
+    return found
+
+
+def names() -> frozenset[str]:
+    """Every name of asyncio that a native module may take over."""
+    return frozenset(asyncio.__all__) | LATER_NAMES | hooks().keys()
+
+
+def policy_names() -> frozenset[str]:
+    """Names that asyncio makes up on access, with a warning (3.14 and later)."""
+    if sys.version_info < (3, 14):
+        return frozenset()
+    return frozenset({"AbstractEventLoopPolicy", "DefaultEventLoopPolicy"})
