@@ -1,0 +1,80 @@
+# `make help` lists what there is to do.
+#   PYTHON=   the interpreter, a name or a path (default: the newest python3 on PATH)
+#   PROFILE=  how cargo builds the extension: release, or quick to compile faster
+PROFILE ?= release
+.DEFAULT_GOAL := help
+.PHONY: help demo test conformance bench lint fmt clean
+
+# Asked once, and only by the targets that need them.
+python = $(eval python := $(shell tools/environment find $(PYTHON)))$(or $(python),$(error no Python to work with))
+venv = $(eval venv := .venv/$(shell tools/environment tag $(python)))$(venv)
+# What the environment is to have: built, or has-SET for one of the sets of packages below.
+have = @$(MAKE) -s $(patsubst %,$(venv)/.%,$(patsubst built,built-$(PROFILE),$(1)))
+sources := $(shell find crates python Cargo.toml Cargo.lock pyproject.toml -type f ! -name '*.so' ! -name '*.pyc')
+
+needs_build := maturin>=1.9,<2
+needs_demo := aiohttp rich
+needs_test := pytest
+needs_lint := ruff mypy
+
+help: ## Show this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+	@sed -n 's/^#   \([A-Z]*=\) */  \1\t/p' Makefile | expand -t 20
+
+demo: ## Build, run the main job on aioxide, and show its figure on other loops
+	$(call have,built has-demo tried-uvloop)
+	$(venv)/bin/aioxide examples/main_job.py
+	$(venv)/bin/python examples/main_job.py --brief
+	@! $(venv)/bin/python -c 'import uvloop' 2>/dev/null || $(venv)/bin/python -W ignore -c \
+	    'import runpy, uvloop; uvloop.install(); runpy.run_path("examples/main_job.py", run_name="__main__")' --brief
+
+test: ## Run the tests of the Rust crates and of the Python package
+	$(call have,built has-test)
+	cargo test --quiet -p aioxide-core -p aioxide-sys
+	$(venv)/bin/python -m pytest $(ARGS)
+
+conformance: ## Run CPython's own asyncio tests (MODULES=test_tasks,... picks some)
+	$(call have,built)
+	$(venv)/bin/python tests/conformance/run.py $(if $(MODULES),--modules $(MODULES)) $(ARGS)
+
+bench: ## Measure speed against asyncio and uvloop
+	$(call have,built has-demo tried-uvloop)
+	$(venv)/bin/python benchmarks/bench.py $(ARGS)
+
+lint: ## Check formatting, clippy, ruff, types and the house rules
+	$(call have,built has-lint has-test)
+	cargo fmt --all --check
+	PYO3_PYTHON=$(abspath $(venv))/bin/python cargo clippy --workspace --all-targets --quiet -- -D warnings
+	$(venv)/bin/ruff check
+	$(venv)/bin/ruff format --check
+	$(venv)/bin/mypy
+	$(venv)/bin/python -m pytest -q tests/tidy
+
+fmt: ## Format the code
+	$(call have,has-lint)
+	cargo fmt --all
+	$(venv)/bin/ruff check --fix
+	$(venv)/bin/ruff format
+
+clean: ## Remove everything that was built
+	rm -rf .venv target
+
+# Environments: .made is the empty one, .has-* say what has been installed, .built-* which build of aioxide.
+.SECONDARY:
+.venv/%/.made:
+	tools/environment create $(python) .venv/$*
+	@touch $@
+
+$(foreach set,demo test lint,$(eval .venv/%/.has-$(set): .venv/%/.made ; \
+    tools/environment install .venv/$$* $(needs_$(set)) && touch $$@))
+
+.venv/%/.tried-uvloop: .venv/%/.made
+	@tools/environment install .venv/$* --only-binary :all: uvloop 2>/dev/null || echo "no uvloop for this Python"
+	@touch $@
+
+.venv/%/.built-$(PROFILE): .venv/%/.made $(sources)
+	@tools/environment install .venv/$* '$(needs_build)'
+	@rm -rf .venv/$*/.built-* .venv/$*/wheels
+	.venv/$*/bin/maturin build --profile $(PROFILE) --interpreter .venv/$*/bin/python --compatibility linux --out .venv/$*/wheels
+	@tools/environment install .venv/$* --force-reinstall --no-deps .venv/$*/wheels/*.whl
+	@touch $@
