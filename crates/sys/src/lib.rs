@@ -11,6 +11,6 @@ pub mod slots;
 pub mod waker;
 
 pub use driver::Driver;
-pub use poller::{Event, Events, Interest, Poller};
+pub use poller::{Event, Events, Interest, Poller, Readiness};
 pub use slots::{Key, Slots};
 pub use waker::Waker;

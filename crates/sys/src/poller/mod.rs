@@ -109,6 +109,29 @@ impl Event {
     }
 }
 
+/// What a descriptor is ready for, without saying which descriptor.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Readiness {
+    /// A read would not block.
+    pub readable: bool,
+    /// A write would not block.
+    pub writable: bool,
+    /// The peer is gone or the descriptor is broken.
+    pub hangup: bool,
+}
+
+impl Readiness {
+    /// The part of an event that `interest` asked for; `None` if that is nothing.
+    pub const fn of(event: Event, interest: Interest) -> Option<Self> {
+        let ready = Self {
+            readable: event.readable && interest.is_read(),
+            writable: event.writable && interest.is_write(),
+            hangup: event.hangup,
+        };
+        if ready.readable || ready.writable { Some(ready) } else { None }
+    }
+}
+
 /// How many events a buffer has room for at first, and at most.
 const ROOM: (usize, usize) = (256, 8192);
 
