@@ -1,1 +1,28 @@
-//! x
+//! `aioxide._core`: asyncio's event loop, tasks and primitives, native. This page lists everything it exports.
+
+mod errors;
+mod ffi;
+mod futures;
+mod handles;
+mod job;
+mod local;
+mod names;
+mod tasks;
+
+use pyo3::prelude::*;
+
+/// Makes the types and functions, once an interpreter.
+#[pymodule(name = "_core")]
+fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let py = module.py();
+    ffi::layout::verify(py)?;
+    names::init(py)?;
+    ffi::thread::calibrate(py)?;
+    ffi::function::register(module)?;
+    ffi::types::init(module)?;
+    futures::register(module)?;
+    tasks::register(module)?;
+    handles::register(module)?;
+    module.add_class::<local::LoopCore>()?;
+    module.add("__version__", env!("CARGO_PKG_VERSION"))
+}

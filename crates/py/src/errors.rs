@@ -1,0 +1,36 @@
+//! The one place where errors of the operating system become Python exceptions, and where exceptions are told apart
+//! by what they mean to the loop.
+
+use std::io;
+
+use pyo3::exceptions::{PyKeyboardInterrupt, PyOSError, PySystemExit};
+use pyo3::prelude::*;
+
+/// SystemExit and KeyboardInterrupt end the run of the loop; every other exception of a callback is reported.
+pub(crate) fn ends_the_loop(py: Python<'_>, error: &PyErr) -> bool {
+    error.is_instance_of::<PySystemExit>(py) || error.is_instance_of::<PyKeyboardInterrupt>(py)
+}
+
+/// The OSError (of the subclass that belongs to its errno) for an error of a system call.
+#[cold]
+pub(crate) fn os_error(error: &io::Error) -> PyErr {
+    match error.raw_os_error() {
+        Some(errno) => from_errno(errno),
+        None => PyOSError::new_err(error.to_string()),
+    }
+}
+
+/// As [`os_error`], for a plain error number.
+#[cold]
+pub(crate) fn from_errno(errno: i32) -> PyErr {
+    PyOSError::new_err((errno, strerror(errno)))
+}
+
+/// The system's text for an error number, as Python's `os.strerror` gives it.
+pub(crate) fn strerror(errno: i32) -> String {
+    let text = io::Error::from_raw_os_error(errno).to_string();
+    match text.rfind(" (os error ") {
+        Some(end) => text[..end].to_owned(),
+        None => text,
+    }
+}

@@ -1,0 +1,174 @@
+//! The event loop: a [`LoopCore`] (scheduler, inbox, clock) with the driver of its descriptors and its hooks.
+//!
+//! Each file owns one part of the state: `turn` runs it, `lifecycle` starts and ends it, `readers`, `signals`,
+//! `executor`, `names`, `hooks` and `debug` are what their names say; `api` is the table of Python methods.
+//! A method gets the loop as `&Bound<EventLoop>` and never holds a borrow of its cells while Python code can run.
+
+mod api;
+pub(crate) mod debug;
+pub(crate) mod executor;
+pub(crate) mod hooks;
+mod lifecycle;
+pub(crate) mod names;
+pub(crate) mod readers;
+pub(crate) mod signals;
+mod turn;
+
+use std::os::fd::{AsRawFd, RawFd};
+
+use aioxide_sys::{Driver, Interest, Key};
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use pyo3::types::PyType;
+
+use crate::errors::os_error;
+use crate::ffi::cell::{Flag, GilCell};
+use crate::ffi::gc::{Stopped, Visit};
+use crate::local::LoopCore;
+use crate::transports::Source;
+
+/// How many turns in a row look at the descriptors after the last sign of input or output.
+const EAGER_POLLS: u32 = 16;
+
+/// The native event loop; `aioxide.EventLoop` is this class under `asyncio.AbstractEventLoop`.
+#[pyclass(frozen, subclass, weakref, extends = LoopCore, module = "aioxide._core", name = "EventLoop")]
+#[derive(Debug)]
+pub(crate) struct EventLoop {
+    /// What watches the descriptors; gone once the loop is closed.
+    driver: GilCell<Option<Driver<Source>>>,
+    eager_polls: Flag<u32>,
+    life: lifecycle::Life,
+    hooks: hooks::Hooks,
+    signals: signals::Signals,
+    executor: executor::Default,
+    debug: debug::Debug,
+}
+
+impl EventLoop {
+    /// The native part of a loop and its own, for `__new__`.
+    fn create(class: &Bound<'_, PyType>) -> PyResult<PyClassInitializer<Self>> {
+        let core = LoopCore::new().map_err(|e| os_error(&e))?;
+        let mut driver = Driver::new().map_err(|e| os_error(&e))?;
+        driver.register(core.waker().as_raw_fd(), Interest::READ, Source::Waker).map_err(|e| os_error(&e))?;
+        core.set_debug(debug::is_default(class.py())?);
+        let own = class.py().get_type::<Self>();
+        for name in ["call_soon", "call_later", "call_at", "time"] {
+            if !class.is(&own) && !class.getattr(name)?.is(own.getattr(name)?) {
+                core.note_override(name);
+            }
+        }
+        let this = Self {
+            driver: GilCell::new(Some(driver)),
+            eager_polls: Flag::new(EAGER_POLLS),
+            life: lifecycle::Life::default(),
+            hooks: hooks::Hooks::default(),
+            signals: signals::Signals::default(),
+            executor: executor::Default::default(),
+            debug: debug::Debug::default(),
+        };
+        Ok(PyClassInitializer::from(core).add_subclass(this))
+    }
+
+    /// The native event loop behind an object, if there is one.
+    #[inline]
+    pub(crate) fn of<'a>(event_loop: &'a Bound<'_, PyAny>) -> Option<&'a Self> {
+        event_loop.cast::<Self>().ok().map(Bound::get)
+    }
+
+    /// The loop's scheduler, inbox, clock and mode.
+    #[inline]
+    pub(crate) fn core<'a>(this: &'a Bound<'_, Self>) -> &'a LoopCore {
+        this.as_super().get()
+    }
+
+    /// What makes tasks in the place of `Task`, if the program has set something.
+    pub(crate) fn task_factory<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.hooks.task_factory.get(py)
+    }
+
+    /// Starts watching `fd`.
+    pub(crate) fn register(&self, py: Python<'_>, fd: RawFd, interest: Interest, source: Source) -> PyResult<Key> {
+        self.note_io();
+        let result = self.driver.with(py, |driver| match driver {
+            Some(driver) => Some(driver.try_register(fd, interest, source)),
+            None => None,
+        });
+        match result {
+            Some(Ok(key)) => Ok(key),
+            // The source is dropped here, outside the borrow.
+            Some(Err((error, _source))) => Err(os_error(&error)),
+            None => Err(closed()),
+        }
+    }
+
+    /// Changes what is watched for. A stale key is a miss, not an error.
+    pub(crate) fn rearm(&self, py: Python<'_>, key: Key, interest: Interest) -> PyResult<()> {
+        self.note_io();
+        let result = self.driver.with(py, |driver| match driver {
+            Some(driver) if driver.get(key).is_some() => driver.rearm(key, interest),
+            _ => Ok(()),
+        });
+        result.map_err(|e| os_error(&e))
+    }
+
+    /// Stops watching, while the descriptor is still open. The caller drops the source.
+    #[must_use]
+    pub(crate) fn forget(&self, py: Python<'_>, key: Key) -> Option<Source> {
+        self.driver.with(py, |driver| driver.as_mut().and_then(|d| d.forget(key)))
+    }
+
+    /// The source under `key`.
+    #[inline]
+    pub(crate) fn source(&self, py: Python<'_>, key: Key) -> Option<Source> {
+        self.driver.with(py, |driver| driver.as_ref().and_then(|d| d.get(key)).map(|s| s.clone_ref(py)))
+    }
+
+    /// The key under which `fd` is watched.
+    pub(crate) fn key_of_fd(&self, py: Python<'_>, fd: RawFd) -> Option<Key> {
+        self.driver.with(py, |driver| driver.as_ref().and_then(|d| d.key_of_fd(fd)))
+    }
+
+    /// What `key` is watched for.
+    pub(crate) fn interest(&self, py: Python<'_>, key: Key) -> Option<Interest> {
+        self.driver.with(py, |driver| driver.as_ref().and_then(|d| d.interest(key)))
+    }
+
+    /// Something was read, written or registered: the next turns look at the descriptors even when busy.
+    #[inline]
+    pub(crate) fn note_io(&self) {
+        self.eager_polls.set(EAGER_POLLS);
+    }
+
+    /// Everything that the loop watches, for `close()`; the caller drops it.
+    fn take_sources(&self, py: Python<'_>) -> Option<Driver<Source>> {
+        self.driver.with(py, Option::take)
+    }
+
+    fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
+        self.driver
+            .visit(|driver| match driver {
+                Some(driver) => driver.iter().try_for_each(|(_, _, source)| source.traverse(visit)),
+                None => Ok(()),
+            })
+            .unwrap_or(Ok(()))?;
+        self.life.traverse(visit)?;
+        self.hooks.traverse(visit)?;
+        self.signals.traverse(visit)?;
+        self.executor.traverse(visit)?;
+        self.debug.traverse(visit)
+    }
+
+    fn clear(&self, py: Python<'_>) {
+        drop(self.take_sources(py));
+        self.life.clear(py);
+        self.hooks.clear(py);
+        self.signals.clear(py);
+        self.executor.clear(py);
+        self.debug.clear(py);
+    }
+}
+
+#[cold]
+fn closed() -> PyErr {
+    PyRuntimeError::new_err("Event loop is closed")
+}

@@ -1,0 +1,247 @@
+//! One turn: wait, order, run. Everything else in aioxide only adds jobs.
+//!
+//! The only place that runs callbacks (eager tasks excepted) and the only place where the loop's thread lets go of
+//! the GIL, and that only around a wait that really blocks.
+
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aioxide_sys::{Events, Interest, Poller, Readiness, clock};
+use pyo3::prelude::*;
+
+use super::readers::Waiter;
+use super::{EventLoop, closed, debug, hooks};
+use crate::errors::os_error;
+use crate::job::Job;
+use crate::local::LoopCore;
+use crate::transports::Source;
+use crate::{futures, handles, tasks};
+
+/// The longest wait, in seconds: asyncio's own limit, one day.
+const LONGEST_WAIT: f64 = 24.0 * 3600.0;
+
+/// A busy loop without traffic looks at its descriptors after this many turns …
+const BUSY_TURNS: u32 = 8;
+
+/// … or after this time, in seconds, whichever comes first.
+const BUSY_TIME: f64 = 50e-6;
+
+/// What the turns of one run share.
+#[derive(Debug)]
+pub(super) struct Turns {
+    poller: Arc<Poller>,
+    events: Events,
+    /// Turns since the descriptors were last looked at, and when that was.
+    unseen: u32,
+    seen: f64,
+    resolution: f64,
+}
+
+impl Turns {
+    pub(super) fn new(this: &Bound<'_, EventLoop>) -> PyResult<Self> {
+        let poller = this.get().driver.with(this.py(), |driver| driver.as_ref().map(aioxide_sys::Driver::poller));
+        this.get().note_io();
+        Ok(Self {
+            poller: poller.ok_or_else(closed)?,
+            events: Events::new(),
+            unseen: 0,
+            seen: 0.0,
+            resolution: clock::resolution(),
+        })
+    }
+
+    /// One turn. An error is SystemExit, KeyboardInterrupt or what a signal handler raised; nothing is lost by it.
+    pub(super) fn once(&mut self, this: &Bound<'_, EventLoop>) -> PyResult<()> {
+        let (py, core) = (this.py(), EventLoop::core(this));
+        self.wait(this, core)?;
+        py.check_signals()?;
+        let count = if core.scheduler().with(py, |s| s.timers_len()) == 0 {
+            core.scheduler().with(py, |s| s.turn_len())
+        } else {
+            let now = now(this, core)?;
+            // asyncio's rule: due is what lies before now plus the clock's resolution.
+            let end = now + self.resolution.max(now.next_up() - now);
+            core.scheduler().with(py, |s| {
+                s.admit_due(end.next_down());
+                s.turn_len()
+            })
+        };
+        for _ in 0..count {
+            let Some(job) = core.scheduler().with(py, aioxide_core::Scheduler::pop) else { break };
+            if core.is_debug() { debug::run(this, job, run)? } else { run(this, job)? }
+        }
+        Ok(())
+    }
+
+    /// Looks at the descriptors, for as long as there is nothing else to do; what happened becomes jobs.
+    fn wait(&mut self, this: &Bound<'_, EventLoop>, core: &LoopCore) -> PyResult<()> {
+        let py = this.py();
+        admit_remote(py, core);
+        let (ready, timers) = core.scheduler().with(py, |s| (s.turn_len(), s.timers_len()));
+        let timeout = if ready > 0 || core.is_stopping() {
+            if !core.is_stopping() && !self.wants_poll(this.get(), py) {
+                return Ok(());
+            }
+            Some(0.0)
+        } else if timers > 0 {
+            let now = now(this, core)?;
+            core.scheduler().with(py, |s| s.timeout(now)).map(|t| t.min(LONGEST_WAIT))
+        } else {
+            None
+        };
+        if timeout == Some(0.0) || !core.inbox().sleep() {
+            self.poll(Some(Duration::ZERO))?;
+        } else {
+            let timeout = timeout.map(Duration::from_secs_f64);
+            let result = py.detach(|| self.poll_raw(timeout));
+            core.inbox().awake();
+            result.map_err(|e| os_error(&e))?;
+        }
+        self.unseen = 0;
+        admit_remote(py, core);
+        if !self.events.is_empty() {
+            this.get().note_io();
+            self.admit_io(this, core);
+        }
+        Ok(())
+    }
+
+    fn poll(&mut self, timeout: Option<Duration>) -> PyResult<()> {
+        self.poll_raw(timeout).map_err(|e| os_error(&e))
+    }
+
+    /// A signal ends the wait without events: the turn then runs Python's signal handlers, and the next one waits.
+    fn poll_raw(&mut self, timeout: Option<Duration>) -> std::io::Result<()> {
+        match self.poller.wait(&mut self.events, timeout) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {
+                self.events.clear();
+                Ok(())
+            }
+            result => result.map(drop),
+        }
+    }
+
+    /// Whether a turn that has work anyway spends a system call on the descriptors.
+    fn wants_poll(&mut self, event_loop: &EventLoop, py: Python<'_>) -> bool {
+        let eager = event_loop.eager_polls.get();
+        if eager > 0 {
+            event_loop.eager_polls.set(eager - 1);
+            if eager == 1 {
+                self.seen = clock::monotonic();
+            }
+            return true;
+        }
+        // With the waker alone there is nothing to see that the inbox does not tell.
+        if event_loop.driver.with(py, |d| d.as_ref().is_none_or(|d| d.len() < 2)) {
+            return false;
+        }
+        self.unseen += 1;
+        let now = clock::monotonic();
+        if self.unseen < BUSY_TURNS && now - self.seen < BUSY_TIME {
+            return false;
+        }
+        self.seen = now;
+        true
+    }
+
+    /// Turns events into jobs.
+    fn admit_io(&mut self, this: &Bound<'_, EventLoop>, core: &LoopCore) {
+        let (py, events) = (this.py(), &self.events);
+        let mut garbage = Vec::new();
+        this.get().driver.with(py, |driver| {
+            let Some(driver) = driver.as_mut() else { return };
+            for &event in events {
+                let key = event.key;
+                let Some(interest) = driver.interest(key) else { continue };
+                let Some(ready) = Readiness::of(event, interest) else { continue };
+                let mut left = interest;
+                match driver.get_mut(key) {
+                    None => {}
+                    Some(Source::Waker) => {
+                        let _ = core.waker().drain(); // a spurious event: nothing to make quiet
+                    }
+                    Some(Source::Watch(watch)) => {
+                        for (is_ready, waiter, direction) in [
+                            (ready.readable, &mut watch.reader, Interest::READ),
+                            (ready.writable, &mut watch.writer, Interest::WRITE),
+                        ] {
+                            let job = match waiter {
+                                Some(Waiter::Handle(handle)) if is_ready => Job::Handle(handle.clone_ref(py)),
+                                Some(Waiter::Future(_)) if is_ready => {
+                                    left = left.without(direction);
+                                    match waiter.take() {
+                                        Some(Waiter::Future(future)) => Job::Complete(future),
+                                        _ => continue,
+                                    }
+                                }
+                                _ => continue,
+                            };
+                            core.scheduler().with(py, |s| s.soon(job));
+                        }
+                    }
+                    Some(Source::Signals | Source::Tcp(_) | Source::Listener(_)) => {
+                        core.scheduler().with(py, |s| s.soon(Job::Io(key, ready)));
+                    }
+                }
+                if left.is_empty() {
+                    garbage.push(driver.forget(key));
+                } else if left != interest {
+                    let _ = driver.rearm(key, left); // closed meanwhile: no events either
+                }
+            }
+        });
+        drop(garbage);
+        self.events.clear();
+    }
+}
+
+/// The loop's time: its own clock, or what a subclass makes of `time()`.
+fn now(this: &Bound<'_, EventLoop>, core: &LoopCore) -> PyResult<f64> {
+    if core.overrides_timers() {
+        return this.call_method0(pyo3::intern!(this.py(), "time"))?.extract();
+    }
+    Ok(core.now())
+}
+
+/// Takes in what other threads have left.
+#[inline]
+fn admit_remote(py: Python<'_>, core: &LoopCore) {
+    if !core.inbox().is_empty() {
+        core.scheduler().with(py, |s| core.inbox().take_into(s.ready_mut()));
+    }
+}
+
+/// Runs one job. Errors of callbacks are reported; SystemExit and KeyboardInterrupt go to whoever runs the loop.
+fn run(this: &Bound<'_, EventLoop>, job: Job) -> PyResult<()> {
+    let (py, event_loop) = (this.py(), this.as_any());
+    match job {
+        Job::Handle(handle) => handles::run(event_loop, &handle.into_bound(py)),
+        Job::Callback { callback, future, context } => hooks::run_callback(
+            event_loop,
+            callback.into_bound(py),
+            future.into_bound(py),
+            context.into_bound(py),
+        ),
+        Job::Step(task) => tasks::step::step(py, task),
+        Job::Throw { task, error } => tasks::step::throw(py, task, error),
+        Job::Wake { task, future } => tasks::step::wake(py, task, future),
+        Job::Hook { hook, future } => tasks::hook(py, hook, future),
+        Job::Complete(future) => complete(&future.into_bound(py)),
+        Job::Io(key, ready) => match this.get().source(py, key) {
+            Some(source) => match source.on_ready(this, key, ready) {
+                Err(error) if !hooks::ends_run(py, &error) => hooks::report_io(this, &error),
+                result => result,
+            },
+            None => Ok(()), // forgotten since: a stale key is a miss
+        },
+    }
+}
+
+/// The end of a wait: `future.set_result(None)` unless somebody was faster.
+fn complete(future: &Bound<'_, PyAny>) -> PyResult<()> {
+    match crate::ffi::layout::Fut::cast(future) {
+        Some(future) if future.is_pending() => futures::set_result(future, future.py().None().into_bound(future.py())),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,156 @@
+//! Cells for state that the GIL protects.
+//!
+//! [`GilCell`] gives a short mutable borrow to code that runs no Python: `with` takes a closure without a `Python`
+//! token, so nothing in it can call back. [`Slot`] holds one Python object and gives references out, never borrows.
+#![allow(unsafe_code, reason = "shared state under the GIL")]
+
+use std::cell::{Cell, UnsafeCell};
+use std::fmt;
+
+use pyo3::prelude::*;
+
+use super::gc::{Stopped, Visit};
+
+/// State that only a thread holding the GIL touches, one short borrow at a time.
+pub(crate) struct GilCell<T> {
+    value: UnsafeCell<T>,
+    borrowed: Cell<bool>,
+}
+
+// SAFETY: every access goes through `with`/`peek`, which need a `Python` token: the GIL orders them, and the module
+// does not declare itself free-threading ready, so the GIL is always there.
+unsafe impl<T: Send> Sync for GilCell<T> {}
+
+impl<T> GilCell<T> {
+    pub(crate) const fn new(value: T) -> Self {
+        Self { value: UnsafeCell::new(value), borrowed: Cell::new(false) }
+    }
+
+    /// Borrows the state. `f` must not run Python code (nor drop Python objects): it gets no token for it.
+    ///
+    /// # Panics
+    /// When `f` got back here all the same: a bug, reported as RuntimeError at the border.
+    #[inline]
+    pub(crate) fn with<R>(&self, _py: Python<'_>, f: impl FnOnce(&mut T) -> R) -> R {
+        struct Release<'a>(&'a Cell<bool>);
+        impl Drop for Release<'_> {
+            fn drop(&mut self) {
+                self.0.set(false);
+            }
+        }
+        assert!(!self.borrowed.replace(true), "aioxide: state borrowed twice");
+        let _release = Release(&self.borrowed);
+        // SAFETY: the GIL is held and the flag says that no other borrow lives.
+        f(unsafe { &mut *self.value.get() })
+    }
+
+    /// For the garbage collector's traversal, which runs between bytecodes and never inside `with`.
+    pub(crate) fn visit<R>(&self, f: impl FnOnce(&T) -> R) -> Option<R> {
+        if self.borrowed.get() {
+            return None;
+        }
+        // SAFETY: the collector runs with the GIL held and no borrow lives; `f` only reads.
+        Some(f(unsafe { &*self.value.get() }))
+    }
+}
+
+impl<T> fmt::Debug for GilCell<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("GilCell")
+    }
+}
+
+/// A small copyable value that the GIL protects.
+pub(crate) struct Flag<T: Copy>(Cell<T>);
+
+// SAFETY: as for GilCell: read and written with the GIL held only.
+unsafe impl<T: Copy + Send> Sync for Flag<T> {}
+
+impl<T: Copy> Flag<T> {
+    pub(crate) const fn new(value: T) -> Self {
+        Self(Cell::new(value))
+    }
+
+    #[inline]
+    pub(crate) fn get(&self) -> T {
+        self.0.get()
+    }
+
+    #[inline]
+    pub(crate) fn set(&self, value: T) {
+        self.0.set(value);
+    }
+}
+
+impl<T: Copy + fmt::Debug> fmt::Debug for Flag<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.get().fmt(f)
+    }
+}
+
+/// One Python object or nothing, replaced under the GIL. The old value is handed back or dropped after the exchange.
+pub(crate) struct Slot(Cell<Option<Py<PyAny>>>);
+
+// SAFETY: as for GilCell.
+unsafe impl Sync for Slot {}
+
+impl Slot {
+    pub(crate) const fn empty() -> Self {
+        Self(Cell::new(None))
+    }
+
+    pub(crate) const fn holding(value: Py<PyAny>) -> Self {
+        Self(Cell::new(Some(value)))
+    }
+
+    pub(crate) fn new(value: Option<Py<PyAny>>) -> Self {
+        Self(Cell::new(value))
+    }
+
+    /// A new reference to the object.
+    #[inline]
+    pub(crate) fn get<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        // SAFETY: the GIL is held; the object is alive while the cell owns it, and the clone owns it after.
+        unsafe { (*self.0.as_ptr()).as_ref().map(|o| o.bind(py).clone()) }
+    }
+
+    #[inline]
+    pub(crate) fn is_some(&self) -> bool {
+        // SAFETY: a plain read under the GIL.
+        unsafe { (*self.0.as_ptr()).is_some() }
+    }
+
+    /// Whether this very object is in the slot.
+    #[inline]
+    pub(crate) fn holds(&self, object: &Bound<'_, PyAny>) -> bool {
+        // SAFETY: a plain read under the GIL.
+        unsafe { (*self.0.as_ptr()).as_ref().is_some_and(|o| o.is(object)) }
+    }
+
+    /// Stores `value`; the old one is returned so that it is dropped where Python code may run.
+    #[inline]
+    pub(crate) fn replace<'py>(&self, py: Python<'py>, value: Option<Bound<'py, PyAny>>) -> Option<Bound<'py, PyAny>> {
+        self.0.replace(value.map(Bound::unbind)).map(|o| o.into_bound(py))
+    }
+
+    #[inline]
+    pub(crate) fn set(&self, py: Python<'_>, value: Bound<'_, PyAny>) {
+        drop(self.0.replace(Some(value.unbind())).map(|o| o.into_bound(py)));
+    }
+
+    #[inline]
+    pub(crate) fn take<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.0.take().map(|o| o.into_bound(py))
+    }
+
+    pub(crate) fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
+        // SAFETY: the collector holds the GIL; a plain read.
+        unsafe { visit.call((*self.0.as_ptr()).as_ref()) }
+    }
+}
+
+impl fmt::Debug for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.is_some() { "Slot(object)" } else { "Slot(empty)" })
+    }
+}

@@ -1,0 +1,531 @@
+//! Raw classes: native types whose instances are made, resumed and freed without PyO3's machinery.
+//!
+//! A type implements [`Class`]; its instances hold a Rust value of that type behind the object header. The slots and
+//! methods are safe Rust functions wrapped by method.rs, which turns errors into exceptions and panics into
+//! RuntimeError. Freed instances of the hottest classes are kept for the next one ([`Class::SPARE`]).
+#![allow(unsafe_code, reason = "type slots")]
+
+use std::ffi::{CStr, c_void};
+use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
+use std::ops::Deref;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::ffi::{self, PyObject, PyTypeObject};
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+use pyo3::Borrowed;
+
+use super::cell::GilCell;
+use super::gc::{Stopped, Visit, traverse_raw};
+use super::method::{Attribute, Method};
+
+/// A type object made when the module is imported, for fast exact checks.
+#[derive(Debug)]
+pub(crate) struct TypeCell(AtomicPtr<PyTypeObject>);
+
+impl TypeCell {
+    pub(crate) const fn new() -> Self {
+        Self(AtomicPtr::new(ptr::null_mut()))
+    }
+
+    #[inline]
+    pub(super) fn ptr(&self) -> *mut PyTypeObject {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Keeps the type for good: one more reference that is never given back.
+    pub(super) fn set(&self, class: &Bound<'_, PyAny>) {
+        self.0.store(class.clone().into_ptr().cast(), Ordering::Relaxed);
+    }
+
+    /// The type as an object.
+    pub(crate) fn get<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
+        // SAFETY: `set` keeps a reference for good; null (before import ended) is refused by from_borrowed_ptr.
+        unsafe { Bound::from_borrowed_ptr(py, self.ptr().cast()) }
+    }
+
+    /// Whether `object` is an instance of exactly this type.
+    #[inline]
+    pub(crate) fn is_exact(&self, object: &Bound<'_, PyAny>) -> bool {
+        // SAFETY: reads the type of a live object.
+        ptr::eq(unsafe { ffi::Py_TYPE(object.as_ptr()) }, self.ptr())
+    }
+
+    /// Whether `object` is an instance of this type or of a subclass.
+    #[inline]
+    pub(crate) fn is_instance(&self, object: &Bound<'_, PyAny>) -> bool {
+        // SAFETY: both are live; a null type was never reached (set at import).
+        unsafe { ffi::PyObject_TypeCheck(object.as_ptr(), self.ptr()) != 0 }
+    }
+}
+
+/// A native type with instances of its own.
+pub(crate) trait Class: Sized + 'static {
+    /// Dotted name, as in `aioxide.Handle`.
+    const NAME: &'static CStr;
+    /// How many freed instances are kept for reuse.
+    const SPARE: usize = 0;
+    /// Whether Python code may subclass it.
+    const SUBCLASSABLE: bool = false;
+    /// How many `__slots__` of a base class come before our part: they belong to the instance and hold objects.
+    const INHERITED: usize = 0;
+
+    /// Where the type object is kept.
+    fn cell() -> &'static TypeCell;
+    /// Where freed instances are kept.
+    fn spare() -> Option<&'static GilCell<Vec<Spare>>> {
+        None
+    }
+    /// Shows the objects it holds to the garbage collector.
+    fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped>;
+    /// Drops the objects it holds, to break a cycle.
+    fn clear(&self, py: Python<'_>);
+    /// Called before an unreachable instance goes (`__del__`); must leave no error behind.
+    fn finalize(_this: Inst<'_, '_, Self>) {}
+    /// Whether `finalize` has something to do: asked before every deallocation.
+    fn wants_finalize(&self) -> bool {
+        false
+    }
+}
+
+/// What an instance holds behind its header and the slots of its base class.
+#[repr(C)]
+struct Tail<T> {
+    weakrefs: *mut PyObject,
+    value: ManuallyDrop<T>,
+}
+
+/// Where the slots of the base class start.
+const INHERITED_AT: usize = size_of::<PyObject>();
+
+/// Where T's part starts.
+const fn tail_at<T: Class>() -> usize {
+    const { assert!(align_of::<Tail<T>>() <= align_of::<PyObject>()) };
+    INHERITED_AT + T::INHERITED * size_of::<*mut PyObject>()
+}
+
+/// T's part of an instance of its class.
+#[inline]
+unsafe fn tail<T: Class>(slf: *mut PyObject) -> *mut Tail<T> {
+    // SAFETY: the memory of an instance is that long (`Builder::of`).
+    unsafe { slf.cast::<u8>().add(tail_at::<T>()).cast() }
+}
+
+/// The slot of the base class with that number.
+unsafe fn inherited(slf: *mut PyObject, number: usize) -> *mut *mut PyObject {
+    // SAFETY: the callers keep below the class's number of slots.
+    unsafe { slf.cast::<u8>().add(INHERITED_AT).cast::<*mut PyObject>().add(number) }
+}
+
+/// The memory of a freed instance.
+#[derive(Debug)]
+pub(crate) struct Spare(*mut PyObject);
+
+// SAFETY: plain memory, handed around under the GIL only.
+unsafe impl Send for Spare {}
+
+/// A reference to a live instance of a raw class (or of a subclass).
+pub(crate) struct Inst<'a, 'py, T> {
+    obj: Borrowed<'a, 'py, PyAny>,
+    of: PhantomData<&'a T>,
+}
+
+impl<T> Clone for Inst<'_, '_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Inst<'_, '_, T> {}
+
+impl<'a, 'py, T: Class> Inst<'a, 'py, T> {
+    /// The object as an instance of the class, if it is one.
+    #[inline]
+    pub(crate) fn cast(obj: &'a Bound<'py, PyAny>) -> Option<Self> {
+        T::cell().is_instance(obj).then(|| Self { obj: obj.as_borrowed(), of: PhantomData })
+    }
+
+    /// The object as an instance of exactly the class, if it is one.
+    #[inline]
+    pub(crate) fn cast_exact(obj: &'a Bound<'py, PyAny>) -> Option<Self> {
+        T::cell().is_exact(obj).then(|| Self { obj: obj.as_borrowed(), of: PhantomData })
+    }
+
+    #[inline]
+    pub(crate) fn py(self) -> Python<'py> {
+        self.obj.py()
+    }
+
+    #[inline]
+    pub(crate) fn object(self) -> Borrowed<'a, 'py, PyAny> {
+        self.obj
+    }
+
+    #[inline]
+    pub(crate) fn to_owned(self) -> Bound<'py, PyAny> {
+        self.obj.to_owned()
+    }
+}
+
+impl<T: Class> Deref for Inst<'_, '_, T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: `obj` is a live instance of T's class (checked by every constructor), whose value was written by
+        // `create` before anybody saw the object.
+        unsafe { &(*tail::<T>(self.obj.as_ptr())).value }
+    }
+}
+
+impl<'a, 'py, T: Class> Inst<'a, 'py, T> {
+    /// # Safety
+    /// `slf` is a live instance of T's class.
+    #[inline]
+    pub(super) unsafe fn from_ptr(py: Python<'py>, slf: *mut PyObject) -> Self {
+        // SAFETY: promised by the caller.
+        Self { obj: unsafe { Borrowed::from_ptr(py, slf) }, of: PhantomData }
+    }
+}
+
+/// Makes an instance of a second type with the same kind of instances (see [`Builder::named`]).
+#[inline]
+pub(crate) fn create_in<'py, T: Class>(py: Python<'py>, class: &TypeCell, value: T) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: `class` was built for T; its basicsize and slots are those of T's own type.
+    finish(py, unsafe { _PyObject_GC_New(class.ptr()) }, value)
+}
+
+/// Makes an instance of exactly the class.
+#[inline]
+pub(crate) fn create<T: Class>(py: Python<'_>, value: T) -> PyResult<Bound<'_, PyAny>> {
+    let class = T::cell().ptr();
+    let spare = T::spare().and_then(|cell| cell.with(py, Vec::pop));
+    let object = match spare {
+        // SAFETY: memory of a freed instance of exactly this class, untracked, header about to be made anew.
+        Some(Spare(memory)) => unsafe { ffi::PyObject_Init(memory, class) },
+        // SAFETY: the class is a ready heap type with garbage collection.
+        None => unsafe { _PyObject_GC_New(class) },
+    };
+    finish(py, object, value)
+}
+
+#[inline]
+fn finish<T: Class>(py: Python<'_>, object: *mut PyObject, value: T) -> PyResult<Bound<'_, PyAny>> {
+    if object.is_null() {
+        return Err(PyErr::fetch(py));
+    }
+    // SAFETY: fresh memory of the right size; the value is written before the collector or anybody sees it.
+    unsafe {
+        for number in 0..T::INHERITED {
+            *inherited(object, number) = ptr::null_mut();
+        }
+        let instance = tail::<T>(object);
+        (*instance).weakrefs = ptr::null_mut();
+        ptr::write(&raw mut (*instance).value, ManuallyDrop::new(value));
+        ffi::PyObject_GC_Track(object.cast::<c_void>());
+        Ok(Bound::from_owned_ptr(py, object))
+    }
+}
+
+/// Makes an instance of the class or of a subclass of it, for `tp_new`.
+pub(super) fn create_subclass<T: Class>(py: Python<'_>, class: *mut PyTypeObject, value: T) -> PyResult<Bound<'_, PyAny>> {
+    // SAFETY: PyType_GenericAlloc zeroes the memory and tracks the object; the value is written at once and no
+    // Python code runs in between.
+    unsafe {
+        let object = ffi::PyType_GenericAlloc(class, 0);
+        if object.is_null() {
+            return Err(PyErr::fetch(py));
+        }
+        ptr::write(&raw mut (*tail::<T>(object)).value, ManuallyDrop::new(value));
+        Ok(Bound::from_owned_ptr(py, object))
+    }
+}
+
+unsafe extern "C" {
+    fn _PyObject_GC_New(class: *mut PyTypeObject) -> *mut PyObject;
+}
+
+unsafe extern "C" fn dealloc<T: Class>(slf: *mut PyObject) {
+    // SAFETY: CPython calls this once, with the last reference gone; `slf` is an instance of T's class.
+    unsafe {
+        let class = ffi::Py_TYPE(slf);
+        let instance = tail::<T>(slf);
+        if (*instance).value.wants_finalize() && ffi::PyObject_CallFinalizerFromDealloc(slf) < 0 {
+            return; // alive again
+        }
+        ffi::PyObject_GC_UnTrack(slf.cast());
+        if !(*instance).weakrefs.is_null() {
+            ffi::PyObject_ClearWeakRefs(slf);
+        }
+        let py = Python::assume_attached();
+        // Objects first, one by one and in Python's own way; what is left needs no interpreter.
+        clear_inherited::<T>(slf);
+        (*instance).value.clear(py);
+        ManuallyDrop::drop(&mut (*instance).value);
+        let kept = class == T::cell().ptr()
+            && T::spare().is_some_and(|cell| {
+                cell.with(py, |spare| {
+                    let room = spare.len() < T::SPARE;
+                    if room {
+                        super::types::forget_finalized(slf);
+                        spare.push(Spare(slf));
+                    }
+                    room
+                })
+            });
+        if !kept {
+            ((*class).tp_free.unwrap_or(ffi::PyObject_GC_Del))(slf.cast());
+        }
+        ffi::Py_DECREF(class.cast());
+    }
+}
+
+unsafe extern "C" fn traverse<T: Class>(slf: *mut PyObject, visit: ffi::visitproc, arg: *mut c_void) -> i32 {
+    // SAFETY: the collector calls this with a live instance and its own visit function.
+    unsafe {
+        let class = ffi::Py_TYPE(slf).cast::<PyObject>();
+        let status = visit(class, arg);
+        if status != 0 {
+            return status;
+        }
+        for number in 0..T::INHERITED {
+            let object = *inherited(slf, number);
+            let status = if object.is_null() { 0 } else { visit(object, arg) };
+            if status != 0 {
+                return status;
+            }
+        }
+        traverse_raw(visit, arg, |v| (*tail::<T>(slf)).value.traverse(v))
+    }
+}
+
+unsafe extern "C" fn clear<T: Class>(slf: *mut PyObject) -> i32 {
+    // SAFETY: the collector calls this with a live instance and the GIL held.
+    unsafe {
+        clear_inherited::<T>(slf);
+        (*tail::<T>(slf)).value.clear(Python::assume_attached());
+    }
+    0
+}
+
+/// Empties the slots of the base class.
+#[inline]
+unsafe fn clear_inherited<T: Class>(slf: *mut PyObject) {
+    // SAFETY: called with a live instance and the GIL held; each slot is null or owns a reference.
+    unsafe {
+        for number in 0..T::INHERITED {
+            let object = ptr::replace(inherited(slf, number), ptr::null_mut());
+            ffi::Py_XDECREF(object);
+        }
+    }
+}
+
+unsafe extern "C" fn finalize<T: Class>(slf: *mut PyObject) {
+    // SAFETY: called with a live instance and the GIL held.
+    let _ = catch_unwind(AssertUnwindSafe(|| unsafe {
+        let py = Python::assume_attached();
+        T::finalize(Inst::from_ptr(py, slf));
+    }));
+}
+
+/// Runs `f` at the border: errors are set, panics become RuntimeError.
+#[inline]
+pub(crate) fn guard<'py>(py: Python<'py>, f: impl FnOnce() -> PyResult<Bound<'py, PyAny>>) -> *mut PyObject {
+    match catch_unwind(AssertUnwindSafe(f)) {
+        Ok(Ok(value)) => value.into_ptr(),
+        Ok(Err(error)) => {
+            error.restore(py);
+            ptr::null_mut()
+        }
+        Err(panic) => {
+            bug(panic.as_ref()).restore(py);
+            ptr::null_mut()
+        }
+    }
+}
+
+/// As [`guard`], for slots that answer 0 or -1.
+pub(crate) fn guard_status(py: Python<'_>, f: impl FnOnce() -> PyResult<()>) -> i32 {
+    match catch_unwind(AssertUnwindSafe(f)) {
+        Ok(Ok(())) => 0,
+        Ok(Err(error)) => {
+            error.restore(py);
+            -1
+        }
+        Err(panic) => {
+            bug(panic.as_ref()).restore(py);
+            -1
+        }
+    }
+}
+
+/// The exception for a panic: a bug of ours.
+#[cold]
+pub(crate) fn bug(panic: &(dyn std::any::Any + Send)) -> PyErr {
+    let text = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("panic");
+    PyRuntimeError::new_err(format!("bug in aioxide, please report it: {text}"))
+}
+
+/// The makings of a type: name, slots, methods and attributes.
+pub(crate) struct Builder {
+    name: &'static CStr,
+    basicsize: usize,
+    flags: u64,
+    slots: Vec<ffi::PyType_Slot>,
+    methods: Vec<ffi::PyMethodDef>,
+    getset: Vec<ffi::PyGetSetDef>,
+    members: Vec<ffi::PyMemberDef>,
+}
+
+impl std::fmt::Debug for Builder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Builder").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Builder {
+    /// A type whose instances hold a `T`.
+    pub(crate) fn of<T: Class>() -> Self {
+        let mut builder = Self::extending(T::NAME, tail_at::<T>() + size_of::<Tail<T>>());
+        builder.flags |= u64::from(ffi::Py_TPFLAGS_HAVE_GC);
+        if T::SUBCLASSABLE {
+            builder.flags |= u64::from(ffi::Py_TPFLAGS_BASETYPE);
+        }
+        builder.members.push(ffi::PyMemberDef {
+            name: c"__weaklistoffset__".as_ptr(),
+            type_code: ffi::Py_T_PYSSIZET,
+            offset: (tail_at::<T>() + std::mem::offset_of!(Tail<T>, weakrefs)).cast_signed(),
+            flags: ffi::Py_READONLY,
+            doc: ptr::null(),
+        });
+        builder
+            .slot(ffi::Py_tp_dealloc, dealloc::<T> as *mut c_void)
+            .slot(ffi::Py_tp_traverse, traverse::<T> as *mut c_void)
+            .slot(ffi::Py_tp_clear, clear::<T> as *mut c_void)
+            .slot(ffi::Py_tp_finalize, finalize::<T> as *mut c_void)
+    }
+
+    /// A type that extends a base (whose traverse, clear and flags it inherits).
+    pub(super) fn extending(name: &'static CStr, basicsize: usize) -> Self {
+        let flags = u64::from(ffi::Py_TPFLAGS_DEFAULT) | u64::from(ffi::Py_TPFLAGS_IMMUTABLETYPE);
+        Self {
+            name,
+            basicsize,
+            flags,
+            slots: Vec::new(),
+            methods: Vec::new(),
+            getset: Vec::new(),
+            members: Vec::new(),
+        }
+    }
+
+    pub(super) fn flags(mut self, flags: u64) -> Self {
+        self.flags |= flags;
+        self
+    }
+
+    /// Another name, for a second type with the same kind of instances.
+    pub(crate) fn named(mut self, name: &'static CStr) -> Self {
+        self.name = name;
+        self
+    }
+
+    /// Instances start with a vectorcall function: calls build no tuple.
+    pub(super) fn vectorcall(mut self) -> Self {
+        self.flags |= 1 << 11; // Py_TPFLAGS_HAVE_VECTORCALL
+        self.members.push(ffi::PyMemberDef {
+            name: c"__vectorcalloffset__".as_ptr(),
+            type_code: ffi::Py_T_PYSSIZET,
+            offset: (INHERITED_AT + std::mem::offset_of!(Tail<()>, value)).cast_signed(),
+            flags: ffi::Py_READONLY,
+            doc: ptr::null(),
+        });
+        self
+    }
+
+    pub(crate) fn slot(mut self, slot: i32, function: *mut c_void) -> Self {
+        self.slots.push(ffi::PyType_Slot { slot, pfunc: function });
+        self
+    }
+
+    pub(crate) fn doc(self, doc: &'static CStr) -> Self {
+        self.slot(ffi::Py_tp_doc, doc.as_ptr().cast_mut().cast())
+    }
+
+    pub(crate) fn method(mut self, method: Method) -> Self {
+        self.methods.push(method.0);
+        self
+    }
+
+    pub(crate) fn attribute(mut self, attribute: Attribute) -> Self {
+        self.getset.push(attribute.0);
+        self
+    }
+
+    /// `Class[item]`, as PEP 585 has it.
+    pub(crate) fn generic(mut self) -> Self {
+        self.methods.push(ffi::PyMethodDef {
+            ml_name: c"__class_getitem__".as_ptr(),
+            ml_meth: ffi::PyMethodDefPointer { PyCFunction: ffi::Py_GenericAlias },
+            ml_flags: ffi::METH_O | ffi::METH_CLASS,
+            ml_doc: c"See PEP 585".as_ptr(),
+        });
+        self
+    }
+
+    /// Makes the type and keeps it in `cell` for good.
+    pub(crate) fn build<'py>(
+        self,
+        module: &Bound<'py, PyModule>,
+        bases: Option<&Bound<'py, PyTuple>>,
+        cell: &TypeCell,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = module.py();
+        let Self { name, basicsize, flags, mut slots, mut methods, mut getset, mut members } = self;
+        let end = ffi::PyType_Slot { slot: 0, pfunc: ptr::null_mut() };
+        // The definitions live as long as the type: for good.
+        if !methods.is_empty() {
+            methods.push(ffi::PyMethodDef::zeroed());
+            slots.push(ffi::PyType_Slot { slot: ffi::Py_tp_methods, pfunc: methods.leak().as_mut_ptr().cast() });
+        }
+        if !getset.is_empty() {
+            getset.push(ffi::PyGetSetDef::default());
+            slots.push(ffi::PyType_Slot { slot: ffi::Py_tp_getset, pfunc: getset.leak().as_mut_ptr().cast() });
+        }
+        if !members.is_empty() {
+            members.push(ffi::PyMemberDef::default());
+            slots.push(ffi::PyType_Slot { slot: ffi::Py_tp_members, pfunc: members.leak().as_mut_ptr().cast() });
+        }
+        let own = flags & u64::from(ffi::Py_TPFLAGS_HAVE_GC) != 0;
+        let flags = if own && !slots.iter().any(|slot| slot.slot == ffi::Py_tp_new) {
+            // object's `__new__` would make an instance without a value.
+            flags | u64::from(ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION)
+        } else {
+            flags
+        };
+        slots.push(end);
+        let mut spec = ffi::PyType_Spec {
+            name: name.as_ptr(),
+            basicsize: i32::try_from(basicsize)?,
+            itemsize: 0,
+            flags: u32::try_from(flags)?,
+            slots: slots.as_mut_ptr(),
+        };
+        let bases = bases.map_or(ptr::null_mut(), |b| b.as_ptr());
+        // SAFETY: the spec and its slots are well formed and live for the call; what the type keeps was leaked.
+        let class = unsafe {
+            Bound::from_owned_ptr_or_err(py, ffi::PyType_FromModuleAndSpec(module.as_ptr(), &raw mut spec, bases))?
+        };
+        cell.set(&class);
+        Ok(class)
+    }
+}
+

@@ -1,0 +1,132 @@
+//! Module-level functions made from Rust: plain builtins, and coroutine functions that `inspect` and asyncio take for
+//! `async def` ones.
+#![allow(unsafe_code, reason = "the vectorcall protocol")]
+
+use std::ffi::{CStr, c_void};
+
+use pyo3::ffi::{self, PyObject};
+use pyo3::intern;
+use pyo3::prelude::*;
+
+use super::args::Args;
+use super::cell::Slot;
+use super::class::{Builder, Class, Inst, TypeCell, create, guard};
+use super::gc::{Stopped, Visit};
+use super::method::{Of, getter};
+
+type Object<'py> = PyResult<Bound<'py, PyAny>>;
+type Body = for<'a, 'py> fn(Args<'a, 'py>) -> Object<'py>;
+
+/// A callable with the looks of asyncio's own function of that name: docstring, signature, module.
+#[repr(C)]
+pub(crate) struct Function {
+    vectorcall: ffi::vectorcallfunc,
+    body: Body,
+    is_coroutine: bool,
+    stock: Slot,
+}
+
+impl Class for Function {
+    const NAME: &'static CStr = c"aioxide._core.function";
+
+    fn cell() -> &'static TypeCell {
+        static CELL: TypeCell = TypeCell::new();
+        &CELL
+    }
+
+    fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
+        self.stock.traverse(visit)
+    }
+
+    fn clear(&self, _: Python<'_>) {}
+}
+
+unsafe extern "C" fn vectorcall(
+    slf: *mut PyObject,
+    values: *const *mut PyObject,
+    nargsf: usize,
+    names: *mut PyObject,
+) -> *mut PyObject {
+    // SAFETY: CPython calls this with the GIL held, an instance of our type and a vector that matches the protocol.
+    unsafe {
+        let py = Python::assume_attached();
+        let this = Inst::<Function>::from_ptr(py, slf);
+        guard(py, || (this.body)(Args::new(py, values, ffi::PyVectorcall_NARGS(nargsf), names)))
+    }
+}
+
+fn stock<'py>(this: Inst<'_, 'py, Function>) -> Object<'py> {
+    Ok(this.stock.get(this.py()).unwrap_or_else(|| this.py().None().into_bound(this.py())))
+}
+
+fn get_name<'py>(this: Inst<'_, 'py, Function>) -> Object<'py> {
+    stock(this)?.getattr(intern!(this.py(), "__name__"))
+}
+
+fn get_doc<'py>(this: Inst<'_, 'py, Function>) -> Object<'py> {
+    stock(this)?.getattr(intern!(this.py(), "__doc__"))
+}
+
+fn get_module<'py>(this: Inst<'_, 'py, Function>) -> Object<'py> {
+    Ok(intern!(this.py(), "aioxide").clone().into_any())
+}
+
+fn get_signature<'py>(this: Inst<'_, 'py, Function>) -> Object<'py> {
+    this.py().import("inspect")?.getattr("signature")?.call1((stock(this)?,))
+}
+
+/// What `inspect.markcoroutinefunction` leaves on a function (3.12 and later).
+fn get_mark<'py>(this: Inst<'_, 'py, Function>) -> Object<'py> {
+    let name = if cfg!(Py_3_15) { "_is_coroutine_mark" } else { "_is_coroutine_marker" };
+    mark(this, "inspect", name)
+}
+
+/// What `asyncio.coroutine` left on a function, and `asyncio.iscoroutinefunction` looks for.
+fn get_old_mark<'py>(this: Inst<'_, 'py, Function>) -> Object<'py> {
+    mark(this, "asyncio.coroutines", "_is_coroutine")
+}
+
+fn mark<'py>(this: Inst<'_, 'py, Function>, module: &str, name: &str) -> Object<'py> {
+    if this.is_coroutine {
+        this.py().import(module)?.getattr(name)
+    } else {
+        Err(pyo3::exceptions::PyAttributeError::new_err(name.to_owned()))
+    }
+}
+
+fn repr<'py>(this: Inst<'_, 'py, Function>) -> Object<'py> {
+    let text = format!("<function {} at {:#x}>", get_name(this)?, this.object().as_ptr().addr());
+    Ok(pyo3::types::PyString::new(this.py(), &text).into_any())
+}
+
+/// A function that asyncio's own function `module.name` describes.
+pub(crate) fn function<'py>(py: Python<'py>, module: &str, name: &str, body: Body) -> Object<'py> {
+    make(py, module, name, body, false)
+}
+
+/// As [`function`], for what is an `async def` in asyncio: calling it gives an awaitable.
+pub(crate) fn coroutine_function<'py>(py: Python<'py>, module: &str, name: &str, body: Body) -> Object<'py> {
+    make(py, module, name, body, true)
+}
+
+fn make<'py>(py: Python<'py>, module: &str, name: &str, body: Body, is_coroutine: bool) -> Object<'py> {
+    let stock = Slot::holding(py.import(module)?.getattr(name)?.unbind());
+    create(py, Function { vectorcall, body, is_coroutine, stock })
+}
+
+/// Makes the type.
+pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    Builder::of::<Function>()
+        .vectorcall()
+        .slot(ffi::Py_tp_repr, super::method::unary::<Of<Function>, _>(repr))
+        .slot(ffi::Py_tp_call, ffi::PyVectorcall_Call as *mut c_void)
+        .attribute(getter::<Of<Function>, _>(c"__name__", get_name))
+        .attribute(getter::<Of<Function>, _>(c"__qualname__", get_name))
+        .attribute(getter::<Of<Function>, _>(c"__doc__", get_doc))
+        .attribute(getter::<Of<Function>, _>(c"__module__", get_module))
+        .attribute(getter::<Of<Function>, _>(c"__signature__", get_signature))
+        .attribute(getter::<Of<Function>, _>(c"_is_coroutine_marker", get_mark))
+        .attribute(getter::<Of<Function>, _>(c"_is_coroutine", get_old_mark))
+        .build(module, None, Function::cell())?;
+    Ok(())
+}

@@ -1,0 +1,283 @@
+//! Resuming: coroutines from our side (`PyIter_Send`), native awaitables from Python's side (`am_send`, `__next__`,
+//! `send`, `throw`, `close`), and the StopIteration that carries a result between them.
+#![allow(unsafe_code, reason = "the send protocol")]
+
+use std::ffi::c_void;
+use std::ptr;
+
+use pyo3::exceptions::{PyRuntimeError, PyStopIteration, PyTypeError};
+use pyo3::ffi::{self, PyObject};
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyString, PyTraceback};
+
+use super::args::Args;
+use super::class::{Builder, Class, Inst, bug};
+use super::method::{Of, anyargs, getter, noargs, onearg, unary, wrong_count};
+
+/// How far a coroutine or awaitable got.
+#[derive(Debug)]
+pub(crate) enum Step<'py> {
+    /// It waits for this object (a future, or None to give others a turn).
+    Yield(Bound<'py, PyAny>),
+    /// It is over, with this result.
+    Return(Bound<'py, PyAny>),
+}
+
+/// `coro.send(None)` without a StopIteration.
+#[inline]
+pub(crate) fn send_none<'py>(coro: &Bound<'py, PyAny>) -> PyResult<Step<'py>> {
+    let py = coro.py();
+    let mut result = ptr::null_mut();
+    // SAFETY: live objects and a place for the result; the GIL is held.
+    let status = unsafe { ffi::PyIter_Send(coro.as_ptr(), ffi::Py_None(), &raw mut result) };
+    // SAFETY: on NEXT and RETURN the result is a new reference.
+    match status {
+        ffi::PySendResult::PYGEN_NEXT => Ok(Step::Yield(unsafe { Bound::from_owned_ptr(py, result) })),
+        // SAFETY: as above.
+        ffi::PySendResult::PYGEN_RETURN => Ok(Step::Return(unsafe { Bound::from_owned_ptr(py, result) })),
+        ffi::PySendResult::PYGEN_ERROR => Err(PyErr::fetch(py)),
+    }
+}
+
+/// `coro.throw(exc)`.
+pub(crate) fn throw<'py>(coro: &Bound<'py, PyAny>, exc: &Bound<'py, PyAny>) -> PyResult<Step<'py>> {
+    match coro.call_method1(pyo3::intern!(coro.py(), "throw"), (exc,)) {
+        Ok(value) => Ok(Step::Yield(value)),
+        Err(error) => match stop_iteration_value(coro.py(), &error) {
+            Some(value) => Ok(Step::Return(value)),
+            None => Err(error),
+        },
+    }
+}
+
+/// The result that a StopIteration carries.
+pub(crate) fn stop_iteration_value<'py>(py: Python<'py>, error: &PyErr) -> Option<Bound<'py, PyAny>> {
+    let value = error.value(py);
+    value.cast::<PyStopIteration>().ok()?;
+    value.getattr(pyo3::intern!(py, "value")).ok()
+}
+
+/// An awaitable that is its own iterator: coroutine-like, one owner, resumed by whoever awaits it.
+pub(crate) trait Awaitable: Class {
+    /// Goes on; what is sent in is never looked at.
+    fn resume<'py>(this: Inst<'_, 'py, Self>) -> PyResult<Step<'py>>;
+    /// Goes on with an exception raised where it waits.
+    fn throw<'py>(this: Inst<'_, 'py, Self>, error: PyErr) -> PyResult<Step<'py>>;
+    /// Ends it where it waits.
+    fn close(this: Inst<'_, '_, Self>) -> PyResult<()>;
+}
+
+/// A native coroutine, which has the name of the `async def` it stands for.
+pub(crate) trait Coroutine: Awaitable {
+    /// As in `Lock.acquire`.
+    fn qualname(this: Inst<'_, '_, Self>) -> &'static str;
+}
+
+fn name<'py, T: Coroutine>(this: Inst<'_, 'py, T>) -> PyResult<Bound<'py, PyAny>> {
+    let qualname = T::qualname(this);
+    let name = qualname.rsplit_once('.').map_or(qualname, |(_, name)| name);
+    Ok(PyString::new(this.py(), name).into_any())
+}
+
+fn qualname<'py, T: Coroutine>(this: Inst<'_, 'py, T>) -> PyResult<Bound<'py, PyAny>> {
+    Ok(PyString::new(this.py(), T::qualname(this)).into_any())
+}
+
+fn running<'py, T: Coroutine>(this: Inst<'_, 'py, T>) -> PyResult<Bound<'py, PyAny>> {
+    Ok(PyBool::new(this.py(), false).to_owned().into_any())
+}
+
+fn origin<'py, T: Coroutine>(this: Inst<'_, 'py, T>) -> PyResult<Bound<'py, PyAny>> {
+    Ok(this.py().None().into_bound(this.py()))
+}
+
+fn repr<'py, T: Coroutine>(this: Inst<'_, 'py, T>) -> PyResult<Bound<'py, PyAny>> {
+    let text = format!("<coroutine object {} at {:#x}>", T::qualname(this), this.object().as_ptr().addr());
+    Ok(PyString::new(this.py(), &text).into_any())
+}
+
+/// RuntimeWarning "coroutine 'x' was never awaited", for the finalizer of a native coroutine that never started.
+pub(crate) fn warn_never_awaited(coroutine: &Bound<'_, PyAny>) {
+    let py = coroutine.py();
+    let current = PyErr::take(py);
+    let warned = py.import("warnings").and_then(|w| w.getattr("_warn_unawaited_coroutine")).and_then(|w| w.call1((coroutine,)));
+    if let Err(error) = warned {
+        error.write_unraisable(py, Some(coroutine));
+    }
+    if let Some(error) = current {
+        error.restore(py);
+    }
+}
+
+unsafe extern "C" fn am_send<T: Awaitable>(
+    slf: *mut PyObject,
+    _: *mut PyObject,
+    result: *mut *mut PyObject,
+) -> ffi::PySendResult {
+    // SAFETY: CPython calls the slot with the GIL held, a receiver of the class and a place for the result.
+    unsafe {
+        let py = Python::assume_attached();
+        let step = resume_guarded(Inst::<T>::from_ptr(py, slf));
+        match step {
+            Ok(Step::Yield(value)) => {
+                *result = value.into_ptr();
+                ffi::PySendResult::PYGEN_NEXT
+            }
+            Ok(Step::Return(value)) => {
+                *result = value.into_ptr();
+                ffi::PySendResult::PYGEN_RETURN
+            }
+            Err(error) => {
+                *result = ptr::null_mut();
+                error.restore(py);
+                ffi::PySendResult::PYGEN_ERROR
+            }
+        }
+    }
+}
+
+unsafe extern "C" fn iternext<T: Awaitable>(slf: *mut PyObject) -> *mut PyObject {
+    // SAFETY: CPython calls the slot with the GIL held and a receiver of the class.
+    unsafe {
+        let py = Python::assume_attached();
+        match resume_guarded(Inst::<T>::from_ptr(py, slf)) {
+            Ok(Step::Yield(value)) => value.into_ptr(),
+            Ok(Step::Return(value)) => {
+                if !value.is_none() {
+                    set_stop_iteration(&value);
+                }
+                ptr::null_mut() // without an exception: exhausted, result None
+            }
+            Err(error) => {
+                error.restore(py);
+                ptr::null_mut()
+            }
+        }
+    }
+}
+
+#[inline]
+fn resume_guarded<'py, T: Awaitable>(this: Inst<'_, 'py, T>) -> PyResult<Step<'py>> {
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| T::resume(this))) {
+        Ok(step) => step,
+        Err(panic) => Err(bug(panic.as_ref())),
+    }
+}
+
+/// Raises `StopIteration(value)`: also right for tuples and exceptions, which CPython would unpack.
+fn set_stop_iteration(value: &Bound<'_, PyAny>) {
+    // SAFETY: live objects, the GIL is held; on failure an exception is set all the same.
+    unsafe {
+        if cfg!(not(Py_3_12)) && ffi::PyTuple_Check(value.as_ptr()) == 0 && ffi::PyExceptionInstance_Check(value.as_ptr()) == 0 {
+            ffi::PyErr_SetObject(ffi::PyExc_StopIteration, value.as_ptr());
+            return;
+        }
+        let stop = ffi::PyObject_CallOneArg(ffi::PyExc_StopIteration, value.as_ptr());
+        if !stop.is_null() {
+            #[cfg(Py_3_12)]
+            ffi::PyErr_SetRaisedException(stop);
+            #[cfg(not(Py_3_12))]
+            {
+                ffi::PyErr_SetObject(ffi::PyExc_StopIteration, stop);
+                ffi::Py_DECREF(stop);
+            }
+        }
+    }
+}
+
+fn into_object(step: Step<'_>) -> PyResult<Bound<'_, PyAny>> {
+    match step {
+        Step::Yield(value) => Ok(value),
+        Step::Return(value) => {
+            let py = value.py();
+            Err(PyErr::from_value(py.get_type::<PyStopIteration>().call1((value,))?))
+        }
+    }
+}
+
+fn method_send<'py, T: Awaitable>(this: Inst<'_, 'py, T>, _: pyo3::Borrowed<'_, 'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    into_object(T::resume(this)?)
+}
+
+fn method_throw<'py, T: Awaitable>(this: Inst<'_, 'py, T>, args: Args<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    into_object(T::throw(this, thrown(args)?)?)
+}
+
+fn method_close<'py, T: Awaitable>(this: Inst<'_, 'py, T>) -> PyResult<Bound<'py, PyAny>> {
+    T::close(this)?;
+    Ok(this.py().None().into_bound(this.py()))
+}
+
+fn itself<'py, T: Awaitable>(this: Inst<'_, 'py, T>) -> PyResult<Bound<'py, PyAny>> {
+    Ok(this.to_owned())
+}
+
+/// The exception that `throw(value)` or the deprecated `throw(type, value, traceback)` means.
+pub(crate) fn thrown(args: Args<'_, '_>) -> PyResult<PyErr> {
+    let py = args.py();
+    let (Some(first), 1..=3) = (args.get(0), args.len()) else {
+        return Err(wrong_count("throw", 1, 3, args.len()));
+    };
+    if args.len() > 1 {
+        let category = py.get_type::<pyo3::exceptions::PyDeprecationWarning>();
+        let text = c"the (type, exc, tb) signature of throw() is deprecated, use the single-arg signature instead.";
+        PyErr::warn(py, &category, text, 1)?;
+    }
+    let given = |i| args.get(i).filter(|v| !v.is_none());
+    let traceback = match given(2) {
+        Some(tb) => Some(
+            tb.cast::<PyTraceback>()
+                .map_err(|_| PyTypeError::new_err("throw() third argument must be a traceback"))?
+                .to_owned(),
+        ),
+        None => None,
+    };
+    let base = py.get_type::<pyo3::exceptions::PyBaseException>();
+    let error = if first.is_instance(&base)? {
+        if given(1).is_some() {
+            return Err(PyTypeError::new_err("instance exception may not have a separate value"));
+        }
+        PyErr::from_value(first.to_owned())
+    } else if first.cast::<pyo3::types::PyType>().is_ok_and(|t| t.is_subclass(&base).unwrap_or(false)) {
+        let value = match given(1) {
+            Some(value) if value.is_instance(&first)? => value.to_owned(),
+            Some(value) => first.call1((value,))?,
+            None => first.call0()?,
+        };
+        PyErr::from_value(value)
+    } else {
+        return Err(PyTypeError::new_err("exceptions must be classes deriving BaseException or instances of such a class"));
+    };
+    if traceback.is_some() {
+        error.set_traceback(py, traceback);
+    }
+    Ok(error)
+}
+
+/// What `await` on a coroutine that is over raises.
+pub(crate) fn reused() -> PyErr {
+    PyRuntimeError::new_err("cannot reuse already awaited coroutine")
+}
+
+impl Builder {
+    /// The iterator half: `__iter__`, `__next__`, `send`, `throw`, `close`.
+    pub(crate) fn iterator<T: Awaitable>(self) -> Self {
+        self.slot(ffi::Py_tp_iter, unary::<Of<T>, _>(itself::<T>))
+            .slot(ffi::Py_tp_iternext, iternext::<T> as *mut c_void)
+            .slot(ffi::Py_am_send, am_send::<T> as *mut c_void)
+            .method(onearg::<Of<T>, _>(c"send", method_send::<T>))
+            .method(anyargs::<Of<T>, _>(c"throw", method_throw::<T>))
+            .method(noargs::<Of<T>, _>(c"close", method_close::<T>))
+    }
+
+    /// The iterator half and `__await__`: a native coroutine, under the name of the `async def` it stands for.
+    pub(crate) fn coroutine<T: Coroutine>(self) -> Self {
+        self.iterator::<T>()
+            .slot(ffi::Py_am_await, unary::<Of<T>, _>(itself::<T>))
+            .slot(ffi::Py_tp_repr, unary::<Of<T>, _>(repr::<T>))
+            .attribute(getter::<Of<T>, _>(c"__name__", name::<T>))
+            .attribute(getter::<Of<T>, _>(c"__qualname__", qualname::<T>))
+            .attribute(getter::<Of<T>, _>(c"cr_running", running::<T>))
+            .attribute(getter::<Of<T>, _>(c"cr_origin", origin::<T>))
+    }
+}

@@ -1,0 +1,15 @@
+//! The border: raw type slots, layouts of CPython's objects and per-version differences. All unsafe code is here.
+//!
+//! Each file gives a safe, typed API to the rest of the crate; SAFETY.md states the contract file by file.
+
+pub(crate) mod args;
+pub(crate) mod cell;
+pub(crate) mod class;
+pub(crate) mod context;
+pub(crate) mod function;
+pub(crate) mod gc;
+pub(crate) mod iter;
+pub(crate) mod layout;
+pub(crate) mod method;
+pub(crate) mod thread;
+pub(crate) mod types;

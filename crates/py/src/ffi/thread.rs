@@ -1,0 +1,355 @@
+//! What asyncio keeps for each thread: the running loop, the current task and (3.14 and later) the list of tasks.
+//!
+//! Stock asyncio's own state is used, never a copy, so `current_task()`, `all_tasks()`, `get_running_loop()` and
+//! `python -m asyncio ps` see our tasks. From 3.14 this state sits in the thread state at offsets that `calibrate`
+//! finds by experiment at import; where they can't be found, and before 3.14, `_asyncio`'s functions are called.
+#![allow(unsafe_code, reason = "reads and writes asyncio's fields of the thread state")]
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+
+use super::layout::Tsk;
+
+/// `_asyncio`'s functions for this state.
+struct Stock {
+    set_running_loop: Py<PyAny>,
+    get_running_loop: Py<PyAny>,
+    register: Py<PyAny>,
+    #[cfg(Py_3_12)]
+    swap: Py<PyAny>,
+    #[cfg(not(Py_3_12))]
+    enter: Py<PyAny>,
+    #[cfg(not(Py_3_12))]
+    leave: Py<PyAny>,
+    #[cfg(Py_3_12)]
+    register_eager: Py<PyAny>,
+    #[cfg(all(Py_3_12, not(Py_3_14)))]
+    unregister_eager: Py<PyAny>,
+}
+
+static STOCK: PyOnceLock<Stock> = PyOnceLock::new();
+
+fn stock(py: Python<'_>) -> PyResult<&Stock> {
+    STOCK.get_or_try_init(py, || {
+        let module = py.import("_asyncio")?;
+        let get = |name: &str| module.getattr(name).map(Bound::unbind);
+        Ok(Stock {
+            set_running_loop: get("_set_running_loop")?,
+            get_running_loop: get("_get_running_loop")?,
+            register: get("_register_task")?,
+            #[cfg(Py_3_12)]
+            swap: get("_swap_current_task")?,
+            #[cfg(not(Py_3_12))]
+            enter: get("_enter_task")?,
+            #[cfg(not(Py_3_12))]
+            leave: get("_leave_task")?,
+            #[cfg(Py_3_12)]
+            register_eager: get("_register_eager_task")?,
+            #[cfg(all(Py_3_12, not(Py_3_14)))]
+            unregister_eager: get("_unregister_eager_task")?,
+        })
+    })
+}
+
+/// The loop that runs in this thread.
+pub(crate) fn running_loop(py: Python<'_>) -> PyResult<Option<Bound<'_, PyAny>>> {
+    #[cfg(Py_3_14)]
+    if let Some(fields) = fields::of_thread() {
+        // SAFETY: the field is null or owns a reference; the GIL is held.
+        return Ok(unsafe { Bound::from_borrowed_ptr_or_opt(py, *fields.running_loop) });
+    }
+    let running = stock(py)?.get_running_loop.bind(py).call0()?;
+    Ok((!running.is_none()).then_some(running))
+}
+
+/// Says which loop runs in this thread.
+pub(crate) fn set_running_loop(py: Python<'_>, event_loop: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+    stock(py)?.set_running_loop.bind(py).call1((event_loop,))?;
+    Ok(())
+}
+
+/// Makes `task` the current one; there must be none (RuntimeError).
+#[inline]
+pub(crate) fn enter_task(task: Tsk<'_, '_>) -> PyResult<()> {
+    #[cfg(Py_3_14)]
+    if let Some(fields) = fields::of_thread() {
+        // SAFETY: the fields are null or own references; the GIL is held. The new reference is given to the field.
+        unsafe {
+            if *fields.running_loop != task.fut().loop_ptr() {
+                return Err(not_running(task));
+            }
+            if !(*fields.running_task).is_null() {
+                return Err(already(task, &Bound::from_borrowed_ptr(task.py(), *fields.running_task)));
+            }
+            *fields.running_task = task.object().to_owned().into_ptr();
+        }
+        return Ok(());
+    }
+    enter_by_call(task)
+}
+
+/// Ends `enter_task`.
+#[inline]
+pub(crate) fn leave_task(task: Tsk<'_, '_>) -> PyResult<()> {
+    #[cfg(Py_3_14)]
+    if let Some(fields) = fields::of_thread() {
+        // SAFETY: as in `enter_task`; the field's reference is dropped after the field is null.
+        unsafe {
+            let current = *fields.running_task;
+            if current != task.object().as_ptr() {
+                let current = Bound::from_borrowed_ptr_or_opt(task.py(), current);
+                return Err(not_entered(task, current));
+            }
+            *fields.running_task = std::ptr::null_mut();
+            drop(Bound::from_owned_ptr(task.py(), current));
+        }
+        return Ok(());
+    }
+    leave_by_call(task)
+}
+
+/// Makes `task` (or none) the current one and returns the one before: an eager start runs inside another task.
+pub(crate) fn swap_current<'py>(
+    event_loop: &Bound<'py, PyAny>,
+    task: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let py = event_loop.py();
+    #[cfg(Py_3_12)]
+    let previous = stock(py)?.swap.bind(py).call1((event_loop, task))?;
+    #[cfg(not(Py_3_12))]
+    let previous = {
+        let current = py.import("_asyncio")?.getattr("_current_tasks")?;
+        let previous = current.call_method1("get", (event_loop,))?;
+        match task {
+            Some(task) => current.set_item(event_loop, task)?,
+            None => drop(current.call_method1("pop", (event_loop, py.None()))?),
+        }
+        previous
+    };
+    Ok((!previous.is_none()).then_some(previous))
+}
+
+#[cfg(Py_3_12)]
+fn enter_by_call(task: Tsk<'_, '_>) -> PyResult<()> {
+    let (py, event_loop) = (task.py(), task.fut().event_loop());
+    let swap = stock(py)?.swap.bind(py);
+    let previous = swap.call1((&event_loop, task.object()))?;
+    if previous.is_none() {
+        return Ok(());
+    }
+    swap.call1((&event_loop, &previous))?;
+    Err(already(task, &previous))
+}
+
+#[cfg(Py_3_12)]
+fn leave_by_call(task: Tsk<'_, '_>) -> PyResult<()> {
+    let (py, event_loop) = (task.py(), task.fut().event_loop());
+    let swap = stock(py)?.swap.bind(py);
+    let previous = swap.call1((&event_loop, py.None()))?;
+    if previous.is(task.object()) {
+        return Ok(());
+    }
+    swap.call1((&event_loop, &previous))?;
+    Err(not_entered(task, (!previous.is_none()).then_some(previous)))
+}
+
+#[cfg(not(Py_3_12))]
+fn enter_by_call(task: Tsk<'_, '_>) -> PyResult<()> {
+    let py = task.py();
+    stock(py)?.enter.bind(py).call1((task.fut().event_loop(), task.object()))?;
+    Ok(())
+}
+
+#[cfg(not(Py_3_12))]
+fn leave_by_call(task: Tsk<'_, '_>) -> PyResult<()> {
+    let py = task.py();
+    stock(py)?.leave.bind(py).call1((task.fut().event_loop(), task.object()))?;
+    Ok(())
+}
+
+#[cfg(Py_3_14)]
+#[cold]
+fn not_running(task: Tsk<'_, '_>) -> PyErr {
+    let event_loop = task.fut().event_loop();
+    let shown = event_loop.map_or_else(|| Ok("None".to_owned()), |l| l.repr().map(|r| r.to_string()));
+    shown.map_or_else(|e| e, |shown| PyRuntimeError::new_err(format!("loop {shown} is not the running loop")))
+}
+
+#[cfg(Py_3_12)]
+#[cold]
+fn already(task: Tsk<'_, '_>, current: &Bound<'_, PyAny>) -> PyErr {
+    let text = || {
+        let (task, current) = (task.object().repr()?, current.repr()?);
+        Ok(format!("Cannot enter into task {task} while another task {current} is being executed."))
+    };
+    text().map_or_else(|e: PyErr| e, PyRuntimeError::new_err)
+}
+
+#[cfg(Py_3_12)]
+#[cold]
+fn not_entered(task: Tsk<'_, '_>, current: Option<Bound<'_, PyAny>>) -> PyErr {
+    let text = || {
+        let current = current.map_or_else(|| Ok("None".to_owned()), |c| c.repr().map(|r| r.to_string()))?;
+        Ok(format!("Invalid attempt to leave task {} while task {current} is entered.", task.object().repr()?))
+    };
+    text().map_or_else(|e: PyErr| e, PyRuntimeError::new_err)
+}
+
+/// Lets `all_tasks()` see the task.
+#[inline]
+pub(crate) fn register(task: Tsk<'_, '_>) -> PyResult<()> {
+    #[cfg(Py_3_14)]
+    if let Some(fields) = fields::of_thread() {
+        // SAFETY: the head is the thread's own list, the node the task's own; the GIL is held.
+        unsafe { fields::insert(fields.tasks, task.node()) };
+        return Ok(());
+    }
+    let py = task.py();
+    stock(py)?.register.bind(py).call1((task.object(),))?;
+    Ok(())
+}
+
+/// As [`register`], for a task that is about to run eagerly.
+pub(crate) fn register_eager(task: Tsk<'_, '_>) -> PyResult<()> {
+    #[cfg(Py_3_12)]
+    {
+        let py = task.py();
+        stock(py)?.register_eager.bind(py).call1((task.object(),))?;
+        Ok(())
+    }
+    #[cfg(not(Py_3_12))]
+    register(task)
+}
+
+/// Ends [`register_eager`] where eager tasks have a list of their own (3.12 and 3.13).
+pub(crate) fn unregister_eager(task: Tsk<'_, '_>) -> PyResult<()> {
+    #[cfg(all(Py_3_12, not(Py_3_14)))]
+    {
+        let py = task.py();
+        stock(py)?.unregister_eager.bind(py).call1((task.object(),))?;
+    }
+    let _ = task;
+    Ok(())
+}
+
+/// The task is done or gone: out of the list (3.14 and later; before, the list holds weak references).
+#[inline]
+pub(crate) fn unregister(task: Tsk<'_, '_>) {
+    #[cfg(Py_3_14)]
+    // SAFETY: the node is the task's own, in a list of this interpreter or in none; the GIL is held.
+    unsafe {
+        fields::remove(task.node());
+    }
+    #[cfg(not(Py_3_14))]
+    let _ = task;
+}
+
+/// Finds where the thread state keeps asyncio's fields. Without them everything still works, by calls.
+pub(crate) fn calibrate(py: Python<'_>) -> PyResult<()> {
+    stock(py)?;
+    #[cfg(Py_3_14)]
+    fields::calibrate(py)?;
+    Ok(())
+}
+
+#[cfg(Py_3_14)]
+mod fields {
+    use std::sync::atomic::{AtomicIsize, Ordering};
+
+    use pyo3::ffi::{self, PyObject};
+    use pyo3::prelude::*;
+
+    use super::super::layout::{Node, Tsk};
+
+    /// Distance in bytes from the thread state to the head of its list of tasks; 0 when unknown.
+    static HEAD: AtomicIsize = AtomicIsize::new(0);
+
+    /// CPython keeps these three side by side, in this order; `calibrate` checks it.
+    pub(super) struct Fields {
+        pub(super) running_loop: *mut *mut PyObject,
+        pub(super) running_task: *mut *mut PyObject,
+        pub(super) tasks: *mut Node,
+    }
+
+    #[inline]
+    pub(super) fn of_thread() -> Option<Fields> {
+        let offset = HEAD.load(Ordering::Relaxed);
+        (offset != 0).then(|| at(offset))
+    }
+
+    #[inline]
+    fn at(offset: isize) -> Fields {
+        // SAFETY: the GIL is held, so there is a thread state; `offset` lies inside it (calibrated).
+        unsafe {
+            let head = ffi::PyThreadState_Get().cast::<u8>().offset(offset);
+            Fields {
+                running_loop: head.sub(2 * size_of::<usize>()).cast(),
+                running_task: head.sub(size_of::<usize>()).cast(),
+                tasks: head.cast(),
+            }
+        }
+    }
+
+    pub(super) unsafe fn insert(head: *mut Node, node: *mut Node) {
+        // SAFETY: a circular list with `head` in it; `node` is in no list when its `next` is null.
+        unsafe {
+            if !(*node).next.is_null() {
+                return;
+            }
+            (*node).prev = (*head).prev;
+            (*node).next = head;
+            (*(*head).prev).next = node;
+            (*head).prev = node;
+        }
+    }
+
+    pub(super) unsafe fn remove(node: *mut Node) {
+        // SAFETY: a node of a circular list, or with null neighbours of none.
+        unsafe {
+            if (*node).next.is_null() {
+                return;
+            }
+            (*(*node).prev).next = (*node).next;
+            (*(*node).next).prev = (*node).prev;
+            (*node).next = std::ptr::null_mut();
+            (*node).prev = std::ptr::null_mut();
+        }
+    }
+
+    /// Lets `_asyncio` register a task and set a running loop and a current task, and looks where they went.
+    pub(super) fn calibrate(py: Python<'_>) -> PyResult<()> {
+        let module = py.import("_asyncio")?;
+        let outer = module.getattr("_get_running_loop")?.call0()?;
+        if !outer.is_none() {
+            return Ok(()); // imported inside a running loop: leave its state alone and go by calls
+        }
+        let probe = pyo3::types::PyDict::new(py);
+        py.run(ffi::c_str!(include_str!("probe.py")), Some(&probe), None)?;
+        let (Some(task), Some(event_loop)) = (probe.get_item("task")?, probe.get_item("event_loop")?) else {
+            return Ok(());
+        };
+        // SAFETY: probe.py made it with `_asyncio.Task`.
+        let node = unsafe { Tsk::new(task.as_borrowed()) }.node();
+        module.getattr("_unregister_task")?.call1((&task,))?;
+        module.getattr("_register_task")?.call1((&task,))?;
+        // SAFETY: registered last, so the next node is the head, inside this thread's state.
+        let offset = unsafe { (*node).next.cast::<u8>().offset_from(ffi::PyThreadState_Get().cast::<u8>()) };
+        module.getattr("_unregister_task")?.call1((&task,))?;
+        if !(0..1 << 16).contains(&offset) {
+            return Ok(());
+        }
+        let fields = at(offset);
+        module.getattr("_set_running_loop")?.call1((&event_loop,))?;
+        module.getattr("_enter_task")?.call1((&event_loop, &task))?;
+        // SAFETY: reads two words next to the head, inside the thread state.
+        let found =
+            unsafe { *fields.running_loop == event_loop.as_ptr() && *fields.running_task == task.as_ptr() };
+        module.getattr("_leave_task")?.call1((&event_loop, &task))?;
+        module.getattr("_set_running_loop")?.call1((py.None(),))?;
+        if found {
+            HEAD.store(offset, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}

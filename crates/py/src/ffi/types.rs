@@ -1,0 +1,221 @@
+//! The types aioxide.Future and aioxide.Task: made from `_asyncio`'s, with our slots and methods.
+//!
+//! `Future` adds no memory to its base, so `Task` can have both our `Future` and CPython's `Task` as bases:
+//! `issubclass(aioxide.Task, aioxide.Future)` and `issubclass(aioxide.Task, _asyncio.Task)` are both plain truth.
+#![allow(unsafe_code, reason = "type slots of Future and Task")]
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use pyo3::ffi::{self, PyObject};
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+use pyo3::Borrowed;
+
+use super::class::{Builder, TypeCell};
+use super::layout::{self, FUTURE_SIZE, Fut, TASK_SIZE, Tsk};
+use super::method::{AnyFuture, AnyTask, initializer, unary};
+use super::thread;
+
+static FUTURE: TypeCell = TypeCell::new();
+static TASK: TypeCell = TypeCell::new();
+static STOCK_FUTURE: TypeCell = TypeCell::new();
+static STOCK_TASK: TypeCell = TypeCell::new();
+
+/// aioxide.Future, the type.
+pub(crate) fn future_type(py: Python<'_>) -> Bound<'_, PyAny> {
+    FUTURE.get(py)
+}
+
+/// aioxide.Task, the type.
+pub(crate) fn task_type(py: Python<'_>) -> Bound<'_, PyAny> {
+    TASK.get(py)
+}
+
+impl<'a, 'py> Fut<'a, 'py> {
+    /// The object as an aioxide Future or Task (or an instance of a subclass), if it is one.
+    #[inline]
+    pub(crate) fn cast(object: &'a Bound<'py, PyAny>) -> Option<Self> {
+        // SAFETY: checked.
+        FUTURE.is_instance(object).then(|| unsafe { Self::new(object.as_borrowed()) })
+    }
+
+    /// The object if its methods are surely ours: exactly Future or Task.
+    #[inline]
+    pub(crate) fn cast_exact(object: &'a Bound<'py, PyAny>) -> Option<Self> {
+        // SAFETY: checked.
+        (FUTURE.is_exact(object) || TASK.is_exact(object)).then(|| unsafe { Self::new(object.as_borrowed()) })
+    }
+
+    /// The object as any asyncio future with CPython's layout: ours or stock, Future or Task or a subclass.
+    #[inline]
+    pub(crate) fn cast_any(object: &'a Bound<'py, PyAny>) -> Option<Self> {
+        let known = FUTURE.is_exact(object) || TASK.is_exact(object) || STOCK_FUTURE.is_instance(object);
+        // SAFETY: checked; every other type derives from `_asyncio.Future`.
+        known.then(|| unsafe { Self::new(object.as_borrowed()) })
+    }
+}
+
+impl<'a, 'py> Tsk<'a, 'py> {
+    /// The object as an aioxide Task (or an instance of a subclass), if it is one.
+    #[inline]
+    pub(crate) fn cast(object: &'a Bound<'py, PyAny>) -> Option<Self> {
+        // SAFETY: checked.
+        TASK.is_instance(object).then(|| unsafe { Self::new(object.as_borrowed()) })
+    }
+
+    /// The object if it is exactly an aioxide Task.
+    #[inline]
+    pub(crate) fn cast_exact(object: &'a Bound<'py, PyAny>) -> Option<Self> {
+        // SAFETY: checked.
+        TASK.is_exact(object).then(|| unsafe { Self::new(object.as_borrowed()) })
+    }
+}
+
+/// A blank instance of exactly Future: every field null, state pending.
+#[inline]
+pub(crate) fn alloc_future(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    alloc(py, &FUTURE)
+}
+
+/// A blank instance of exactly Task.
+#[inline]
+pub(crate) fn alloc_task(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    alloc(py, &TASK)
+}
+
+#[inline]
+fn alloc<'py>(py: Python<'py>, class: &TypeCell) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: a ready heap type; the memory comes zeroed, which is a valid blank future.
+    unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyType_GenericAlloc(class.ptr(), 0)) }
+}
+
+unsafe extern "C" fn future_dealloc(slf: *mut PyObject) {
+    // SAFETY: CPython calls this once with the last reference gone and the GIL held. The base's tp_clear drops every
+    // field; what runs in between may look at the object, which is whole until then.
+    unsafe {
+        let py = Python::assume_attached();
+        if Fut::new(Borrowed::from_ptr(py, slf)).log_tb() && ffi::PyObject_CallFinalizerFromDealloc(slf) < 0 {
+            return; // alive again
+        }
+        release(slf, &STOCK_FUTURE);
+    }
+}
+
+unsafe extern "C" fn task_dealloc(slf: *mut PyObject) {
+    // SAFETY: as above; the task leaves its thread's list before its memory goes.
+    unsafe {
+        let py = Python::assume_attached();
+        let task = Tsk::new(Borrowed::from_ptr(py, slf));
+        let wants = task.fut().log_tb() || (task.fut().is_pending() && task.log_destroy_pending());
+        if wants && ffi::PyObject_CallFinalizerFromDealloc(slf) < 0 {
+            return;
+        }
+        thread::unregister(task);
+        release(slf, &STOCK_TASK);
+    }
+}
+
+/// The end of a dealloc: fields, weak references, memory.
+unsafe fn release(slf: *mut PyObject, base: &TypeCell) {
+    // SAFETY: the callers' promise: the last reference is gone and `slf` is an instance of a subclass of `base`.
+    unsafe {
+        let class = ffi::Py_TYPE(slf);
+        ffi::PyObject_GC_UnTrack(slf.cast());
+        ffi::PyObject_ClearWeakRefs(slf);
+        if let Some(clear) = (*base.ptr()).tp_clear {
+            clear(slf);
+        }
+        (*class).tp_free.unwrap_or(ffi::PyObject_GC_Del)(slf.cast());
+        ffi::Py_DECREF(class.cast());
+    }
+}
+
+unsafe extern "C" fn future_finalize(slf: *mut PyObject) {
+    // SAFETY: called with a live object of our class and the GIL held.
+    unsafe {
+        let future = Fut::new(Borrowed::from_ptr(Python::assume_attached(), slf));
+        let _ = catch_unwind(AssertUnwindSafe(|| crate::futures::finalize(future)));
+    }
+}
+
+unsafe extern "C" fn task_finalize(slf: *mut PyObject) {
+    // SAFETY: called with a live object of our class and the GIL held.
+    unsafe {
+        let task = Tsk::new(Borrowed::from_ptr(Python::assume_attached(), slf));
+        let _ = catch_unwind(AssertUnwindSafe(|| crate::tasks::finalize(task)));
+    }
+}
+
+/// Whether the object is exactly a coroutine of an `async def`.
+#[inline]
+pub(crate) fn is_native_coroutine(object: &Bound<'_, PyAny>) -> bool {
+    // SAFETY: reads the type of a live object.
+    unsafe { ffi::PyCoro_CheckExact(object.as_ptr()) != 0 }
+}
+
+/// Whether the object is a generator.
+pub(crate) fn is_generator(object: &Bound<'_, PyAny>) -> bool {
+    // SAFETY: reads the type of a live object.
+    unsafe { ffi::PyGen_Check(object.as_ptr()) != 0 }
+}
+
+/// Clears the mark "finalized" of an instance whose memory will be used again (see class.rs).
+///
+/// # Safety
+/// `slf` is a dead, untracked instance of a type with garbage collection.
+pub(super) unsafe fn forget_finalized(slf: *mut PyObject) {
+    // SAFETY: the two words before the object are its collector header in every supported version; bit 0 of the
+    // second says "finalized".
+    unsafe {
+        let previous = slf.cast::<usize>().sub(1);
+        *previous &= !1;
+    }
+}
+
+/// Makes both types.
+pub(crate) fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let py = module.py();
+    let (stock_future, stock_task) = layout::stock_types(py)?;
+    STOCK_FUTURE.set(&stock_future);
+    STOCK_TASK.set(&stock_task);
+    let builder = Builder::extending(c"aioxide.Future", FUTURE_SIZE)
+        .flags(inherited_flags(&STOCK_FUTURE))
+        .slot(ffi::Py_tp_dealloc, future_dealloc as *mut _)
+        .slot(ffi::Py_tp_finalize, future_finalize as *mut _)
+        .slot(ffi::Py_tp_init, initializer::<AnyFuture, _>(crate::futures::init))
+        .slot(ffi::Py_tp_repr, unary::<AnyFuture, _>(crate::futures::repr))
+        .slot(ffi::Py_tp_iter, unary::<AnyFuture, _>(crate::futures::iterate))
+        .slot(ffi::Py_am_await, unary::<AnyFuture, _>(crate::futures::iterate))
+        .generic();
+    let future =
+        crate::futures::methods(builder).build(module, Some(&PyTuple::new(py, [stock_future])?), &FUTURE)?;
+    let builder = Builder::extending(c"aioxide.Task", TASK_SIZE)
+        .flags(inherited_flags(&STOCK_TASK))
+        .slot(ffi::Py_tp_dealloc, task_dealloc as *mut _)
+        .slot(ffi::Py_tp_finalize, task_finalize as *mut _)
+        .slot(ffi::Py_tp_init, initializer::<AnyTask, _>(crate::tasks::init))
+        .slot(ffi::Py_tp_repr, unary::<AnyTask, _>(crate::tasks::repr))
+        .slot(ffi::Py_tp_iter, unary::<AnyFuture, _>(crate::futures::iterate))
+        .slot(ffi::Py_am_await, unary::<AnyFuture, _>(crate::futures::iterate))
+        .generic();
+    let task = crate::tasks::methods(crate::futures::shared_methods(builder)).build(
+        module,
+        Some(&layout::task_bases(&future, &stock_task)?),
+        &TASK,
+    )?;
+    module.add("Future", future)?;
+    module.add("Task", task)
+}
+
+/// Flags that a subtype made from C has to repeat.
+fn inherited_flags(base: &TypeCell) -> u64 {
+    let flags = u64::from(ffi::Py_TPFLAGS_BASETYPE);
+    #[cfg(Py_3_12)]
+    let flags = {
+        const MANAGED_WEAKREF_AND_DICT: u64 = (1 << 3) | (1 << 4);
+        // SAFETY: reads the flags of a live type.
+        flags | (unsafe { (*base.ptr()).tp_flags } as u64 & MANAGED_WEAKREF_AND_DICT)
+    };
+    let _ = base;
+    flags
+}

@@ -1,0 +1,100 @@
+//! The vocabulary of the ready queue: everything a turn can run. Matched by turn.rs alone, without a wildcard.
+
+use aioxide_sys::{Key, Readiness};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::ffi::gc::{Stopped, Visit};
+use crate::ffi::layout::Tsk;
+use crate::local::LoopCore;
+use crate::tasks;
+
+/// One thing to run.
+#[derive(Debug)]
+pub(crate) enum Job {
+    /// A Handle or TimerHandle: `context.run(callback, *args)` unless cancelled.
+    Handle(Py<PyAny>),
+    /// A done-callback of a future: `context.run(callback, future)`, without a Handle of its own.
+    Callback { callback: Py<PyAny>, future: Py<PyAny>, context: Py<PyAny> },
+    /// The next step of a task.
+    Step(Py<PyAny>),
+    /// The next step of a task, with an exception.
+    Throw { task: Py<PyAny>, error: Py<PyAny> },
+    /// What a task waited for is done.
+    Wake { task: Py<PyAny>, future: Py<PyAny> },
+    /// What a native waiter (see `hooks`) waited for is done.
+    Hook { hook: Py<PyAny>, future: Py<PyAny> },
+    /// `future.set_result(None)` unless it is done: the end of a sleep.
+    Complete(Py<PyAny>),
+    /// A descriptor is ready.
+    Io(Key, Readiness),
+}
+
+impl Job {
+    /// Shows what the job holds to the garbage collector.
+    pub(crate) fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
+        match self {
+            Self::Handle(one) | Self::Step(one) | Self::Complete(one) => visit.call(Some(one)),
+            Self::Callback { callback, future, context } => {
+                visit.call(Some(callback))?;
+                visit.call(Some(future))?;
+                visit.call(Some(context))
+            }
+            Self::Throw { task, error } => {
+                visit.call(Some(task))?;
+                visit.call(Some(error))
+            }
+            Self::Wake { task: one, future } | Self::Hook { hook: one, future } => {
+                visit.call(Some(one))?;
+                visit.call(Some(future))
+            }
+            Self::Io(..) => Ok(()),
+        }
+    }
+
+    /// The job as `call_soon(callback, *args, context=)`, for a loop that isn't ours or has its own `call_soon`.
+    fn call_soon(self, event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = event_loop.py();
+        let (args, context) = match self {
+            Self::Callback { callback, future, context } => {
+                ((callback, future).into_pyobject(py)?, Some(context.into_bound(py)))
+            }
+            Self::Step(task) => {
+                let task = task.into_bound(py);
+                ((tasks::step_callback(&task, None)?,).into_pyobject(py)?, context_of(&task))
+            }
+            Self::Throw { task, error } => {
+                let task = task.into_bound(py);
+                let callback = tasks::step_callback(&task, Some(error.into_bound(py)))?;
+                ((callback,).into_pyobject(py)?, context_of(&task))
+            }
+            Self::Wake { task, future } => {
+                let task = task.into_bound(py);
+                ((tasks::wakeup_callback(&task)?, future).into_pyobject(py)?, context_of(&task))
+            }
+            Self::Hook { hook, future } => ((hook, future).into_pyobject(py)?, None),
+            Self::Handle(_) | Self::Complete(_) | Self::Io(..) => {
+                unreachable!("jobs that only the loop that made them gets")
+            }
+        };
+        let keywords = PyDict::new(py);
+        if let Some(context) = context {
+            keywords.set_item(pyo3::intern!(py, "context"), context)?;
+        }
+        event_loop.call_method(pyo3::intern!(py, "call_soon"), args, Some(&keywords))?;
+        Ok(())
+    }
+}
+
+fn context_of<'py>(task: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
+    Tsk::cast(task).and_then(Tsk::context)
+}
+
+/// Gives the job to the loop: at once to a native one, by its `call_soon` to any other.
+#[inline]
+pub(crate) fn soon(event_loop: &Bound<'_, PyAny>, job: Job) -> PyResult<()> {
+    match LoopCore::of(event_loop) {
+        Some(core) if !core.overrides_call_soon() => core.soon(event_loop.py(), job),
+        _ => job.call_soon(event_loop),
+    }
+}

@@ -1,0 +1,258 @@
+//! The part of an event loop that tasks, futures and locks need: its scheduler, inbox, clock and mode.
+//!
+//! `EventLoop` (event_loop/) extends [`LoopCore`]; the lower floors know only this. Nothing here runs Python code
+//! except where a method says so.
+
+use std::sync::Arc;
+
+use aioxide_core::{Inbox, Scheduler, TimerKey};
+use aioxide_sys::{Waker, clock};
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+
+use crate::ffi::cell::{Flag, GilCell, Slot};
+use crate::ffi::gc::{Stopped, Visit};
+use crate::job::Job;
+
+/// Where native threads and other Python threads leave work for the loop, and how they wake it.
+#[derive(Clone, Debug)]
+pub(crate) struct Remote {
+    inbox: Arc<Inbox<Job>>,
+    waker: Arc<Waker>,
+}
+
+impl Remote {
+    /// Leaves a job and wakes the loop if it sleeps: at most one system call a nap. From any thread.
+    pub(crate) fn push(&self, job: Job) {
+        if self.inbox.push(job) {
+            // A full eventfd counter is a loop that is awake already; nothing else can fail here.
+            let _ = self.waker.wake();
+        }
+    }
+
+    /// Wakes the loop without a job.
+    pub(crate) fn wake(&self) {
+        if self.inbox.wake() {
+            let _ = self.waker.wake();
+        }
+    }
+}
+
+/// The native base of every aioxide event loop.
+#[pyclass(frozen, subclass, module = "aioxide._core", name = "LoopCore")]
+#[derive(Debug)]
+pub(crate) struct LoopCore {
+    scheduler: GilCell<Scheduler<Job>>,
+    remote: Remote,
+    /// The thread that runs the loop, as `thread_id` numbers them; 0 when none does.
+    thread: Flag<usize>,
+    closed: Flag<bool>,
+    debug: Flag<bool>,
+    stopping: Flag<bool>,
+    /// A subclass or an instance attribute replaces `call_soon`; then completions go through it.
+    own_call_soon: Flag<bool>,
+    /// As above for `call_later`, `call_at` or `time`: then timers are set through them.
+    own_timers: Flag<bool>,
+    /// What `create_task` calls instead of Task.
+    task_factory: Slot,
+}
+
+/// A number for the calling thread, cheaper than the system's: the address of a thread-local.
+#[inline]
+pub(crate) fn thread_id() -> usize {
+    thread_local!(static HERE: u8 = const { 0 });
+    HERE.with(|here| std::ptr::from_ref(here).addr())
+}
+
+impl LoopCore {
+    pub(crate) fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            scheduler: GilCell::new(Scheduler::new()),
+            remote: Remote { inbox: Arc::new(Inbox::new()), waker: Arc::new(Waker::new()?) },
+            thread: Flag::new(0),
+            closed: Flag::new(false),
+            debug: Flag::new(false),
+            stopping: Flag::new(false),
+            own_call_soon: Flag::new(false),
+            own_timers: Flag::new(false),
+            task_factory: Slot::empty(),
+        })
+    }
+
+    /// The native part of an event loop, if it is one of ours.
+    #[inline]
+    pub(crate) fn of<'a>(event_loop: &'a Bound<'_, PyAny>) -> Option<&'a Self> {
+        event_loop.cast::<Self>().ok().map(Bound::get)
+    }
+
+    /// Runs `job` in the next turn. From another thread it goes by the inbox: never a race, never a lost job.
+    #[inline]
+    pub(crate) fn soon(&self, py: Python<'_>, job: Job) -> PyResult<()> {
+        if self.closed.get() {
+            return Err(closed());
+        }
+        let runner = self.thread.get();
+        if runner != 0 && runner != thread_id() {
+            self.remote.push(job);
+            return Ok(());
+        }
+        self.scheduler.with(py, |s| s.soon(job));
+        Ok(())
+    }
+
+    /// As [`soon`](Self::soon) for the jobs that end what is under way, which a closed loop simply drops.
+    pub(crate) fn soon_or_drop(&self, py: Python<'_>, job: Job) {
+        let _ = self.soon(py, job);
+    }
+
+    /// Runs `job` at a time of the loop's clock, in seconds.
+    #[inline]
+    pub(crate) fn at(&self, py: Python<'_>, when: f64, job: Job) -> PyResult<TimerKey> {
+        if self.closed.get() {
+            return Err(closed());
+        }
+        Ok(self.scheduler.with(py, |s| s.at(when, job)))
+    }
+
+    /// Takes a timed job back. The caller drops it.
+    #[inline]
+    #[must_use]
+    pub(crate) fn cancel_timer(&self, py: Python<'_>, key: TimerKey) -> Option<Job> {
+        self.scheduler.with(py, |s| s.cancel(key))
+    }
+
+    /// The loop's clock, in seconds.
+    #[inline]
+    pub(crate) fn now(&self) -> f64 {
+        clock::monotonic()
+    }
+
+    #[inline]
+    pub(crate) fn scheduler(&self) -> &GilCell<Scheduler<Job>> {
+        &self.scheduler
+    }
+
+    pub(crate) fn remote(&self) -> &Remote {
+        &self.remote
+    }
+
+    pub(crate) fn inbox(&self) -> &Inbox<Job> {
+        &self.remote.inbox
+    }
+
+    pub(crate) fn waker(&self) -> &Waker {
+        &self.remote.waker
+    }
+
+    /// The thread that runs the loop (see [`thread_id`]); 0 when none does.
+    #[inline]
+    pub(crate) fn thread(&self) -> usize {
+        self.thread.get()
+    }
+
+    pub(crate) fn set_thread(&self, thread: usize) {
+        self.thread.set(thread);
+    }
+
+    #[inline]
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.get()
+    }
+
+    pub(crate) fn set_closed(&self) {
+        self.closed.set(true);
+    }
+
+    /// RuntimeError when the loop is closed.
+    #[inline]
+    pub(crate) fn check_closed(&self) -> PyResult<()> {
+        if self.closed.get() { Err(closed()) } else { Ok(()) }
+    }
+
+    #[inline]
+    pub(crate) fn is_debug(&self) -> bool {
+        self.debug.get()
+    }
+
+    pub(crate) fn set_debug(&self, on: bool) {
+        self.debug.set(on);
+    }
+
+    #[inline]
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.get()
+    }
+
+    pub(crate) fn set_stopping(&self, on: bool) {
+        self.stopping.set(on);
+    }
+
+    #[inline]
+    pub(crate) fn overrides_call_soon(&self) -> bool {
+        self.own_call_soon.get()
+    }
+
+    #[inline]
+    pub(crate) fn overrides_timers(&self) -> bool {
+        self.own_timers.get()
+    }
+
+    /// What `set_task_factory` was given.
+    pub(crate) fn task_factory(&self) -> &Slot {
+        &self.task_factory
+    }
+
+    /// Python code replaces a method, in a subclass or on the instance.
+    pub(crate) fn note_override(&self, name: &str) {
+        match name {
+            "call_soon" => self.own_call_soon.set(true),
+            "call_later" | "call_at" | "time" => self.own_timers.set(true),
+            _ => {}
+        }
+    }
+
+    /// In debug mode: RuntimeError unless the calling thread runs the loop (or none does).
+    pub(crate) fn check_thread(&self) -> PyResult<()> {
+        let runner = self.thread.get();
+        if runner == 0 || runner == thread_id() {
+            return Ok(());
+        }
+        Err(PyRuntimeError::new_err("Non-thread-safe operation invoked on an event loop other than the current one"))
+    }
+
+    /// Shows every job to the garbage collector.
+    pub(crate) fn traverse_jobs(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
+        self.scheduler.visit(|s| s.iter().try_for_each(|job| job.traverse(visit))).unwrap_or(Ok(()))
+    }
+
+    /// Takes every job, for `close()` and the garbage collector; the caller drops them.
+    #[must_use]
+    pub(crate) fn take_jobs(&self, py: Python<'_>) -> std::collections::VecDeque<Job> {
+        let mut jobs = self.scheduler.with(py, Scheduler::take_all);
+        jobs.extend(self.remote.inbox.take());
+        jobs
+    }
+}
+
+#[cold]
+fn closed() -> PyErr {
+    PyRuntimeError::new_err("Event loop is closed")
+}
+
+#[pymethods]
+impl LoopCore {
+    fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
+        crate::ffi::gc::traverse_pyclass(&visit, |v| {
+            self.task_factory.traverse(v)?;
+            self.traverse_jobs(v)
+        })
+    }
+
+    fn __clear__(&self) {
+        // The collector holds the GIL; `attach` only confirms it.
+        Python::attach(|py| {
+            drop(self.task_factory.take(py));
+            drop(self.take_jobs(py));
+        });
+    }
+}

@@ -1,0 +1,68 @@
+//! Objects of asyncio and the standard library that are looked up once: exceptions, helpers, constant strings.
+
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyType;
+
+/// Looked up when the extension is imported.
+pub(crate) struct Names {
+    pub(crate) cancelled_error: Py<PyType>,
+    pub(crate) invalid_state_error: Py<PyType>,
+    pub(crate) iscoroutine: Py<PyAny>,
+    pub(crate) get_event_loop_policy: Py<PyAny>,
+    pub(crate) future_repr: Py<PyAny>,
+    pub(crate) task_repr: Py<PyAny>,
+    pub(crate) task_get_stack: Py<PyAny>,
+    pub(crate) task_print_stack: Py<PyAny>,
+    pub(crate) format_callback_source: Py<PyAny>,
+    pub(crate) extract_stack: Py<PyAny>,
+    /// asyncio's own Handle and TimerHandle.
+    pub(crate) handle: Py<PyAny>,
+    pub(crate) timer_handle: Py<PyAny>,
+}
+
+static NAMES: PyOnceLock<Names> = PyOnceLock::new();
+
+/// Looks everything up; called once by the module's init.
+pub(crate) fn init(py: Python<'_>) -> PyResult<()> {
+    let get = |module: &str, name: &str| -> PyResult<Py<PyAny>> { Ok(py.import(module)?.getattr(name)?.unbind()) };
+    let class = |module: &str, name: &str| -> PyResult<Py<PyType>> {
+        Ok(py.import(module)?.getattr(name)?.cast_into::<PyType>()?.unbind())
+    };
+    let names = Names {
+        cancelled_error: class("asyncio.exceptions", "CancelledError")?,
+        invalid_state_error: class("asyncio.exceptions", "InvalidStateError")?,
+        iscoroutine: get("asyncio.coroutines", "iscoroutine")?,
+        get_event_loop_policy: match get("asyncio.events", "_get_event_loop_policy") {
+            Ok(found) => found,
+            Err(_) => get("asyncio.events", "get_event_loop_policy")?,
+        },
+        future_repr: get("asyncio.base_futures", "_future_repr")?,
+        task_repr: get("asyncio.base_tasks", "_task_repr")?,
+        task_get_stack: get("asyncio.base_tasks", "_task_get_stack")?,
+        task_print_stack: get("asyncio.base_tasks", "_task_print_stack")?,
+        format_callback_source: get("asyncio.format_helpers", "_format_callback_source")?,
+        extract_stack: get("asyncio.format_helpers", "extract_stack")?,
+        handle: get("asyncio.events", "Handle")?,
+        timer_handle: get("asyncio.events", "TimerHandle")?,
+    };
+    let _ = NAMES.set(py, names);
+    Ok(())
+}
+
+/// The table. Only code that runs after the module's init asks for it.
+#[inline]
+pub(crate) fn names(py: Python<'_>) -> &Names {
+    match NAMES.get(py) {
+        Some(names) => names,
+        None => unreachable!("aioxide._core is being imported"),
+    }
+}
+
+/// `InvalidStateError(text)`.
+pub(crate) fn invalid_state(py: Python<'_>, text: &str) -> PyErr {
+    match names(py).invalid_state_error.bind(py).call1((text,)) {
+        Ok(value) => PyErr::from_value(value),
+        Err(error) => error,
+    }
+}
