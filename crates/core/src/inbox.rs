@@ -157,43 +157,57 @@ mod model {
     use loom::sync::Notify;
     use loom::thread;
 
-    /// Two threads push one item each; the loop sleeps whenever it may. If a wake-up could be lost, loom would find
-    /// the interleaving in which the loop waits for ever.
-    #[test]
-    fn no_push_is_slept_through() {
-        loom::model(|| {
-            let inbox = Arc::new(Inbox::new());
-            let bell = Arc::new(Notify::new());
-            let pushers: Vec<_> = (0..2)
-                .map(|number| {
-                    let (inbox, bell) = (Arc::clone(&inbox), Arc::clone(&bell));
-                    thread::spawn(move || {
-                        if inbox.push(number) {
-                            bell.notify();
-                        }
-                    })
-                })
-                .collect();
-            let mut seen = 0;
-            while seen < 2 {
-                if inbox.sleep() {
-                    bell.wait();
-                    inbox.awake();
-                }
-                seen += inbox.take().len();
-            }
-            for pusher in pushers {
-                pusher.join().unwrap();
-            }
-            assert!(inbox.is_empty());
-        });
+    /// Every interleaving with at most so many forced switches between threads.
+    fn check(preemptions: usize, scene: impl Fn() + Sync + Send + 'static) {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = Some(preemptions);
+        builder.check(scene);
     }
 
-    /// A bare wake against a loop that is going to sleep.
+    /// Threads push one item each; the loop sleeps whenever it may. If a wake-up could be lost, loom would find
+    /// the interleaving in which the loop waits for ever.
+    fn push_into_a_loop_that_sleeps(pushers: usize) {
+        let inbox = Arc::new(Inbox::new());
+        let bell = Arc::new(Notify::new());
+        let threads: Vec<_> = (0..pushers)
+            .map(|number| {
+                let (inbox, bell) = (Arc::clone(&inbox), Arc::clone(&bell));
+                thread::spawn(move || {
+                    if inbox.push(number) {
+                        bell.notify();
+                    }
+                })
+            })
+            .collect();
+        let mut seen = 0;
+        while seen < pushers {
+            if inbox.sleep() {
+                bell.wait();
+                inbox.awake();
+            }
+            seen += inbox.take().len();
+        }
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        assert!(inbox.is_empty());
+    }
+
+    #[test]
+    fn no_push_is_slept_through() {
+        check(6, || push_into_a_loop_that_sleeps(1));
+    }
+
+    #[test]
+    fn no_push_of_two_threads_is_slept_through() {
+        check(3, || push_into_a_loop_that_sleeps(2));
+    }
+
+    /// A bare wake and a push, each from its own thread: taking the item must not swallow the wake.
     #[test]
     fn no_wake_is_slept_through() {
-        loom::model(|| {
-            let inbox = Arc::new(Inbox::<()>::new());
+        check(4, || {
+            let inbox = Arc::new(Inbox::new());
             let bell = Arc::new(Notify::new());
             let waker = {
                 let (inbox, bell) = (Arc::clone(&inbox), Arc::clone(&bell));
@@ -203,11 +217,21 @@ mod model {
                     }
                 })
             };
+            let pusher = {
+                let (inbox, bell) = (Arc::clone(&inbox), Arc::clone(&bell));
+                thread::spawn(move || {
+                    if inbox.push(()) {
+                        bell.notify();
+                    }
+                })
+            };
+            let _ = inbox.take();
             if inbox.sleep() {
                 bell.wait();
                 inbox.awake();
             }
             waker.join().unwrap();
+            pusher.join().unwrap();
         });
     }
 }

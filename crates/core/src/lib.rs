@@ -6,13 +6,26 @@
 
 #![forbid(unsafe_code)]
 
+pub mod flow;
 pub mod inbox;
+pub mod inflow;
 mod loom;
+pub mod outbox;
+pub mod phase;
+pub mod race;
 pub mod ready;
 pub mod scheduler;
+pub mod sync;
 pub mod timers;
+pub mod waiters;
 
+pub use flow::Flow;
 pub use inbox::Inbox;
+pub use inflow::Inflow;
+pub use outbox::Outbox;
+pub use phase::Phase;
+pub use race::Race;
 pub use ready::Ready;
 pub use scheduler::Scheduler;
 pub use timers::{TimerKey, Timers};
+pub use waiters::{WaiterKey, Waiters};

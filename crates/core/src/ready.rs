@@ -97,6 +97,8 @@ impl<'a, T> IntoIterator for &'a Ready<T> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -132,5 +134,25 @@ mod tests {
         assert!(other.is_empty());
         assert_eq!(ready.take_all(), [1, 2, 3]);
         assert!(ready.is_empty());
+    }
+
+    proptest! {
+        /// Bursts in and out, large enough for the memory to come and go.
+        #[test]
+        fn agrees_with_a_plain_deque(bursts in prop::collection::vec((0_usize..5000, 0_usize..6000), 1..12)) {
+            let (mut ready, mut model, mut number) = (Ready::new(), VecDeque::new(), 0_u32);
+            for (more, less) in bursts {
+                for _ in 0..more {
+                    ready.push(number);
+                    model.push_back(number);
+                    number += 1;
+                }
+                for _ in 0..less {
+                    prop_assert_eq!(ready.pop(), model.pop_front());
+                }
+                prop_assert_eq!(ready.len(), model.len());
+            }
+            prop_assert_eq!(ready.take_all(), model);
+        }
     }
 }

@@ -282,6 +282,8 @@ impl<T> Default for Timers<T> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -348,5 +350,57 @@ mod tests {
         assert!(timers.is_empty());
         assert_eq!(timers.cancel(keys[0]), None);
         assert_eq!(timers.next_deadline(), None);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Insert(u8),
+        Cancel(prop::sample::Index),
+        Pop(u8),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => any::<u8>().prop_map(Step::Insert),
+            3 => any::<prop::sample::Index>().prop_map(Step::Cancel),
+            1 => any::<u8>().prop_map(Step::Pop),
+        ]
+    }
+
+    proptest! {
+        /// Against a vector sorted by (deadline, arrival), long enough for rebuilds to happen.
+        #[test]
+        fn agrees_with_a_sorted_vector(steps in prop::collection::vec(step(), 0..1200)) {
+            let mut timers = Timers::new();
+            let mut model: Vec<(f64, u32, TimerKey)> = Vec::new();
+            let mut keys = Vec::new();
+            for (number, step) in (0_u32..).zip(steps) {
+                match step {
+                    Step::Insert(at) => {
+                        let at = f64::from(at);
+                        let key = timers.insert(at, number);
+                        let place = model.partition_point(|entry| entry.0 <= at);
+                        model.insert(place, (at, number, key));
+                        keys.push(key);
+                    }
+                    Step::Cancel(which) if !keys.is_empty() => {
+                        let key = *which.get(&keys);
+                        let place = model.iter().position(|entry| entry.2 == key);
+                        prop_assert_eq!(timers.cancel(key), place.map(|place| model.remove(place).1));
+                    }
+                    Step::Cancel(_) => {}
+                    Step::Pop(now) => {
+                        let due = model.first().is_some_and(|entry| entry.0 <= f64::from(now));
+                        prop_assert_eq!(timers.pop_due(f64::from(now)), due.then(|| model.remove(0).1));
+                    }
+                }
+                prop_assert_eq!(timers.next_deadline(), model.first().map(|entry| entry.0));
+                prop_assert_eq!(timers.len(), model.len());
+                prop_assert!(timers.heap.len() <= 2 * timers.len() + TOLERATED_TOMBSTONES + 1);
+            }
+            let rest: Vec<_> = model.iter().map(|entry| entry.1).collect();
+            prop_assert_eq!(timers.iter().count(), rest.len());
+            prop_assert_eq!(timers.take_all(), rest);
+        }
     }
 }

@@ -1,0 +1,79 @@
+//! asyncio.Condition: who is notified next.
+//!
+//! Driven by the `py` floor's Condition, which also releases and re-acquires the lock around the wait: after every
+//! wait, however it ended, the lock is taken again before the waiter goes on.
+
+use crate::waiters::{WaiterKey, Waiters};
+
+/// The waiters of a condition.
+#[derive(Debug)]
+pub struct Condition<T> {
+    waiters: Waiters<T>,
+}
+
+impl<T> Condition<T> {
+    /// Nobody waits.
+    pub const fn new() -> Self {
+        Self { waiters: Waiters::new() }
+    }
+
+    /// Waits for a notification.
+    pub fn wait(&mut self, payload: T) -> WaiterKey {
+        self.waiters.join(payload)
+    }
+
+    /// The wait of `key` has been cancelled (it has not run yet).
+    pub fn cancel(&mut self, key: WaiterKey) -> bool {
+        self.waiters.cancel(key)
+    }
+
+    /// Notifies up to `most`; they are to be woken, in order.
+    ///
+    /// A waiter whose `wait` ends with any exception, even one that came while it took the lock again, calls this
+    /// with 1: it may have swallowed a notification that was meant to be heard.
+    #[must_use = "whoever is named has to be woken"]
+    pub fn notify(&mut self, most: usize) -> Vec<WaiterKey> {
+        self.waiters.wake_many(most)
+    }
+
+    /// The waiter runs, woken or with an exception; the lock is taken next.
+    #[must_use = "dropping a payload may run foreign code: choose where"]
+    pub fn leave(&mut self, key: WaiterKey) -> Option<T> {
+        self.waiters.leave(key).map(|(payload, _)| payload)
+    }
+
+    /// Who waits.
+    pub const fn waiters(&self) -> &Waiters<T> {
+        &self.waiters
+    }
+
+    /// Lets everybody go (the condition object dies).
+    #[must_use = "dropping payloads may run foreign code: choose where"]
+    pub fn take_all(&mut self) -> Vec<T> {
+        self.waiters.take_all()
+    }
+}
+
+impl<T> Default for Condition<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notifications_go_to_those_who_can_still_hear_them() {
+        let mut condition = Condition::new();
+        let [first, second, third, fourth] = ['a', 'b', 'c', 'd'].map(|name| condition.wait(name));
+        assert_eq!(condition.notify(1), [first]);
+        assert!(condition.cancel(second));
+        assert_eq!(condition.notify(1), [third], "neither the woken nor the cancelled one swallows it");
+        assert_eq!(condition.leave(second), Some('b'));
+        assert_eq!(condition.notify(0), []);
+        assert_eq!(condition.notify(9), [fourth]);
+        assert_eq!(condition.take_all(), ['a', 'c', 'd']);
+    }
+}

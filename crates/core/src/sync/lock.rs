@@ -1,0 +1,149 @@
+//! asyncio.Lock: one holder, the others in line.
+//!
+//! Driven by the `py` floor's Lock and, through it, by Condition and Barrier. See the parent module for the verbs.
+
+use crate::waiters::{WaiterKey, Waiters, Waiting};
+
+/// `release` of a lock that nobody holds.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct NotAcquired;
+
+/// A fair lock.
+#[derive(Debug)]
+pub struct Lock<T> {
+    locked: bool,
+    waiters: Waiters<T>,
+}
+
+impl<T> Lock<T> {
+    /// Free.
+    pub const fn new() -> Self {
+        Self { locked: false, waiters: Waiters::new() }
+    }
+
+    /// Whether somebody holds it. Between a release and the run of the one it woke, nobody does.
+    pub const fn is_locked(&self) -> bool {
+        self.locked
+    }
+
+    /// Takes it at once if it is free and nobody has a better claim.
+    pub const fn try_acquire(&mut self) -> bool {
+        let free = !self.locked && !self.waiters.has_claims();
+        self.locked |= free;
+        free
+    }
+
+    /// Gets in line.
+    pub fn wait(&mut self, payload: T) -> WaiterKey {
+        self.waiters.join(payload)
+    }
+
+    /// The wait of `key` has been cancelled (it has not run yet).
+    pub fn cancel(&mut self, key: WaiterKey) -> bool {
+        self.waiters.cancel(key)
+    }
+
+    /// The woken waiter runs: the lock is its own now.
+    #[must_use = "dropping a payload may run foreign code: choose where"]
+    pub fn admit(&mut self, key: WaiterKey) -> Option<T> {
+        let (payload, _) = self.waiters.leave(key)?;
+        self.locked = true;
+        Some(payload)
+    }
+
+    /// The waiter runs, but with an exception: it leaves, and its turn passes to the next.
+    #[must_use = "whoever is named has to be woken"]
+    pub fn give_up(&mut self, key: WaiterKey) -> (Option<T>, Option<WaiterKey>) {
+        let payload = self.waiters.leave(key).map(|(payload, _)| payload);
+        let next = if self.locked { None } else { self.wake_first() };
+        (payload, next)
+    }
+
+    /// Lets go; who is to be woken.
+    pub fn release(&mut self) -> Result<Option<WaiterKey>, NotAcquired> {
+        if !self.locked {
+            return Err(NotAcquired);
+        }
+        self.locked = false;
+        Ok(self.wake_first())
+    }
+
+    /// Who waits.
+    pub const fn waiters(&self) -> &Waiters<T> {
+        &self.waiters
+    }
+
+    /// Lets everybody go (the lock object dies).
+    #[must_use = "dropping payloads may run foreign code: choose where"]
+    pub fn take_all(&mut self) -> Vec<T> {
+        self.waiters.take_all()
+    }
+
+    /// Wakes the head of the line. A head that is woken or cancelled already will pass the turn on when it runs.
+    fn wake_first(&mut self) -> Option<WaiterKey> {
+        let head = self.waiters.front()?;
+        (self.waiters.standing(head) == Some(Waiting::Yes) && self.waiters.wake(head)).then_some(head)
+    }
+}
+
+impl<T> Default for Lock<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_is_kept() {
+        let mut lock = Lock::new();
+        assert!(lock.try_acquire() && !lock.try_acquire());
+        let [first, second] = ['a', 'b'].map(|name| lock.wait(name));
+        assert_eq!(lock.release(), Ok(Some(first)));
+        assert!(!lock.is_locked());
+        assert!(!lock.try_acquire(), "no jumping the queue between release and wake-up");
+        assert_eq!(lock.release(), Err(NotAcquired));
+        assert_eq!(lock.admit(first), Some('a'));
+        assert!(lock.is_locked());
+        assert_eq!(lock.release(), Ok(Some(second)));
+        assert_eq!(lock.admit(second), Some('b'));
+        assert_eq!(lock.release(), Ok(None));
+        assert!(lock.try_acquire());
+    }
+
+    #[test]
+    fn a_woken_waiter_that_is_cancelled_passes_its_turn_on() {
+        let mut lock = Lock::new();
+        assert!(lock.try_acquire());
+        let [first, second] = ['a', 'b'].map(|name| lock.wait(name));
+        assert_eq!(lock.release(), Ok(Some(first)));
+        assert!(!lock.cancel(first), "woken already: cancelling cannot take the wake-up back");
+        assert_eq!(lock.give_up(first), (Some('a'), Some(second)));
+        assert_eq!(lock.admit(second), Some('b'));
+    }
+
+    #[test]
+    fn a_cancelled_waiter_leaves_the_holder_alone() {
+        let mut lock = Lock::new();
+        assert!(lock.try_acquire());
+        let [first, second] = ['a', 'b'].map(|name| lock.wait(name));
+        assert!(lock.cancel(first));
+        assert_eq!(lock.release(), Ok(None), "the cancelled head will pass the turn on when it runs");
+        assert_eq!(lock.give_up(first), (Some('a'), Some(second)));
+        assert_eq!(lock.waiters().standing(second), Some(Waiting::Woken));
+    }
+
+    #[test]
+    fn a_lock_with_only_cancelled_waiters_is_free() {
+        let mut lock = Lock::new();
+        assert!(lock.try_acquire());
+        let waiter = lock.wait('a');
+        assert!(lock.cancel(waiter));
+        assert_eq!(lock.release(), Ok(None));
+        assert!(lock.try_acquire());
+        assert_eq!(lock.give_up(waiter), (Some('a'), None));
+        assert!(lock.is_locked());
+    }
+}

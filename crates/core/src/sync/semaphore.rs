@@ -1,0 +1,201 @@
+//! asyncio.Semaphore and BoundedSemaphore: so many holders, the others in line.
+//!
+//! Driven by the `py` floor's semaphores. A permit is given away when its taker is *woken*, so a taker that then
+//! leaves with an exception gives it back. See the parent module for the verbs.
+
+use crate::waiters::{WaiterKey, Waiters, Waiting};
+
+/// A fair semaphore.
+#[derive(Debug)]
+pub struct Semaphore<T> {
+    value: i64,
+    bound: Option<i64>,
+    waiters: Waiters<T>,
+}
+
+impl<T> Semaphore<T> {
+    /// With `value` permits, which is not negative; `bounded`: never more than those.
+    pub const fn new(value: i64, bounded: bool) -> Self {
+        Self { value, bound: if bounded { Some(value) } else { None }, waiters: Waiters::new() }
+    }
+
+    /// How many permits are left.
+    pub const fn value(&self) -> i64 {
+        self.value
+    }
+
+    /// Whether a newcomer would have to wait: no permit, or somebody is before it.
+    pub const fn is_locked(&self) -> bool {
+        self.value == 0 || self.waiters.has_claims()
+    }
+
+    /// Takes a permit at once if there is one and nobody has a better claim.
+    pub const fn try_acquire(&mut self) -> bool {
+        let free = !self.is_locked();
+        if free {
+            self.value -= 1;
+        }
+        free
+    }
+
+    /// Gets in line.
+    pub fn wait(&mut self, payload: T) -> WaiterKey {
+        self.waiters.join(payload)
+    }
+
+    /// The wait of `key` has been cancelled (it has not run yet).
+    pub fn cancel(&mut self, key: WaiterKey) -> bool {
+        self.waiters.cancel(key)
+    }
+
+    /// The woken waiter runs with its permit. Others may be due as well.
+    #[must_use = "whoever is named has to be woken"]
+    pub fn admit(&mut self, key: WaiterKey) -> (Option<T>, Vec<WaiterKey>) {
+        let payload = self.waiters.leave(key).map(|(payload, _)| payload);
+        (payload, self.hand_out())
+    }
+
+    /// The waiter runs, but with an exception: it leaves and gives back the permit that it may have been given.
+    #[must_use = "whoever is named has to be woken"]
+    pub fn give_up(&mut self, key: WaiterKey) -> (Option<T>, Vec<WaiterKey>) {
+        let left = self.waiters.leave(key);
+        if matches!(left, Some((_, Waiting::Woken))) {
+            self.value += 1;
+        }
+        (left.map(|(payload, _)| payload), self.hand_out())
+    }
+
+    /// Returns a permit; who is to be woken. `None`: a bounded semaphore would exceed its bound.
+    #[must_use = "whoever is named has to be woken"]
+    pub fn release(&mut self) -> Option<Option<WaiterKey>> {
+        if self.bound.is_some_and(|bound| self.value >= bound) {
+            return None;
+        }
+        self.value += 1;
+        Some(self.wake_next())
+    }
+
+    /// Who waits.
+    pub const fn waiters(&self) -> &Waiters<T> {
+        &self.waiters
+    }
+
+    /// Lets everybody go (the semaphore object dies).
+    #[must_use = "dropping payloads may run foreign code: choose where"]
+    pub fn take_all(&mut self) -> Vec<T> {
+        self.waiters.take_all()
+    }
+
+    fn hand_out(&mut self) -> Vec<WaiterKey> {
+        let mut woken = Vec::new();
+        while self.value > 0 {
+            let Some(key) = self.wake_next() else { break };
+            woken.push(key);
+        }
+        woken
+    }
+
+    fn wake_next(&mut self) -> Option<WaiterKey> {
+        let key = self.waiters.wake_next()?;
+        self.value -= 1;
+        Some(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_permit_goes_to_the_line_before_newcomers() {
+        let mut semaphore = Semaphore::new(1, false);
+        assert!(semaphore.try_acquire());
+        let [first, second] = ['a', 'b'].map(|name| semaphore.wait(name));
+        assert_eq!(semaphore.release(), Some(Some(first)));
+        assert_eq!(semaphore.release(), Some(Some(second)));
+        assert_eq!(semaphore.release(), Some(None));
+        assert_eq!(semaphore.value(), 1);
+        assert!(!semaphore.try_acquire(), "two have not run yet");
+        assert_eq!(semaphore.admit(first), (Some('a'), vec![]));
+        assert_eq!(semaphore.admit(second), (Some('b'), vec![]));
+        assert!(semaphore.try_acquire());
+    }
+
+    #[test]
+    fn a_cancelled_taker_returns_its_permit_to_the_next() {
+        let mut semaphore = Semaphore::new(0, false);
+        let [first, second] = ['a', 'b'].map(|name| semaphore.wait(name));
+        assert_eq!(semaphore.release(), Some(Some(first)));
+        assert!(!semaphore.cancel(first));
+        assert_eq!(semaphore.give_up(first), (Some('a'), vec![second]));
+        assert!(!semaphore.cancel(second));
+        assert_eq!(semaphore.give_up(second), (Some('b'), vec![]));
+        assert_eq!(semaphore.value(), 1);
+    }
+
+    #[test]
+    fn those_who_came_while_permits_were_idle_are_let_in_by_the_one_before() {
+        let mut semaphore = Semaphore::new(0, false);
+        let first = semaphore.wait('a');
+        assert_eq!(semaphore.release(), Some(Some(first)));
+        assert_eq!(semaphore.release(), Some(None));
+        let second = semaphore.wait('b');
+        assert_eq!(semaphore.admit(first), (Some('a'), vec![second]));
+    }
+
+    #[test]
+    fn a_bound_is_kept() {
+        let mut semaphore = Semaphore::<()>::new(1, true);
+        assert_eq!(semaphore.release(), None);
+        assert!(semaphore.try_acquire());
+        assert_eq!(semaphore.release(), Some(None));
+    }
+
+    proptest! {
+        /// Takers come, are cancelled and run in any order: permits are neither lost nor doubled, and nobody waits
+        /// while a permit is free once all who were woken have run.
+        #[test]
+        fn permits_are_conserved(permits in 0_i64..4, steps in prop::collection::vec((0_u8..5, any::<prop::sample::Index>()), 0..120)) {
+            let mut semaphore = Semaphore::new(permits, false);
+            let (mut line, mut held, mut total) = (Vec::<WaiterKey>::new(), 0_i64, permits);
+            for (kind, which) in steps {
+                match kind {
+                    0 | 1 => {
+                        if semaphore.try_acquire() { held += 1 } else { line.push(semaphore.wait(())) }
+                    }
+                    2 => {
+                        if held > 0 { held -= 1 } else { total += 1 }
+                        prop_assert!(semaphore.release().is_some());
+                    }
+                    3 if !line.is_empty() => { semaphore.cancel(*which.get(&line)); }
+                    4 if !line.is_empty() => {
+                        let place = which.index(line.len());
+                        run(&mut semaphore, &mut line, &mut held, place);
+                    }
+                    _ => {}
+                }
+                let woken = semaphore.waiters().iter().filter(|(_, waiting, ())| *waiting == Waiting::Woken).count();
+                prop_assert_eq!(semaphore.value() + held + i64::try_from(woken).unwrap(), total);
+            }
+            while let Some(place) = line.iter().position(|key| semaphore.waiters().standing(*key) != Some(Waiting::Yes)) {
+                run(&mut semaphore, &mut line, &mut held, place);
+            }
+            prop_assert!(semaphore.value() == 0 || line.is_empty());
+        }
+    }
+
+    fn run(semaphore: &mut Semaphore<()>, line: &mut Vec<WaiterKey>, held: &mut i64, place: usize) {
+        match semaphore.waiters().standing(line[place]) {
+            Some(Waiting::Woken) => {
+                let _ = semaphore.admit(line.remove(place));
+                *held += 1;
+            }
+            Some(Waiting::Cancelled) => {
+                let _ = semaphore.give_up(line.remove(place));
+            }
+            _ => {}
+        }
+    }
+}
