@@ -4,9 +4,11 @@ mod errors;
 mod ffi;
 mod futures;
 mod handles;
+mod hooks;
 mod job;
 mod local;
 mod names;
+mod parked;
 mod tasks;
 
 use pyo3::prelude::*;

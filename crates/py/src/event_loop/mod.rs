@@ -81,11 +81,6 @@ impl EventLoop {
         this.as_super().get()
     }
 
-    /// What makes tasks in the place of `Task`, if the program has set something.
-    pub(crate) fn task_factory<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        self.hooks.task_factory.get(py)
-    }
-
     /// Starts watching `fd`.
     pub(crate) fn register(&self, py: Python<'_>, fd: RawFd, interest: Interest, source: Source) -> PyResult<Key> {
         self.note_io();

@@ -12,7 +12,9 @@ use pyo3::prelude::*;
 
 use super::readers::Waiter;
 use super::{EventLoop, closed, debug, hooks};
-use crate::errors::os_error;
+use crate::errors::{ends_the_loop, os_error};
+use crate::ffi::context;
+use crate::ffi::layout::{Fut, Tsk};
 use crate::job::Job;
 use crate::local::LoopCore;
 use crate::transports::Source;
@@ -214,34 +216,48 @@ fn admit_remote(py: Python<'_>, core: &LoopCore) {
 
 /// Runs one job. Errors of callbacks are reported; SystemExit and KeyboardInterrupt go to whoever runs the loop.
 fn run(this: &Bound<'_, EventLoop>, job: Job) -> PyResult<()> {
-    let (py, event_loop) = (this.py(), this.as_any());
+    let py = this.py();
     match job {
-        Job::Handle(handle) => handles::run(event_loop, &handle.into_bound(py)),
-        Job::Callback { callback, future, context } => hooks::run_callback(
-            event_loop,
-            callback.into_bound(py),
-            future.into_bound(py),
-            context.into_bound(py),
-        ),
-        Job::Step(task) => tasks::step::step(py, task),
-        Job::Throw { task, error } => tasks::step::throw(py, task, error),
-        Job::Wake { task, future } => tasks::step::wake(py, task, future),
-        Job::Hook { hook, future } => tasks::hook(py, hook, future),
+        Job::Handle(handle) => handles::run_object(&handle.into_bound(py)),
+        Job::Callback { callback, future, context } => {
+            hooks::run_callback(this, &callback.into_bound(py), &future.into_bound(py), &context.into_bound(py))
+        }
+        Job::Step(task) => step(this, &task.into_bound(py), None),
+        Job::Throw { task, error } => step(this, &task.into_bound(py), Some(error.into_bound(py))),
+        Job::Wake { task, future } => wake(this, &task.into_bound(py), &future.into_bound(py)),
+        Job::Hook { hook, future } => hook.bind(py).call1((future,)).map(drop),
         Job::Complete(future) => complete(&future.into_bound(py)),
         Job::Io(key, ready) => match this.get().source(py, key) {
-            Some(source) => match source.on_ready(this, key, ready) {
-                Err(error) if !hooks::ends_run(py, &error) => hooks::report_io(this, &error),
-                result => result,
-            },
+            Some(source) => source.on_ready(py, this.as_any(), key, ready),
             None => Ok(()), // forgotten since: a stale key is a miss
         },
     }
+    .or_else(|error| if ends_the_loop(py, &error) { Err(error) } else { hooks::report_stray(this, error) })
+}
+
+/// The next step of a task, in its context.
+#[inline]
+fn step(this: &Bound<'_, EventLoop>, task: &Bound<'_, PyAny>, error: Option<Bound<'_, PyAny>>) -> PyResult<()> {
+    let Some(known) = Tsk::cast(task) else { return Ok(()) };
+    let Some(context) = known.context() else { return Ok(()) };
+    let result = context::run(&context, || tasks::step::step(known, error));
+    result.or_else(|error| hooks::report_step(this, task, error))
+}
+
+/// As [`step`], when what the task waited for is done.
+#[inline]
+fn wake(this: &Bound<'_, EventLoop>, task: &Bound<'_, PyAny>, future: &Bound<'_, PyAny>) -> PyResult<()> {
+    let Some(known) = Tsk::cast(task) else { return Ok(()) };
+    let Some(context) = known.context() else { return Ok(()) };
+    let result = context::run(&context, || tasks::step::wake(known, future));
+    result.or_else(|error| hooks::report_step(this, task, error))
 }
 
 /// The end of a wait: `future.set_result(None)` unless somebody was faster.
 fn complete(future: &Bound<'_, PyAny>) -> PyResult<()> {
-    match crate::ffi::layout::Fut::cast(future) {
-        Some(future) if future.is_pending() => futures::set_result(future, future.py().None().into_bound(future.py())),
+    let py = future.py();
+    match Fut::cast(future) {
+        Some(future) if future.is_pending() => futures::set_result(future, py.None().into_bound(py)),
         _ => Ok(()),
     }
 }

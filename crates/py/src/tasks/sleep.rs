@@ -17,6 +17,7 @@ use crate::ffi::thread;
 use crate::futures;
 use crate::job::Job;
 use crate::local::LoopCore;
+use crate::parked::Parked;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -33,7 +34,7 @@ pub(crate) struct Sleep {
     phase: Flag<Phase>,
     delay: Slot,
     result: Slot,
-    future: Slot,
+    parked: Parked,
     /// The timer's handle, on a loop that isn't ours or sets its timers itself.
     handle: Slot,
     timer: Flag<Option<TimerKey>>,
@@ -56,7 +57,7 @@ impl Class for Sleep {
     fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
         self.delay.traverse(visit)?;
         self.result.traverse(visit)?;
-        self.future.traverse(visit)?;
+        self.parked.traverse(visit)?;
         self.handle.traverse(visit)
     }
 
@@ -80,7 +81,7 @@ impl Sleep {
     /// Over, whatever way: the timer goes.
     fn end(&self, py: Python<'_>) {
         self.phase.set(Phase::Over);
-        let future = self.future.take(py);
+        let future = self.parked.leave(py);
         if let Some(key) = self.timer.get() {
             self.timer.set(None);
             let event_loop = future.as_ref().and_then(Fut::cast_any).and_then(Fut::event_loop);
@@ -131,14 +132,7 @@ impl Awaitable for Sleep {
             }
             Phase::Yielded => Ok(this.finish(py)),
             Phase::Waiting => {
-                let future = this.future.get(py);
-                let result = match future.as_ref() {
-                    Some(future) => match Fut::cast_exact(future) {
-                        Some(known) => futures::result(known),
-                        None => future.call_method0(intern!(py, "result")),
-                    },
-                    None => Ok(py.None().into_bound(py)),
-                };
+                let result = this.parked.outcome(py);
                 let step = this.finish(py);
                 result.map(|_| step)
             }
@@ -187,13 +181,8 @@ fn wait<'py>(this: Inst<'_, 'py, Sleep>, seconds: f64, delay: Bound<'py, PyAny>)
             future
         }
     };
-    this.future.set(py, future.clone());
     this.phase.set(Phase::Waiting);
-    match Fut::cast_exact(&future) {
-        Some(known) => known.set_blocking(true),
-        None => future.setattr(intern!(py, "_asyncio_future_blocking"), true)?,
-    }
-    Ok(Step::Yield(future))
+    this.parked.wait(future)
 }
 
 fn sleep<'py>(args: Args<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
@@ -209,7 +198,7 @@ fn sleep<'py>(args: Args<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
         phase: Flag::new(Phase::Created),
         delay: Slot::new(delay.map(|d| d.to_owned().unbind())),
         result: Slot::new(result.map(|r| r.to_owned().unbind())),
-        future: Slot::empty(),
+        parked: Parked::new(),
         handle: Slot::empty(),
         timer: Flag::new(None),
     };

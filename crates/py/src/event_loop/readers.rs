@@ -1,0 +1,332 @@
+//! Descriptors that Python code watches: `add_reader`, `add_writer` and their undoing, and the waits of `sock_*`.
+//!
+//! A [`Watch`] is the source of one descriptor: at most one waiter for each direction. When the descriptor is ready
+//! turn.rs makes a job of the waiter. Transports own their descriptors and have sources of their own: here their
+//! descriptors are refused.
+
+use std::os::fd::RawFd;
+
+use aioxide_sys::{Driver, Interest};
+use pyo3::exceptions::{PyAttributeError, PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyInt, PyTuple};
+
+use super::{EventLoop, closed};
+use crate::errors::os_error;
+use crate::ffi::context;
+use crate::ffi::gc::{Stopped, Visit};
+use crate::transports::Source;
+use crate::{futures, handles};
+
+/// What a descriptor is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    Read,
+    Write,
+}
+
+impl Direction {
+    const fn interest(self) -> Interest {
+        match self {
+            Self::Read => Interest::READ,
+            Self::Write => Interest::WRITE,
+        }
+    }
+}
+
+/// Who waits.
+#[derive(Debug)]
+pub(crate) enum Waiter {
+    /// Run it each time the descriptor is ready.
+    Handle(Py<PyAny>),
+    /// Complete it with None the first time.
+    Future(Py<PyAny>),
+}
+
+impl Waiter {
+    const fn object(&self) -> &Py<PyAny> {
+        match self {
+            Self::Handle(object) | Self::Future(object) => object,
+        }
+    }
+
+    fn clone_ref(&self, py: Python<'_>) -> Self {
+        match self {
+            Self::Handle(handle) => Self::Handle(handle.clone_ref(py)),
+            Self::Future(future) => Self::Future(future.clone_ref(py)),
+        }
+    }
+}
+
+/// The waiters of one descriptor.
+#[derive(Debug, Default)]
+pub(crate) struct Watch {
+    pub(super) reader: Option<Waiter>,
+    pub(super) writer: Option<Waiter>,
+    /// The file object that was given for the descriptor: it stays open while it is watched.
+    owner: Option<Py<PyAny>>,
+}
+
+impl Watch {
+    const fn side(&mut self, direction: Direction) -> &mut Option<Waiter> {
+        match direction {
+            Direction::Read => &mut self.reader,
+            Direction::Write => &mut self.writer,
+        }
+    }
+
+    pub(crate) fn clone_ref(&self, py: Python<'_>) -> Self {
+        Self {
+            reader: self.reader.as_ref().map(|w| w.clone_ref(py)),
+            writer: self.writer.as_ref().map(|w| w.clone_ref(py)),
+            owner: self.owner.as_ref().map(|o| o.clone_ref(py)),
+        }
+    }
+
+    pub(crate) fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
+        visit.call(self.reader.as_ref().map(Waiter::object))?;
+        visit.call(self.writer.as_ref().map(Waiter::object))?;
+        visit.call(self.owner.as_ref())
+    }
+}
+
+/// `add_reader(fd, callback, *args)` and `add_writer`.
+pub(super) fn add(
+    this: &Bound<'_, EventLoop>,
+    direction: Direction,
+    fd: &Bound<'_, PyAny>,
+    callback: Bound<'_, PyAny>,
+    args: &Bound<'_, PyTuple>,
+) -> PyResult<()> {
+    ensure_fd_no_transport(this.as_any(), fd)?;
+    add_unchecked(this, direction, fd, callback, args).map(drop)
+}
+
+/// `_add_reader` and `_add_writer`: as [`add`] for descriptors that belong to the caller anyway; returns the Handle.
+pub(super) fn add_unchecked<'py>(
+    this: &Bound<'py, EventLoop>,
+    direction: Direction,
+    fd: &Bound<'py, PyAny>,
+    callback: Bound<'py, PyAny>,
+    args: &Bound<'py, PyTuple>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = this.py();
+    EventLoop::core(this).check_closed()?;
+    let context = context::copy_current(py)?;
+    let handle = handles::for_report(this.as_any(), callback, args.clone(), context)?;
+    let number = number(fd)?;
+    let owner = (!fd.is_instance_of::<PyInt>()).then(|| fd.clone().unbind());
+    let old = install(this, number, direction, Waiter::Handle(handle.clone().unbind()), owner)?;
+    if let Some(Waiter::Handle(old)) = old {
+        old.bind(py).call_method0(intern!(py, "cancel"))?;
+    }
+    Ok(handle)
+}
+
+/// `remove_reader(fd)` and `remove_writer`: whether there was one.
+pub(super) fn remove(this: &Bound<'_, EventLoop>, direction: Direction, fd: &Bound<'_, PyAny>) -> PyResult<bool> {
+    ensure_fd_no_transport(this.as_any(), fd)?;
+    remove_unchecked(this, direction, fd)
+}
+
+/// `_remove_reader` and `_remove_writer`.
+pub(super) fn remove_unchecked(
+    this: &Bound<'_, EventLoop>,
+    direction: Direction,
+    fd: &Bound<'_, PyAny>,
+) -> PyResult<bool> {
+    let py = this.py();
+    if EventLoop::core(this).is_closed() {
+        return Ok(false);
+    }
+    let number = match number(fd) {
+        Ok(number) => number,
+        // A file closed while it was watched has no number any more.
+        Err(error) => match number_of_owner(this, fd) {
+            Some(number) => number,
+            None => return Err(error),
+        },
+    };
+    let Some(waiter) = take(this, number, direction, |_| true) else { return Ok(false) };
+    if let Waiter::Handle(handle) = waiter {
+        handle.bind(py).call_method0(intern!(py, "cancel"))?;
+    }
+    Ok(true)
+}
+
+/// Completes `future` once `fd` can be read. Ends by itself, or by [`drop_read_future`].
+pub(crate) fn add_read_future(event_loop: &Bound<'_, PyAny>, fd: RawFd, future: &Bound<'_, PyAny>) -> PyResult<()> {
+    add_future(event_loop, fd, Direction::Read, future)
+}
+
+/// Completes `future` once `fd` can be written. Ends by itself, or by [`drop_write_future`].
+pub(crate) fn add_write_future(event_loop: &Bound<'_, PyAny>, fd: RawFd, future: &Bound<'_, PyAny>) -> PyResult<()> {
+    add_future(event_loop, fd, Direction::Write, future)
+}
+
+/// Ends an [`add_read_future`], if it is still this future that waits.
+pub(crate) fn drop_read_future(event_loop: &Bound<'_, PyAny>, fd: RawFd, future: &Bound<'_, PyAny>) {
+    drop_future(event_loop, fd, Direction::Read, future);
+}
+
+/// Ends an [`add_write_future`], if it is still this future that waits.
+pub(crate) fn drop_write_future(event_loop: &Bound<'_, PyAny>, fd: RawFd, future: &Bound<'_, PyAny>) {
+    drop_future(event_loop, fd, Direction::Write, future);
+}
+
+fn add_future(
+    event_loop: &Bound<'_, PyAny>,
+    fd: RawFd,
+    direction: Direction,
+    future: &Bound<'_, PyAny>,
+) -> PyResult<()> {
+    let this = event_loop.cast::<EventLoop>()?;
+    let old = install(this, fd, direction, Waiter::Future(future.clone().unbind()), None)?;
+    if let Some(Waiter::Handle(old)) = old {
+        old.bind(this.py()).call_method0(intern!(this.py(), "cancel"))?;
+    }
+    Ok(())
+}
+
+fn drop_future(event_loop: &Bound<'_, PyAny>, fd: RawFd, direction: Direction, future: &Bound<'_, PyAny>) {
+    if let Ok(this) = event_loop.cast::<EventLoop>() {
+        drop(take(this, fd, direction, |waiter| waiter.object().is(future)));
+    }
+}
+
+/// Refuses the descriptor of a transport that is in use. Returns the number of any other.
+pub(crate) fn ensure_fd_no_transport(event_loop: &Bound<'_, PyAny>, fd: &Bound<'_, PyAny>) -> PyResult<RawFd> {
+    let (py, this) = (event_loop.py(), event_loop.cast::<EventLoop>()?);
+    let number: RawFd = match fd.cast::<PyInt>() {
+        Ok(number) => number.extract()?,
+        Err(_) => fileno(fd)?,
+    };
+    let source = this.get().key_of_fd(py, number).and_then(|key| this.get().source(py, key));
+    if let Some(transport) = source.and_then(|s| s.transport(py))
+        && !transport.call_method0(intern!(py, "is_closing"))?.is_truthy()?
+    {
+        let (fd, transport) = (fd.repr()?, transport.repr()?);
+        return Err(PyRuntimeError::new_err(format!("File descriptor {fd} is used by transport {transport}")));
+    }
+    Ok(number)
+}
+
+/// `int(file.fileno())`; ValueError for what has none.
+fn fileno(file: &Bound<'_, PyAny>) -> PyResult<RawFd> {
+    let py = file.py();
+    let number = || file.call_method0(intern!(py, "fileno"))?.extract::<RawFd>();
+    number().map_err(|error| {
+        let invalid = error.is_instance_of::<PyAttributeError>(py)
+            || error.is_instance_of::<PyTypeError>(py)
+            || error.is_instance_of::<PyValueError>(py);
+        match file.repr() {
+            Ok(shown) if invalid => PyValueError::new_err(format!("Invalid file object: {shown}")),
+            _ => error,
+        }
+    })
+}
+
+/// The descriptor that a number or a file object means.
+fn number(fd: &Bound<'_, PyAny>) -> PyResult<RawFd> {
+    let number = if fd.is_instance_of::<PyInt>() { fd.extract()? } else { fileno(fd)? };
+    if number < 0 {
+        return Err(PyValueError::new_err(format!("Invalid file descriptor: {number}")));
+    }
+    Ok(number)
+}
+
+/// The number under which a file object was watched that is closed now.
+fn number_of_owner(this: &Bound<'_, EventLoop>, file: &Bound<'_, PyAny>) -> Option<RawFd> {
+    this.get().driver.with(this.py(), |driver| {
+        driver.as_ref()?.iter().find_map(|(_, fd, source)| match source {
+            Source::Watch(watch) if watch.owner.as_ref().is_some_and(|o| o.is(file)) => Some(fd),
+            _ => None,
+        })
+    })
+}
+
+/// How an attempt to install a waiter ended. What Python has to drop is in it.
+enum Installed {
+    Done(Option<Waiter>),
+    Failed(std::io::Error, Option<Source>),
+    InUse,
+    Closed,
+}
+
+/// Makes `waiter` the descriptor's one for its direction; the one before is returned.
+fn install(
+    this: &Bound<'_, EventLoop>,
+    fd: RawFd,
+    direction: Direction,
+    waiter: Waiter,
+    owner: Option<Py<PyAny>>,
+) -> PyResult<Option<Waiter>> {
+    let event_loop = this.get();
+    event_loop.note_io();
+    let outcome = event_loop.driver.with(this.py(), |driver| match driver {
+        Some(driver) => install_in(driver, fd, direction, waiter, owner),
+        None => Installed::Closed,
+    });
+    match outcome {
+        Installed::Done(old) => Ok(old),
+        Installed::Failed(error, _dropped) => Err(os_error(&error)),
+        Installed::InUse => {
+            Err(PyRuntimeError::new_err(format!("File descriptor {fd} is used by a transport or server")))
+        }
+        Installed::Closed => Err(closed()),
+    }
+}
+
+fn install_in(
+    driver: &mut Driver<Source>,
+    fd: RawFd,
+    direction: Direction,
+    waiter: Waiter,
+    owner: Option<Py<PyAny>>,
+) -> Installed {
+    let Some(key) = driver.key_of_fd(fd) else {
+        let mut watch = Watch { owner, ..Watch::default() };
+        *watch.side(direction) = Some(waiter);
+        return match driver.try_register(fd, direction.interest(), Source::Watch(watch)) {
+            Ok(_) => Installed::Done(None),
+            Err((error, source)) => Installed::Failed(error, Some(source)),
+        };
+    };
+    if !matches!(driver.get(key), Some(Source::Watch(_))) {
+        return Installed::InUse;
+    }
+    let interest = driver.interest(key).unwrap_or(Interest::NONE).with(direction.interest());
+    if let Err(error) = driver.rearm(key, interest) {
+        // The descriptor was closed while it was watched: its waiters are of no use any more.
+        return Installed::Failed(error, driver.forget(key));
+    }
+    match driver.get_mut(key) {
+        Some(Source::Watch(watch)) => Installed::Done(watch.side(direction).replace(waiter)),
+        _ => Installed::InUse,
+    }
+}
+
+/// Takes the waiter of one direction out, if there is one that `wanted` accepts.
+fn take(
+    this: &Bound<'_, EventLoop>,
+    fd: RawFd,
+    direction: Direction,
+    wanted: impl FnOnce(&Waiter) -> bool,
+) -> Option<Waiter> {
+    let (waiter, _dropped) = this.get().driver.with(this.py(), |driver| {
+        let Some(driver) = driver else { return (None, None) };
+        let Some(key) = driver.key_of_fd(fd) else { return (None, None) };
+        let Some(Source::Watch(watch)) = driver.get_mut(key) else { return (None, None) };
+        let side = watch.side(direction);
+        if !side.as_ref().is_some_and(wanted) {
+            return (None, None);
+        }
+        let waiter = side.take();
+        let left = driver.interest(key).unwrap_or(Interest::NONE).without(direction.interest());
+        // An error means that the descriptor is closed: then there is nothing left to watch.
+        let gone = left.is_empty() || driver.rearm(key, left).is_err();
+        (waiter, if gone { driver.forget(key) } else { None })
+    });
+    waiter
+}
