@@ -1,0 +1,85 @@
+"""Every name of asyncio is there, and can be called as asyncio's."""
+
+import asyncio
+import inspect
+
+import aioxide
+import pytest
+
+# asyncio's classes are compared as programs can see them: what is there before anything is installed.
+NAMES = sorted(asyncio.__all__)
+CLASSES = [name for name in NAMES if isinstance(getattr(asyncio, name), type)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_name_is_exported(name):
+    assert hasattr(aioxide, name)
+    assert name in aioxide.__all__
+
+
+def test_modules_are_attributes_as_in_asyncio():
+    for name in ("events", "futures", "tasks", "subprocess", "locks", "queues", "streams", "exceptions"):
+        assert getattr(aioxide, name) is getattr(asyncio, name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_signature_takes_what_asyncio_takes(name):
+    assert_takes_the_same(getattr(asyncio, name), getattr(aioxide, name))
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_public_methods_take_what_asyncio_takes(name):
+    original, twin = getattr(asyncio, name), getattr(aioxide, name)
+    if original is twin:
+        return
+    for attribute in dir(original):
+        if attribute.startswith("_") or isinstance(getattr(original, attribute), property):
+            continue
+        assert hasattr(twin, attribute), attribute
+        assert_takes_the_same(getattr(original, attribute), getattr(twin, attribute))
+
+
+def assert_takes_the_same(original, twin):
+    """Each parameter of the original is there; what is new beyond them is optional."""
+    if original is twin or not callable(original):
+        return
+    expected = signature_of(original)
+    if expected is None:
+        return
+    found = signature_of(twin)
+    assert found is not None, f"{twin!r} tells no signature"
+    names = list(found.parameters)
+    for name, parameter in expected.parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD and name not in found.parameters:
+            # Newer versions of asyncio spell out what older ones pass on.
+            assert any(other.kind is other.KEYWORD_ONLY for other in found.parameters.values()), twin
+            continue
+        assert name in found.parameters, f"{twin!r} has no {name}: {found}"
+        other = found.parameters[name]
+        assert other.kind is parameter.kind, f"{name} of {twin!r}: {found}, expected {expected}"
+        assert same_default(parameter.default, other.default), (
+            f"{name} of {twin!r}: {found}, expected {expected}"
+        )
+    positional = [name for name, parameter in expected.parameters.items() if parameter.kind <= 1]
+    assert names[: len(positional)] == positional, f"{twin!r}: {found}, expected {expected}"
+    for name in found.parameters.keys() - expected.parameters.keys():
+        parameter = found.parameters[name]
+        optional = parameter.default is not parameter.empty or parameter.kind in (
+            parameter.VAR_POSITIONAL,
+            parameter.VAR_KEYWORD,
+        )
+        assert optional, f"{name} of {twin!r} is new and must be given"
+
+
+def signature_of(thing):
+    try:
+        return inspect.signature(thing)
+    except (TypeError, ValueError):
+        return None
+
+
+def same_default(one, other):
+    """Sentinels are objects without a meaning of their own: any two are alike."""
+    if one is inspect.Parameter.empty or other is inspect.Parameter.empty:
+        return one is other
+    return one == other or (type(one) is object and other is not None)

@@ -1,0 +1,66 @@
+"""House rules of the repository as a whole, and of its Python."""
+
+import ast
+import re
+
+import pytest
+from house import FILES, PYTHON, RUST, lines_with, text_of
+
+PACKAGE = [name for name in PYTHON if name.startswith("python/aioxide/")]
+BINARY = (".png", ".svg", ".ico", ".lock")
+
+
+@pytest.mark.parametrize("name", PYTHON)
+def test_files_are_short_enough_to_read(name):
+    assert len(text_of(name).splitlines()) <= 700
+
+
+def test_no_path_of_a_machine():
+    texts = [name for name in FILES if not name.endswith(BINARY)]
+    assert lines_with(r"(?<![\w.}>])/(?:root|home|Users|work)/\w", texts, text_of) == []
+
+
+def test_the_makefile_fits_a_screen_or_two():
+    assert len(text_of("Makefile").splitlines()) <= 80
+
+
+def code_map():
+    """The files that ARCHITECTURE.md names: `### DIRECTORY` and below it lines "- `FILE`: ..."."""
+    named = []
+    directory = None
+    for line in text_of("ARCHITECTURE.md").splitlines():
+        if match := re.fullmatch(r"### `(.+/)`.*", line):
+            directory = match[1]
+        elif line.startswith("#"):
+            directory = None
+        elif directory is not None and (match := re.match(r"- `([^`]+)`: \S", line)):
+            named.append(directory + match[1])
+    return named
+
+
+def test_the_code_map_names_every_source_file():
+    assert len(code_map()) == len(set(code_map()))
+    sources = {name for name in RUST if "/src/" in name} | set(PACKAGE)
+    assert sorted(sources - set(code_map())) == [], "not named in ARCHITECTURE.md"
+    assert sorted(set(code_map()) - set(FILES)) == [], "named in ARCHITECTURE.md, but not there"
+
+
+@pytest.mark.parametrize("name", [name for name in PACKAGE if name.endswith(".py")])
+def test_private_names_of_asyncio_are_read_in_one_place(name):
+    if name.endswith("/_stdlib.py"):
+        return
+    tree = ast.parse(text_of(name))
+    modules = {"asyncio"}
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "asyncio":
+            modules.update(alias.asname or alias.name for alias in node.names)
+            found += [alias.name for alias in node.names if alias.name.startswith("_")]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and re.match(r"_(?!_)", node.attr):
+            base = node.value
+            while isinstance(base, ast.Attribute):
+                base = base.value
+            if isinstance(base, ast.Name) and base.id in modules:
+                found.append(node.attr)
+    assert found == []
