@@ -8,6 +8,7 @@ pub mod driver;
 pub mod fd;
 pub mod poller;
 pub mod slots;
+pub mod stream;
 pub mod waker;
 
 pub use driver::Driver;

@@ -1,0 +1,73 @@
+//! The calls by which bytes go through a connected stream socket. Called by the transports for every byte.
+//!
+//! Each is one system call on a non-blocking descriptor that the caller owns; `WouldBlock` and `Interrupted` come
+//! back as errors, for the caller to try again when the poller says so. A broken pipe is an error, never a signal.
+
+use std::io::{self, IoSlice};
+use std::os::fd::RawFd;
+
+use rustix::io::Errno;
+use rustix::net::{self, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown};
+
+use crate::fd::with_raw;
+
+/// How many pieces one [`send_pieces`] takes at most: the kernel's limit.
+pub const MOST_PIECES: usize = 1024;
+
+/// Receives what is there, up to the length of `buffer`; 0 is the end of the stream.
+#[inline]
+pub fn recv(fd: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
+    with_raw(fd, |fd| Ok(net::recv(fd, buffer, RecvFlags::empty())?.1))
+}
+
+/// Sends as much of `bytes` as the socket takes now.
+#[inline]
+pub fn send(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
+    with_raw(fd, |fd| Ok(net::send(fd, bytes, SendFlags::NOSIGNAL)?))
+}
+
+/// Sends as much of `pieces`, in order, as the socket takes now.
+pub fn send_pieces(fd: RawFd, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+    let pieces = &pieces[..pieces.len().min(MOST_PIECES)];
+    with_raw(fd, |fd| Ok(net::sendmsg(fd, pieces, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL)?))
+}
+
+/// Ends our direction of the stream.
+pub fn shutdown_write(fd: RawFd) -> io::Result<()> {
+    with_raw(fd, |fd| Ok(net::shutdown(fd, Shutdown::Write)?))
+}
+
+/// Sends small pieces at once instead of waiting for more (`TCP_NODELAY`). What is no TCP socket stays as it is.
+pub fn set_nodelay(fd: RawFd) -> io::Result<()> {
+    with_raw(fd, |fd| match net::sockopt::set_tcp_nodelay(fd, true) {
+        Err(Errno::OPNOTSUPP | Errno::NOPROTOOPT | Errno::INVAL | Errno::NOTSOCK) => Ok(()),
+        result => Ok(result?),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn bytes_go_through_and_the_end_is_seen() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let (us, them) = (ours.as_raw_fd(), theirs.as_raw_fd());
+        let mut buffer = [0; 16];
+        assert_eq!(recv(us, &mut buffer).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(send(them, b"abc").unwrap(), 3);
+        assert_eq!(send_pieces(them, &[IoSlice::new(b"de"), IoSlice::new(b"f")]).unwrap(), 3);
+        assert_eq!(recv(us, &mut buffer).unwrap(), 6);
+        assert_eq!(&buffer[..6], b"abcdef");
+        shutdown_write(them).unwrap();
+        assert_eq!(recv(us, &mut buffer).unwrap(), 0);
+        set_nodelay(us).unwrap();
+        drop(theirs);
+        assert_eq!(send(us, b"x").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        assert_eq!(recv(-1, &mut buffer).unwrap_err().raw_os_error(), Some(libc::EBADF));
+    }
+}
