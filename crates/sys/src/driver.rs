@@ -4,13 +4,11 @@
 //! is changed by the loop's thread only, while the shared [`Poller`] may be waiting. The driver never closes a
 //! descriptor: its owner does, after [`Driver::forget`].
 
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
-use rustix::io::Errno;
-
-use crate::fd::with_raw;
 use crate::poller::{Interest, Poller};
 use crate::slots::{Key, Slots};
 
@@ -28,8 +26,7 @@ struct Registration<S> {
 pub struct Driver<S> {
     poller: Arc<Poller>,
     registrations: Slots<Registration<S>>,
-    /// Slot number plus one of each registered descriptor; descriptors are small numbers.
-    by_fd: Vec<u32>,
+    by_fd: HashMap<RawFd, Key>,
 }
 
 impl<S> Driver<S> {
@@ -39,20 +36,17 @@ impl<S> Driver<S> {
     }
 
     /// A driver on a given poller.
-    pub const fn with_poller(poller: Arc<Poller>) -> Self {
-        Self { poller, registrations: Slots::new(), by_fd: Vec::new() }
+    pub fn with_poller(poller: Arc<Poller>) -> Self {
+        Self { poller, registrations: Slots::new(), by_fd: HashMap::new() }
     }
 
     /// Starts watching `fd`. An error hands `source` back, so that the caller decides where to drop it.
     pub fn try_register(&mut self, fd: RawFd, interest: Interest, source: S) -> Result<Key, (io::Error, S)> {
         let key = self.registrations.next_key();
         match self.watch(fd, key, interest) {
-            Ok(place) => {
+            Ok(()) => {
                 self.registrations.insert(Registration { fd, interest, source });
-                if place >= self.by_fd.len() {
-                    self.by_fd.resize(place + 1, 0);
-                }
-                self.by_fd[place] = key.index + 1;
+                self.by_fd.insert(fd, key);
                 Ok(key)
             }
             Err(error) => Err((error, source)),
@@ -73,15 +67,13 @@ impl<S> Driver<S> {
         if before == interest {
             return Ok(());
         }
-        with_raw(registration.fd, |fd| {
-            if before.is_empty() {
-                self.poller.add(fd, key, interest)
-            } else if interest.is_empty() {
-                self.poller.delete(fd)
-            } else {
-                self.poller.modify(fd, key, interest)
-            }
-        })?;
+        if before.is_empty() {
+            self.poller.add(registration.fd, key, interest)?;
+        } else if interest.is_empty() {
+            self.poller.delete(registration.fd)?;
+        } else {
+            self.poller.modify(registration.fd, key, interest)?;
+        }
         registration.interest = interest;
         Ok(())
     }
@@ -91,12 +83,10 @@ impl<S> Driver<S> {
     #[must_use = "dropping a source may run foreign code: choose where"]
     pub fn forget(&mut self, key: Key) -> Option<S> {
         let registration = self.registrations.remove(key)?;
-        if let Ok(place) = usize::try_from(registration.fd) {
-            self.by_fd[place] = 0;
-        }
+        self.by_fd.remove(&registration.fd);
         if !registration.interest.is_empty() {
             // Closed meanwhile: gone from the list already, and nothing is left to undo.
-            let _ = with_raw(registration.fd, |fd| self.poller.delete(fd));
+            let _ = self.poller.delete(registration.fd);
         }
         Some(registration.source)
     }
@@ -128,24 +118,15 @@ impl<S> Driver<S> {
     /// The key under which `fd` is registered.
     #[inline]
     pub fn key_of_fd(&self, fd: RawFd) -> Option<Key> {
-        let place = *self.by_fd.get(usize::try_from(fd).ok()?)?;
-        self.registrations.key_at(place.checked_sub(1)?)
+        self.by_fd.get(&fd).copied()
     }
 
-    /// Tells the poller of a new descriptor; its place in `by_fd`.
-    fn watch(&self, fd: RawFd, key: Key, interest: Interest) -> io::Result<usize> {
-        if self.key_of_fd(fd).is_some() {
+    fn watch(&self, fd: RawFd, key: Key, interest: Interest) -> io::Result<()> {
+        if self.by_fd.contains_key(&fd) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        with_raw(fd, |borrowed| {
-            if interest.is_empty() {
-                // The poller is not told, but a bad descriptor must still be an error now.
-                rustix::io::fcntl_getfd(borrowed)?;
-                return Ok(());
-            }
-            self.poller.add(borrowed, key, interest)
-        })?;
-        usize::try_from(fd).map_err(|_| Errno::BADF.into())
+        // The poller is not told of no interest, but a bad descriptor must still be an error now.
+        if interest.is_empty() { self.poller.check(fd) } else { self.poller.add(fd, key, interest) }
     }
 
     /// How many descriptors are registered.

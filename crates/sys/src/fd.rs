@@ -3,15 +3,16 @@
 //! Python programs name descriptors by number (`add_reader(3, …)`), and a number may be stale. The kernel checks
 //! each one: a closed descriptor makes the call fail with EBADF. So lending a number for the length of one system
 //! call is memory-safe; whether it still means the same file is what [`Key`](crate::Key) generations and the
-//! single-owner rule answer. Also here: `epoll_pwait2`, which rustix offers only without a fallback.
+//! single-owner rule answer. Also here: two system calls that rustix does not offer in this form, `epoll_pwait2` with
+//! a fallback and `pidfd_send_signal` with a number.
 
 #![allow(
     unsafe_code,
-    reason = "borrowing descriptors that Python owns, and one system call rustix does not reach"
+    reason = "borrowing descriptors that Python owns, and two system calls rustix does not reach"
 )]
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
 use rustix::event::epoll;
@@ -23,9 +24,41 @@ pub fn with_raw<R>(fd: RawFd, call: impl FnOnce(BorrowedFd<'_>) -> io::Result<R>
     if fd < 0 {
         return Err(rustix::io::Errno::BADF.into());
     }
-    // SAFETY: the number is not -1, and the borrow ends with the call. If the descriptor is closed (before, or by
-    // another thread meanwhile) the kernel answers EBADF or acts on its new owner's file: no memory is involved.
-    call(unsafe { BorrowedFd::borrow_raw(fd) })
+    call(Raw(fd).as_fd())
+}
+
+/// A descriptor number that Python owns, lent to the calls it is passed to.
+///
+/// `socket::recv(Raw(fd), …)` says at the call that nobody here keeps the descriptor open.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Raw(pub RawFd);
+
+impl AsFd for Raw {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        let number = if self.0 < 0 { NOWHERE } else { self.0 };
+        // SAFETY: the number is not negative. It may be closed: the kernel then answers EBADF, or acts on the file that has
+        // the number now; no memory is involved.
+        unsafe { BorrowedFd::borrow_raw(number) }
+    }
+}
+
+/// A number that no descriptor ever has: the kernel's upper bound is half of it. Stands in for negative ones, which a
+/// borrowed descriptor may not hold.
+const NOWHERE: RawFd = RawFd::MAX;
+
+/// Sends a signal by its number, which rustix knows only by name, to the process behind a pidfd.
+pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    // SAFETY: the descriptor is open for the call, and the null pointer asks for the default signal information.
+    let outcome = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            0_u32,
+        )
+    };
+    if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// `epoll_pwait2` with a timeout in nanoseconds; fills the spare capacity of `events`, which must be empty.
@@ -59,4 +92,18 @@ pub(crate) fn epoll_wait_ns(
     // SAFETY: the kernel wrote the first `count` records, and `count` is at most the capacity.
     unsafe { events.set_len(count) };
     Ok(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_that_is_no_descriptor_is_an_error() {
+        for number in [-1, -2, RawFd::MIN, 1_000_000] {
+            let error = rustix::io::fcntl_getfd(Raw(number)).unwrap_err();
+            assert_eq!(error, rustix::io::Errno::BADF);
+        }
+        assert!(with_raw(-1, |_| Ok(())).is_err());
+    }
 }

@@ -3,15 +3,24 @@
 //! **`sys` waits**, `core` orders, `py` runs. This crate knows no Python and none of `core`'s rules. All calls go
 //! through rustix and socket2; the few that those cannot express safely live in [`fd`].
 
+pub mod addr;
+pub mod child;
 pub mod clock;
 pub mod driver;
 pub mod fd;
+pub mod pipe;
 pub mod poller;
+pub mod sendfile;
+pub mod signal;
 pub mod slots;
-pub mod stream;
+pub mod socket;
 pub mod waker;
 
+pub use addr::Address;
+pub use child::Child;
 pub use driver::Driver;
-pub use poller::{Event, Events, Interest, Poller, Readiness};
+pub use fd::Raw;
+pub use poller::{Event, Events, Interest, Poller, Readiness, Sim};
+pub use signal::SignalPipe;
 pub use slots::{Key, Slots};
 pub use waker::Waker;

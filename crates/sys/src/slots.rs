@@ -96,12 +96,6 @@ impl<T> Slots<T> {
         if slot.generation == key.generation { slot.entry.as_mut() } else { None }
     }
 
-    /// The key of the entry that lives at `index`, if one does.
-    pub fn key_at(&self, index: u32) -> Option<Key> {
-        let slot = self.slots.get(index as usize)?;
-        slot.entry.is_some().then_some(Key { index, generation: slot.generation })
-    }
-
     /// How many entries there are.
     pub fn len(&self) -> usize {
         self.slots.len() - self.free.len()
@@ -140,7 +134,6 @@ mod tests {
         assert_eq!((slots.get(stale), slots.get(fresh)), (None, Some(&'b')));
         assert_eq!(slots.remove(stale), None);
         assert_eq!(slots.len(), 1);
-        assert_eq!(slots.key_at(fresh.index), Some(fresh));
         assert_eq!(slots.iter().collect::<Vec<_>>(), [(fresh, &'b')]);
     }
 

@@ -16,16 +16,19 @@
 //! 7. A key comes back as it was given. Backends know nothing about generations.
 
 mod epoll;
+mod sim;
 
 use std::fmt;
 use std::io;
 use std::ops::{BitAnd, BitOr};
-use std::os::fd::BorrowedFd;
+use std::os::fd::RawFd;
 use std::time::Duration;
 
+use crate::fd::with_raw;
 use crate::slots::Key;
 
 pub use epoll::Epoll;
+pub use sim::Sim;
 
 /// What to wait for on a descriptor.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -206,6 +209,8 @@ impl<'a> IntoIterator for &'a Events {
 pub enum Poller {
     /// Linux's epoll.
     Epoll(Epoll),
+    /// A world in memory, with a virtual clock.
+    Sim(Sim),
 }
 
 impl Poller {
@@ -214,24 +219,35 @@ impl Poller {
         Ok(Self::Epoll(Epoll::new()?))
     }
 
-    /// Starts watching a descriptor.
-    pub fn add(&self, fd: BorrowedFd<'_>, key: Key, interest: Interest) -> io::Result<()> {
+    /// Whether this is a descriptor at all, whether it can be watched or not.
+    pub fn check(&self, fd: RawFd) -> io::Result<()> {
         match self {
-            Self::Epoll(epoll) => epoll.add(fd, key, interest),
+            Self::Epoll(_) => with_raw(fd, |fd| Ok(rustix::io::fcntl_getfd(fd).map(drop)?)),
+            Self::Sim(sim) => sim.check(fd),
+        }
+    }
+
+    /// Starts watching a descriptor.
+    pub fn add(&self, fd: RawFd, key: Key, interest: Interest) -> io::Result<()> {
+        match self {
+            Self::Epoll(epoll) => with_raw(fd, |fd| epoll.add(fd, key, interest)),
+            Self::Sim(sim) => sim.add(fd, key, interest),
         }
     }
 
     /// Changes what a descriptor is watched for.
-    pub fn modify(&self, fd: BorrowedFd<'_>, key: Key, interest: Interest) -> io::Result<()> {
+    pub fn modify(&self, fd: RawFd, key: Key, interest: Interest) -> io::Result<()> {
         match self {
-            Self::Epoll(epoll) => epoll.modify(fd, key, interest),
+            Self::Epoll(epoll) => with_raw(fd, |fd| epoll.modify(fd, key, interest)),
+            Self::Sim(sim) => sim.modify(fd, key, interest),
         }
     }
 
     /// Stops watching a descriptor.
-    pub fn delete(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+    pub fn delete(&self, fd: RawFd) -> io::Result<()> {
         match self {
-            Self::Epoll(epoll) => epoll.delete(fd),
+            Self::Epoll(epoll) => with_raw(fd, |fd| epoll.delete(fd)),
+            Self::Sim(sim) => sim.delete(fd),
         }
     }
 
@@ -240,6 +256,16 @@ impl Poller {
         events.clear();
         match self {
             Self::Epoll(epoll) => epoll.wait(events, timeout),
+            Self::Sim(sim) => sim.wait(events, timeout),
+        }
+    }
+
+    /// The time this backend's waits are measured in: the machine's clock, or the simulated one.
+    #[inline]
+    pub fn now(&self) -> f64 {
+        match self {
+            Self::Epoll(_) => crate::clock::monotonic(),
+            Self::Sim(sim) => sim.now(),
         }
     }
 }

@@ -1,0 +1,34 @@
+//! Sending a file without bringing it into the process. Used by `loop.sendfile` and `sock_sendfile`.
+//!
+//! Never blocks on the socket; reading the file itself may wait for the disk.
+
+use std::io;
+use std::os::fd::AsFd;
+
+/// Sends up to `count` bytes of `file` from `offset` on; how many went. Zero: the file ends there.
+///
+/// EINVAL and ENOSYS mean that this kind of file cannot be sent so: read and send it instead.
+pub fn sendfile(socket: impl AsFd, file: impl AsFd, offset: u64, count: usize) -> io::Result<usize> {
+    let mut offset = offset;
+    Ok(rustix::fs::sendfile(socket, file, Some(&mut offset), count)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_of_a_file_arrives() {
+        let path = std::env::temp_dir().join(format!("aioxide-sendfile-{}", std::process::id()));
+        std::fs::write(&path, b"0123456789").unwrap();
+        let file = std::fs::File::open(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let (ours, theirs) = crate::socket::pair().unwrap();
+        assert_eq!(sendfile(&ours, &file, 3, 4).unwrap(), 4);
+        assert_eq!(sendfile(&ours, &file, 8, 100).unwrap(), 2);
+        assert_eq!(sendfile(&ours, &file, 10, 100).unwrap(), 0);
+        let mut buffer = [0; 16];
+        assert_eq!(crate::socket::recv(&theirs, &mut buffer).unwrap(), 6);
+        assert_eq!(&buffer[..6], b"345689");
+    }
+}
