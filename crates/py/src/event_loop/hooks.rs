@@ -14,6 +14,7 @@ use crate::ffi::cell::{Flag, Slot};
 use crate::ffi::context;
 use crate::ffi::gc::{Stopped, Visit};
 use crate::async_fn::{self, attached};
+use crate::names::names;
 use crate::{handles, tasks};
 
 /// The hooks that are set.
@@ -236,7 +237,8 @@ fn report_callback<'py>(
     error: PyErr,
 ) -> PyResult<()> {
     let handle = handles::for_report(this.as_any(), callback.clone(), args.clone(), context.clone())?;
-    let shown = crate::names::names(this.py()).format_callback_source.bind(this.py()).call1((callback, args))?;
+    let debug = EventLoop::core(this).is_debug();
+    let shown = names(this.py()).format_callback(callback, args.as_any(), debug)?;
     report(this.as_any(), &format!("Exception in callback {shown}"), error, &[("handle", &handle)])
 }
 

@@ -1,17 +1,21 @@
 //! The event loop: a [`LoopCore`] (scheduler, inbox, clock) with the driver of its descriptors and its hooks.
 //!
 //! Each file owns one part of the state: `turn` runs it, `lifecycle` starts and ends it, `readers`, `signals`,
-//! `executor`, `names`, `hooks` and `debug` are what their names say; `api` is the table of Python methods.
+//! `executor`, `names`, `hooks` and `debug` are what their names say; `connect`, `serve` and `sockets` are the
+//! coroutine methods of TCP and of plain sockets; `api` is the table of Python methods.
 //! A method gets the loop as `&Bound<EventLoop>` and never holds a borrow of its cells while Python code can run.
 
 mod api;
+pub(crate) mod connect;
 pub(crate) mod debug;
 pub(crate) mod executor;
 pub(crate) mod hooks;
 mod lifecycle;
 pub(crate) mod names;
 pub(crate) mod readers;
+pub(crate) mod serve;
 pub(crate) mod signals;
+pub(crate) mod sockets;
 mod turn;
 
 use std::os::fd::{AsRawFd, RawFd};

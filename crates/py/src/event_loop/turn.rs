@@ -13,7 +13,7 @@ use pyo3::prelude::*;
 use super::readers::Waiter;
 use super::{EventLoop, closed, debug, hooks};
 use crate::errors::{ends_the_loop, os_error};
-use crate::ffi::context;
+use crate::ffi::{context, detach};
 use crate::ffi::layout::{Fut, Tsk};
 use crate::job::Job;
 use crate::local::LoopCore;
@@ -93,12 +93,19 @@ impl Turns {
             None
         };
         if timeout == Some(0.0) || !core.inbox().sleep() {
-            self.poll(Some(Duration::ZERO))?;
+            self.poll()?;
+        } else if timeout.is_some() && core.is_virtual() {
+            core.inbox().awake();
+            self.poll()?;
+            // Where nothing else happens, time is what passes.
+            if self.events.is_empty() && core.inbox().is_empty() {
+                core.advance(py);
+            }
         } else {
             let timeout = timeout.map(Duration::from_secs_f64);
-            let result = py.detach(|| self.poll_raw(timeout));
+            let result = detach::wait(py, &self.poller, &mut self.events, timeout);
             core.inbox().awake();
-            result.map_err(|e| os_error(&e))?;
+            self.settle(result)?;
         }
         self.unseen = 0;
         admit_remote(py, core);
@@ -109,18 +116,20 @@ impl Turns {
         Ok(())
     }
 
-    fn poll(&mut self, timeout: Option<Duration>) -> PyResult<()> {
-        self.poll_raw(timeout).map_err(|e| os_error(&e))
+    /// A look without waiting.
+    fn poll(&mut self) -> PyResult<()> {
+        let result = self.poller.wait(&mut self.events, Some(Duration::ZERO));
+        self.settle(result)
     }
 
     /// A signal ends the wait without events: the turn then runs Python's signal handlers, and the next one waits.
-    fn poll_raw(&mut self, timeout: Option<Duration>) -> std::io::Result<()> {
-        match self.poller.wait(&mut self.events, timeout) {
+    fn settle(&mut self, result: std::io::Result<usize>) -> PyResult<()> {
+        match result {
             Err(error) if error.kind() == ErrorKind::Interrupted => {
                 self.events.clear();
                 Ok(())
             }
-            result => result.map(drop),
+            result => result.map(drop).map_err(|e| os_error(&e)),
         }
     }
 
@@ -225,10 +234,10 @@ fn run(this: &Bound<'_, EventLoop>, job: Job) -> PyResult<()> {
         Job::Step(task) => step(this, &task.into_bound(py), None),
         Job::Throw { task, error } => step(this, &task.into_bound(py), Some(error.into_bound(py))),
         Job::Wake { task, future } => wake(this, &task.into_bound(py), &future.into_bound(py)),
-        Job::Hook { hook, future } => hook.bind(py).call1((future,)).map(drop),
+        Job::Hook { hook, future } => crate::hooks::done(hook.bind(py), future.bind(py)),
         Job::Complete(future) => complete(&future.into_bound(py)),
         Job::Io(key, ready) => match this.get().source(py, key) {
-            Some(source) => source.on_ready(py, this.as_any(), key, ready),
+            Some(source) => source.on_ready(this, key, ready),
             None => Ok(()), // forgotten since: a stale key is a miss
         },
     }

@@ -1,0 +1,212 @@
+//! The loop's life: `run_forever`, `run_until_complete`, `stop`, `close`.
+//!
+//! While it runs, this thread's running loop and asynchronous generator hooks are its own; both are given back when
+//! it stops, whatever ended it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use pyo3::exceptions::{PyResourceWarning, PyRuntimeError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyTuple};
+
+use super::turn::Turns;
+use super::{EventLoop, debug, executor, signals};
+use crate::errors::ends_the_loop;
+use crate::ffi::cell::{Flag, Slot};
+use crate::ffi::gc::{Stopped, Visit};
+use crate::ffi::layout::Fut;
+use crate::ffi::{class, thread};
+use crate::local::thread_id;
+
+/// What a run has to give back.
+#[derive(Debug)]
+pub(super) struct Life {
+    /// `threading.get_ident()` of the thread that runs the loop.
+    ident: Flag<Option<u64>>,
+    hooks_before: Slot,
+}
+
+impl Default for Life {
+    fn default() -> Self {
+        Self { ident: Flag::new(None), hooks_before: Slot::empty() }
+    }
+}
+
+impl Life {
+    pub(super) fn ident(&self) -> Option<u64> {
+        self.ident.get()
+    }
+
+    pub(super) fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
+        self.hooks_before.traverse(visit)
+    }
+
+    pub(super) fn clear(&self, py: Python<'_>) {
+        drop(self.hooks_before.take(py));
+    }
+}
+
+/// RuntimeError if this loop runs already, or another one in this thread.
+pub(super) fn check_running(this: &Bound<'_, EventLoop>) -> PyResult<()> {
+    if EventLoop::core(this).thread() != 0 {
+        return Err(PyRuntimeError::new_err("This event loop is already running"));
+    }
+    if thread::running_loop(this.py())?.is_some() {
+        return Err(PyRuntimeError::new_err("Cannot run the event loop while another loop is running"));
+    }
+    Ok(())
+}
+
+/// Makes this thread the loop's.
+pub(super) fn set_up(this: &Bound<'_, EventLoop>) -> PyResult<()> {
+    let (py, core, life) = (this.py(), EventLoop::core(this), &this.get().life);
+    core.check_closed()?;
+    check_running(this)?;
+    debug::track_origins(this, core.is_debug())?;
+    let sys = py.import(intern!(py, "sys"))?;
+    let hooks = sys.call_method0(intern!(py, "get_asyncgen_hooks"))?;
+    drop(life.hooks_before.replace(py, Some(hooks)));
+    life.ident.set(Some(py.import(intern!(py, "threading"))?.call_method0(intern!(py, "get_ident"))?.extract()?));
+    core.set_thread(thread_id());
+    let first = this.getattr(intern!(py, "_asyncgen_firstiter_hook"))?;
+    let last = this.getattr(intern!(py, "_asyncgen_finalizer_hook"))?;
+    sys.call_method1(intern!(py, "set_asyncgen_hooks"), (first, last))?;
+    thread::set_running_loop(py, Some(this.as_any()))
+}
+
+/// Gives the thread back. The first error is returned, after everything has been tried.
+pub(super) fn clean_up(this: &Bound<'_, EventLoop>) -> PyResult<()> {
+    let (py, core, life) = (this.py(), EventLoop::core(this), &this.get().life);
+    core.set_stopping(false);
+    core.set_thread(0);
+    life.ident.set(None);
+    let unset = thread::set_running_loop(py, None);
+    let untracked = debug::track_origins(this, false);
+    let restored = match life.hooks_before.take(py) {
+        Some(hooks) => py
+            .import(intern!(py, "sys"))
+            .and_then(|sys| sys.call_method1(intern!(py, "set_asyncgen_hooks"), hooks.cast_into::<PyTuple>()?)),
+        None => return unset.and(untracked),
+    };
+    unset.and(untracked).and(restored.map(drop))
+}
+
+/// `run_forever()`.
+pub(super) fn run_forever(this: &Bound<'_, EventLoop>) -> PyResult<()> {
+    set_up(this)?;
+    // A bug of ours must not leave the thread in the loop's hands.
+    let result = catch_unwind(AssertUnwindSafe(|| run(this))).unwrap_or_else(|panic| Err(class::bug(panic.as_ref())));
+    let cleaned = clean_up(this);
+    result.and(cleaned)
+}
+
+fn run(this: &Bound<'_, EventLoop>) -> PyResult<()> {
+    let core = EventLoop::core(this);
+    let mut turns = Turns::new(this)?;
+    loop {
+        turns.once(this)?;
+        if core.is_stopping() {
+            return Ok(());
+        }
+    }
+}
+
+/// `_run_once()`: one turn, for programs that drive the loop themselves.
+pub(super) fn run_once(this: &Bound<'_, EventLoop>) -> PyResult<()> {
+    Turns::new(this)?.once(this)
+}
+
+/// `run_until_complete(future)`.
+pub(super) fn run_until_complete<'py>(
+    this: &Bound<'py, EventLoop>,
+    awaitable: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = this.py();
+    EventLoop::core(this).check_closed()?;
+    check_running(this)?;
+    let is_new = Fut::cast_any(awaitable).is_none()
+        && !py.import("asyncio.futures")?.call_method1("isfuture", (awaitable,))?.is_truthy()?;
+    let keywords = PyDict::new(py);
+    keywords.set_item(intern!(py, "loop"), this)?;
+    let ensure = py.import(intern!(py, "asyncio.tasks"))?.getattr(intern!(py, "ensure_future"))?;
+    let future = ensure.call((awaitable,), Some(&keywords))?;
+    if is_new {
+        // If the loop is stopped before the end an exception says so: no need for "destroyed but pending".
+        future.setattr(intern!(py, "_log_destroy_pending"), false)?;
+    }
+    let stop = stopper(py)?;
+    future.call_method1(intern!(py, "add_done_callback"), (stop,))?;
+    let result = this.call_method0(intern!(py, "run_forever"));
+    let is = |name: &Bound<'py, pyo3::types::PyString>| future.call_method0(name)?.is_truthy();
+    if result.is_err() && is_new && is(intern!(py, "done"))? && !is(intern!(py, "cancelled"))? {
+        // The coroutine's own SystemExit or the like: seen, so not to be reported as never retrieved.
+        future.call_method0(intern!(py, "exception"))?;
+    }
+    future.call_method1(intern!(py, "remove_done_callback"), (stop,))?;
+    result?;
+    if !is(intern!(py, "done"))? {
+        return Err(PyRuntimeError::new_err("Event loop stopped before Future completed."));
+    }
+    future.call_method0(intern!(py, "result"))
+}
+
+/// The done-callback that ends `run_until_complete`.
+fn stopper(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
+    static STOPPER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let stopper = STOPPER.get_or_try_init(py, || {
+        Ok::<_, PyErr>(wrap_pyfunction!(_run_until_complete_cb, py)?.into_any().unbind())
+    })?;
+    Ok(stopper.bind(py))
+}
+
+/// Stops the loop of a future that is done.
+#[pyfunction]
+fn _run_until_complete_cb(fut: &Bound<'_, PyAny>) -> PyResult<()> {
+    let py = fut.py();
+    if !fut.call_method0(intern!(py, "cancelled"))?.is_truthy()? {
+        let error = fut.call_method0(intern!(py, "exception"))?;
+        if !error.is_none() && ends_the_loop(py, &PyErr::from_value(error)) {
+            return Ok(()); // the run has ended by it already
+        }
+    }
+    fut.call_method0(intern!(py, "get_loop"))?.call_method0(intern!(py, "stop")).map(drop)
+}
+
+/// `close()`: every job, timer and source is dropped, the executor is told to end, signals are given back.
+pub(super) fn close(this: &Bound<'_, EventLoop>) -> PyResult<()> {
+    let (py, core) = (this.py(), EventLoop::core(this));
+    if core.thread() != 0 {
+        return Err(PyRuntimeError::new_err("Cannot close a running event loop"));
+    }
+    if core.is_closed() {
+        return Ok(());
+    }
+    if core.is_debug() {
+        debug::logger(py)?.call_method1("debug", ("Close %r", this))?;
+    }
+    core.set_closed();
+    let (jobs, sources) = (core.take_jobs(py), this.get().take_sources(py));
+    drop(jobs);
+    drop(sources);
+    let ended = executor::close(this);
+    let given_back = signals::close(this);
+    ended.and(given_back)
+}
+
+/// `__del__`: a loop that nobody closed says so and is closed.
+pub(super) fn finalize(this: &Bound<'_, EventLoop>) -> PyResult<()> {
+    let (py, core) = (this.py(), EventLoop::core(this));
+    if core.is_closed() {
+        return Ok(());
+    }
+    let keywords = PyDict::new(py);
+    keywords.set_item("source", this)?;
+    let arguments = (format!("unclosed event loop {}", this.repr()?), py.get_type::<PyResourceWarning>());
+    let warned = py.import("warnings")?.call_method("warn", arguments, Some(&keywords));
+    if core.thread() == 0 {
+        this.call_method0(intern!(py, "close"))?;
+    }
+    warned.map(drop)
+}
