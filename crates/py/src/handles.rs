@@ -233,10 +233,8 @@ fn repr_info<'py>(this: This<'_, 'py>) -> PyResult<Bound<'py, PyList>> {
         info.append(format!("when={}", PyFloat::new(py, this.when.get()).repr()?))?;
     }
     if let Some(callback) = this.callback.get(py) {
-        let debug = PyDict::new(py);
-        debug.set_item("debug", futures::is_debug(&or_none(py, &this.event_loop))?)?;
-        let source = names(py).format_callback_source.bind(py);
-        info.append(source.call((callback, or_none(py, &this.args)), Some(&debug))?)?;
+        let debug = futures::is_debug(&or_none(py, &this.event_loop))?;
+        info.append(names(py).format_callback(&callback, &or_none(py, &this.args), debug)?)?;
     }
     if let Some(source) = this.source.get(py)
         && source.is_truthy()?
@@ -334,9 +332,7 @@ fn report(this: This<'_, '_>, error: PyErr, callback: &Bound<'_, PyAny>, args: &
     let py = this.py();
     let event_loop = or_none(py, &this.event_loop);
     let details = PyDict::new(py);
-    let debug = PyDict::new(py);
-    debug.set_item("debug", futures::is_debug(&event_loop)?)?;
-    let shown = names(py).format_callback_source.bind(py).call((callback, args), Some(&debug))?;
+    let shown = names(py).format_callback(callback, args, futures::is_debug(&event_loop)?)?;
     details.set_item("message", format!("Exception in callback {shown}"))?;
     details.set_item("exception", error.into_value(py))?;
     details.set_item("handle", this.object())?;
@@ -368,7 +364,7 @@ pub(crate) fn run_object(handle: &Bound<'_, PyAny>) -> PyResult<()> {
 // --- the loop's side ---------------------------------------------------------------------------
 
 /// Debug mode: TypeError for coroutines and for what can't be called.
-fn check_callback(callback: &Bound<'_, PyAny>, method: &str) -> PyResult<()> {
+pub(crate) fn check_callback(callback: &Bound<'_, PyAny>, method: &str) -> PyResult<()> {
     let py = callback.py();
     let coroutines = py.import("asyncio.coroutines")?;
     let is = |name: &str| -> PyResult<bool> { coroutines.getattr(name)?.call1((callback,))?.is_truthy() };

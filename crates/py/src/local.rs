@@ -55,6 +55,8 @@ pub(crate) struct LoopCore {
     own_timers: Flag<bool>,
     /// What `create_task` calls instead of Task.
     task_factory: Slot,
+    /// The time of a virtual clock, which moves when the loop would wait; NaN: the clock is the system's.
+    virtual_now: Flag<f64>,
 }
 
 /// A number for the calling thread, cheaper than the system's: the address of a thread-local.
@@ -76,6 +78,7 @@ impl LoopCore {
             own_call_soon: Flag::new(false),
             own_timers: Flag::new(false),
             task_factory: Slot::empty(),
+            virtual_now: Flag::new(f64::NAN),
         })
     }
 
@@ -124,7 +127,23 @@ impl LoopCore {
     /// The loop's clock, in seconds.
     #[inline]
     pub(crate) fn now(&self) -> f64 {
-        clock::monotonic()
+        let now = self.virtual_now.get();
+        if now.is_nan() { clock::monotonic() } else { now }
+    }
+
+    /// Whether time is virtual: the loop never waits for a timer.
+    #[inline]
+    pub(crate) fn is_virtual(&self) -> bool {
+        !self.virtual_now.get().is_nan()
+    }
+
+    /// Moves the virtual clock to the next deadline; false if there is none.
+    pub(crate) fn advance(&self, py: Python<'_>) -> bool {
+        let timeout = self.scheduler.with(py, |s| s.timeout(self.virtual_now.get()));
+        if let Some(timeout) = timeout {
+            self.virtual_now.set(self.virtual_now.get() + timeout);
+        }
+        timeout.is_some()
     }
 
     #[inline]
@@ -241,6 +260,16 @@ fn closed() -> PyErr {
 
 #[pymethods]
 impl LoopCore {
+    /// Makes time virtual, from `start` seconds on (see `aioxide.testing`).
+    #[pyo3(signature = (start = 0.0))]
+    fn _use_virtual_clock(&self, start: f64) -> PyResult<()> {
+        if start.is_nan() || self.thread() != 0 {
+            return Err(PyRuntimeError::new_err("a virtual clock starts at a number, before the loop runs"));
+        }
+        self.virtual_now.set(start);
+        Ok(())
+    }
+
     fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
         crate::ffi::gc::traverse_pyclass(&visit, |v| {
             self.task_factory.traverse(v)?;

@@ -2,7 +2,7 @@
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::PyType;
+use pyo3::types::{PyDict, PyType};
 
 /// Looked up when the extension is imported.
 pub(crate) struct Names {
@@ -14,7 +14,9 @@ pub(crate) struct Names {
     pub(crate) task_repr: Py<PyAny>,
     pub(crate) task_get_stack: Py<PyAny>,
     pub(crate) task_print_stack: Py<PyAny>,
-    pub(crate) format_callback_source: Py<PyAny>,
+    format_callback_source: Py<PyAny>,
+    /// Whether the above takes `debug=`, without which it hides arguments (3.13 and later).
+    format_takes_debug: bool,
     pub(crate) extract_stack: Py<PyAny>,
     /// asyncio's own Handle and TimerHandle.
     pub(crate) handle: Py<PyAny>,
@@ -29,6 +31,7 @@ pub(crate) fn init(py: Python<'_>) -> PyResult<()> {
     let class = |module: &str, name: &str| -> PyResult<Py<PyType>> {
         Ok(py.import(module)?.getattr(name)?.cast_into::<PyType>()?.unbind())
     };
+    let format_callback_source = get("asyncio.format_helpers", "_format_callback_source")?;
     let names = Names {
         cancelled_error: class("asyncio.exceptions", "CancelledError")?,
         invalid_state_error: class("asyncio.exceptions", "InvalidStateError")?,
@@ -41,7 +44,8 @@ pub(crate) fn init(py: Python<'_>) -> PyResult<()> {
         task_repr: get("asyncio.base_tasks", "_task_repr")?,
         task_get_stack: get("asyncio.base_tasks", "_task_get_stack")?,
         task_print_stack: get("asyncio.base_tasks", "_task_print_stack")?,
-        format_callback_source: get("asyncio.format_helpers", "_format_callback_source")?,
+        format_takes_debug: !format_callback_source.bind(py).getattr("__kwdefaults__")?.is_none(),
+        format_callback_source,
         extract_stack: get("asyncio.format_helpers", "extract_stack")?,
         handle: get("asyncio.events", "Handle")?,
         timer_handle: get("asyncio.events", "TimerHandle")?,
@@ -56,6 +60,24 @@ pub(crate) fn names(py: Python<'_>) -> &Names {
     match NAMES.get(py) {
         Some(names) => names,
         None => unreachable!("aioxide._core is being imported"),
+    }
+}
+
+impl Names {
+    /// A callback and its arguments as reports and reprs show them; the arguments themselves in debug mode only.
+    pub(crate) fn format_callback<'py>(
+        &self,
+        callback: &Bound<'py, PyAny>,
+        args: &Bound<'py, PyAny>,
+        debug: bool,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let format = self.format_callback_source.bind(callback.py());
+        if !self.format_takes_debug {
+            return format.call1((callback, args));
+        }
+        let keywords = PyDict::new(callback.py());
+        keywords.set_item("debug", debug)?;
+        format.call((callback, args), Some(&keywords))
     }
 }
 

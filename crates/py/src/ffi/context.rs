@@ -1,5 +1,5 @@
-//! contextvars.Context: copied, entered, left.
-#![allow(unsafe_code, reason = "PyContext_* functions")]
+//! contextvars.Context: copied, entered, left. And the interpreter's guard against endless recursion.
+#![allow(unsafe_code, reason = "PyContext_* and recursion functions")]
 
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -34,6 +34,18 @@ pub(crate) fn run<'py, R>(context: &Bound<'py, PyAny>, f: impl FnOnce() -> PyRes
         let error = PyErr::fetch(py);
         return result.and(Err(error));
     }
+    result
+}
+
+/// Runs `f` one level deeper; RecursionError where Python's limit is reached (tasks that wait on each other in a circle).
+pub(crate) fn recursive<R>(py: Python<'_>, f: impl FnOnce() -> PyResult<R>) -> PyResult<R> {
+    // SAFETY: the GIL is held; every successful entry is left again below.
+    if unsafe { ffi::Py_EnterRecursiveCall(c" while cancelling a task".as_ptr()) } != 0 {
+        return Err(PyErr::fetch(py));
+    }
+    let result = f();
+    // SAFETY: pairs with the entry above.
+    unsafe { ffi::Py_LeaveRecursiveCall() };
     result
 }
 

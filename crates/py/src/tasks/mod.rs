@@ -151,7 +151,7 @@ pub(crate) fn cancel<'py>(this: Tsk<'_, 'py>, message: Option<Bound<'py, PyAny>>
 /// `waiter.cancel(msg=message)`, by the shortest way that is right.
 pub(crate) fn cancel_waiter<'py>(waiter: &Bound<'py, PyAny>, message: Option<&Bound<'py, PyAny>>) -> PyResult<bool> {
     if let Some(task) = Tsk::cast_exact(waiter) {
-        return cancel(task, message.cloned());
+        return context::recursive(waiter.py(), || cancel(task, message.cloned()));
     }
     if let Some(future) = Fut::cast_exact(waiter) {
         return futures::cancel(future, message.cloned());
