@@ -14,6 +14,7 @@ pub mod sendfile;
 pub mod signal;
 pub mod slots;
 pub mod socket;
+pub mod stream;
 pub mod waker;
 
 pub use addr::Address;

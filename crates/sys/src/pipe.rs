@@ -50,7 +50,7 @@ pub fn write(fd: impl AsFd, data: &[u8]) -> io::Result<usize> {
 
 /// Writes several pieces with one call.
 pub fn write_vectored(fd: impl AsFd, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
-    let pieces = pieces.get(..crate::socket::MOST_PIECES).unwrap_or(pieces);
+    let pieces = pieces.get(..crate::stream::MOST_PIECES).unwrap_or(pieces);
     Ok(rustix::io::writev(fd, pieces)?)
 }
 

@@ -15,6 +15,8 @@ pub fn sendfile(socket: impl AsFd, file: impl AsFd, offset: u64, count: usize) -
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd;
+
     use super::*;
 
     #[test]
@@ -28,7 +30,7 @@ mod tests {
         assert_eq!(sendfile(&ours, &file, 8, 100).unwrap(), 2);
         assert_eq!(sendfile(&ours, &file, 10, 100).unwrap(), 0);
         let mut buffer = [0; 16];
-        assert_eq!(crate::socket::recv(&theirs, &mut buffer).unwrap(), 6);
+        assert_eq!(crate::stream::recv(theirs.as_raw_fd(), &mut buffer).unwrap(), 6);
         assert_eq!(&buffer[..6], b"345689");
     }
 }

@@ -1,19 +1,17 @@
-//! Non-blocking sockets: one function a system call, errors unchanged.
+//! Non-blocking sockets, all but the bytes of a stream (those are in [`stream`](crate::stream)): making, connecting,
+//! accepting, datagrams, options. One function a system call, errors unchanged.
 //!
-//! Used by the transports and the `sock_*` methods. Descriptors come as anything that lends one: an `OwnedFd` of
+//! Used by the event loop's `create_*` methods, the transports and the `sock_*` methods. Descriptors come as anything that lends one: an `OwnedFd` of
 //! ours, or [`Raw`](crate::fd::Raw) for a socket that a Python object owns. `WouldBlock` and `Interrupted` are the
 //! caller's to handle; nothing here waits, retries or closes.
 
-use std::io::{self, IoSlice};
-use std::mem::MaybeUninit;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::io::Errno;
-use rustix::net::{self, AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, SocketFlags, sockopt};
+use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, sockopt};
 
 use crate::addr::Address;
-
-pub use rustix::net::Shutdown;
 
 /// What kind of socket.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -32,9 +30,6 @@ pub enum Connect {
     /// Under way: wait until it is writable, then look at [`take_error`].
     Pending,
 }
-
-/// The kernel accepts no more pieces in one `sendmsg`.
-pub const MOST_PIECES: usize = 1024;
 
 /// What every socket of ours is.
 const FLAGS: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
@@ -85,46 +80,15 @@ pub fn take_error(fd: impl AsFd) -> io::Result<Option<io::Error>> {
     Ok(sockopt::socket_error(fd)?.err().map(io::Error::from))
 }
 
-/// Receives into a buffer. Zero: the peer has ended (or the buffer is empty).
-#[inline]
-pub fn recv(fd: impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
-    Ok(net::recv(fd, buffer, RecvFlags::empty())?.1)
-}
-
-/// Receives into memory that nobody has written yet; the part that has been written.
-#[inline]
-pub fn recv_uninit(fd: impl AsFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<&mut [u8]> {
-    let ((received, _), _) = net::recv(fd, buffer, RecvFlags::empty())?;
-    Ok(received)
-}
-
 /// Receives a datagram: how many bytes of it fitted, and who sent it.
 pub fn recvfrom(fd: impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Option<Address>)> {
     let (received, _, sender) = net::recvfrom(fd, &mut *buffer, RecvFlags::empty())?;
     Ok((received, sender.as_ref().map(Address::from_any)))
 }
 
-/// Sends as much as the kernel takes. A broken pipe is an error, never a signal.
-#[inline]
-pub fn send(fd: impl AsFd, data: &[u8]) -> io::Result<usize> {
-    Ok(net::send(fd, data, SendFlags::NOSIGNAL)?)
-}
-
-/// Sends several pieces (at most [`MOST_PIECES`]) with one call, as much as the kernel takes.
-#[inline]
-pub fn send_vectored(fd: impl AsFd, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
-    let pieces = pieces.get(..MOST_PIECES).unwrap_or(pieces);
-    Ok(net::sendmsg(fd, pieces, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL)?)
-}
-
 /// Sends a datagram.
 pub fn sendto(fd: impl AsFd, data: &[u8], to: &Address) -> io::Result<usize> {
     Ok(net::sendto(fd, data, SendFlags::NOSIGNAL, &to.to_any()?)?)
-}
-
-/// Ends one or both directions.
-pub fn shutdown(fd: impl AsFd, how: Shutdown) -> io::Result<()> {
-    Ok(net::shutdown(fd, how)?)
 }
 
 /// The socket's own address.
@@ -135,11 +99,6 @@ pub fn local_addr(fd: impl AsFd) -> io::Result<Address> {
 /// The address at the other end.
 pub fn peer_addr(fd: impl AsFd) -> io::Result<Option<Address>> {
     Ok(net::getpeername(fd)?.as_ref().map(Address::from_any))
-}
-
-/// Sends small writes at once.
-pub fn set_nodelay(fd: impl AsFd, on: bool) -> io::Result<()> {
-    Ok(sockopt::set_tcp_nodelay(fd, on)?)
 }
 
 /// Lets the kernel find out by itself that a silent peer is gone.
@@ -189,13 +148,13 @@ pub fn family(fd: impl AsFd) -> io::Result<u16> {
 
 #[cfg(test)]
 mod tests {
+    use std::mem::MaybeUninit;
     use std::os::fd::AsRawFd;
     use std::time::Duration;
 
     use super::*;
-    use crate::fd::Raw;
     use crate::poller::{Events, Interest};
-    use crate::{Driver, Key};
+    use crate::{Driver, Key, stream};
 
     fn wait_for(driver: &Driver<()>, key: Key) {
         let mut events = Events::new();
@@ -233,16 +192,15 @@ mod tests {
         assert_eq!(peer_addr(&client).unwrap(), Some(address));
         assert!(is_nonblocking(&server).unwrap());
 
-        set_nodelay(&client, true).unwrap();
-        let pieces = [IoSlice::new(b"one "), IoSlice::new(b"two")];
-        assert_eq!(send_vectored(Raw(client.as_raw_fd()), &pieces).unwrap(), 7);
-        shutdown(&client, Shutdown::Write).unwrap();
+        stream::set_nodelay(client.as_raw_fd()).unwrap();
+        assert_eq!(stream::send(client.as_raw_fd(), b"one two").unwrap(), 7);
+        stream::shutdown_write(client.as_raw_fd()).unwrap();
         let serving = driver.register(server.as_raw_fd(), Interest::READ, ()).unwrap();
         wait_for(&driver, serving);
         let mut buffer = [MaybeUninit::uninit(); 32];
-        assert_eq!(recv_uninit(&server, &mut buffer).unwrap(), b"one two");
+        assert_eq!(stream::recv_uninit(server.as_raw_fd(), &mut buffer).unwrap(), b"one two");
         wait_for(&driver, serving);
-        assert_eq!(recv(&server, &mut [0; 8]).unwrap(), 0);
+        assert_eq!(stream::recv(server.as_raw_fd(), &mut [0; 8]).unwrap(), 0);
     }
 
     #[test]
@@ -275,24 +233,5 @@ mod tests {
         let mut buffer = [0; 16];
         let (length, sender) = recvfrom(&two, &mut buffer).unwrap();
         assert_eq!((&buffer[..length], sender), (&b"hello"[..], Some(local_addr(&one).unwrap())));
-    }
-
-    #[test]
-    fn a_broken_pipe_is_an_error_and_no_signal() {
-        let (ours, theirs) = pair().unwrap();
-        drop(theirs);
-        assert_eq!(send(&ours, b"x").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
-        assert_eq!(recv(Raw(-1), &mut [0]).unwrap_err().raw_os_error(), Some(libc::EBADF));
-    }
-
-    #[test]
-    fn a_full_socket_takes_a_part_and_then_nothing() {
-        let (ours, theirs) = pair().unwrap();
-        let data = vec![7; 4 * 1024 * 1024];
-        let sent = send(&ours, &data).unwrap();
-        assert!(sent > 0 && sent < data.len());
-        while send(&ours, &data).is_ok() {}
-        assert_eq!(send(&ours, &data).unwrap_err().kind(), io::ErrorKind::WouldBlock);
-        assert!(recv(&theirs, &mut vec![0; sent]).unwrap() > 0);
     }
 }

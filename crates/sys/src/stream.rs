@@ -4,6 +4,7 @@
 //! back as errors, for the caller to try again when the poller says so. A broken pipe is an error, never a signal.
 
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 
 use rustix::io::Errno;
@@ -18,6 +19,12 @@ pub const MOST_PIECES: usize = 1024;
 #[inline]
 pub fn recv(fd: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
     with_raw(fd, |fd| Ok(net::recv(fd, buffer, RecvFlags::empty())?.1))
+}
+
+/// Receives into memory that nobody has written yet; the part that has been written.
+#[inline]
+pub fn recv_uninit(fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<&mut [u8]> {
+    with_raw(fd, |fd| Ok(net::recv(fd, buffer, RecvFlags::empty())?.0.0))
 }
 
 /// Sends as much of `bytes` as the socket takes now.
@@ -69,5 +76,17 @@ mod tests {
         drop(theirs);
         assert_eq!(send(us, b"x").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
         assert_eq!(recv(-1, &mut buffer).unwrap_err().raw_os_error(), Some(libc::EBADF));
+    }
+
+    #[test]
+    fn a_full_socket_takes_a_part_and_then_nothing() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let (us, data) = (ours.as_raw_fd(), vec![7; 4 * 1024 * 1024]);
+        let sent = send(us, &data).unwrap();
+        assert!(sent > 0 && sent < data.len());
+        while send(us, &data).is_ok() {}
+        assert_eq!(send(us, &data).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert!(recv(theirs.as_raw_fd(), &mut vec![0; sent]).unwrap() > 0);
     }
 }
