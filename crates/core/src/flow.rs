@@ -1,4 +1,5 @@
-//! What a buffer asks of whoever fills it. Returned by `outbox` and `inflow`; acted on by transports and streams.
+//! What a buffer asks of whoever fills it. Returned by `outbox` and `inflow`; acted on by transports and
+//! streams.
 
 /// A request to the side that produces bytes.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]

@@ -1,9 +1,9 @@
 //! The door for other threads: many push, one loop takes, and nobody's push is slept through.
 //!
-//! The loop announces its sleep before it blocks in the poller; the first push after that announcement is told to
-//! wake it, later ones are not, so a flood of pushes costs one wake-up. Used through an `Arc` by
-//! `call_soon_threadsafe`, executors, the resolver and signals. Never blocks for longer than a queue operation,
-//! and never drops a payload.
+//! The loop announces its sleep before it blocks in the poller; the first push after that announcement is
+//! told to wake it, later ones are not, so a flood of pushes costs one wake-up. Used through an `Arc` by
+//! `call_soon_threadsafe`, executors, the resolver and signals. Never blocks for longer than a queue
+//! operation, and never drops a payload.
 //!
 //! State, one byte, so that the loop's "anything there?" is a single load:
 //!
@@ -164,8 +164,8 @@ mod model {
         builder.check(scene);
     }
 
-    /// Threads push one item each; the loop sleeps whenever it may. If a wake-up could be lost, loom would find
-    /// the interleaving in which the loop waits for ever.
+    /// Threads push one item each; the loop sleeps whenever it may. If a wake-up could be lost, loom would
+    /// find the interleaving in which the loop waits for ever.
     fn push_into_a_loop_that_sleeps(pushers: usize) {
         let inbox = Arc::new(Inbox::new());
         let bell = Arc::new(Notify::new());

@@ -1,9 +1,9 @@
 //! What a StreamReader has received and nobody has read yet.
 //!
-//! The stream asks (`read`, `readexactly`, `readuntil`, `readline`), gets a [`Verdict`] about the front of the
-//! buffer, copies those bytes into a Python object and then consumes them, so each byte is copied once. A native
-//! transport may receive straight into [`spare`](Inflow::spare). Waiting, exceptions and the transport are the
-//! stream's affair: this is the buffer, its limit and its end.
+//! The stream asks (`read`, `readexactly`, `readuntil`, `readline`), gets a [`Verdict`] about the front of
+//! the buffer, copies those bytes into a Python object and then consumes them, so each byte is copied once. A
+//! native transport may receive straight into [`spare`](Inflow::spare). Waiting, exceptions and the transport
+//! are the stream's affair: this is the buffer, its limit and its end.
 
 use crate::flow::Flow;
 
@@ -256,7 +256,8 @@ fn find(hay: &[u8], needle: &[u8]) -> Option<usize> {
     }
 }
 
-/// Where `byte` first stands. Looks at 64 bytes at a time without leaving early, which compiles to vector code.
+/// Where `byte` first stands. Looks at 64 bytes at a time without leaving early, which compiles to vector
+/// code.
 fn find_byte(hay: &[u8], byte: u8) -> Option<usize> {
     let (blocks, _) = hay.as_chunks::<64>();
     let has = |block: &[u8; 64]| block.iter().fold(0, |found, &each| found | u8::from(each == byte)) != 0;
@@ -374,7 +375,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_buffer_is_a_queue_of_bytes(steps in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..200), 0_usize..200), 0..50)) {
+        fn the_buffer_is_a_queue_of_bytes(
+            steps in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..200), 0_usize..200), 0..50),
+        ) {
             let (mut inflow, mut model) = (Inflow::new(300), Vec::new());
             for (data, taken) in steps {
                 let paused = inflow.is_paused();
@@ -391,16 +394,24 @@ mod tests {
         }
 
         #[test]
-        fn find_agrees_with_windows(hay in prop::collection::vec(0_u8..3, 0..300), needle in prop::collection::vec(0_u8..3, 1..5)) {
+        fn find_agrees_with_windows(
+            hay in prop::collection::vec(0_u8..3, 0..300),
+            needle in prop::collection::vec(0_u8..3, 1..5),
+        ) {
             let expected = hay.windows(needle.len()).position(|window| window == needle);
             prop_assert_eq!(find(&hay, &needle), expected);
         }
 
         /// Feeding byte by byte with one search ends where a single search over everything ends.
         #[test]
-        fn waiting_does_not_change_the_answer(data in prop::collection::vec(0_u8..3, 1..80), first in prop::collection::vec(0_u8..3, 1..3), second in prop::collection::vec(0_u8..3, 3..5)) {
+        fn waiting_does_not_change_the_answer(
+            data in prop::collection::vec(0_u8..3, 1..80),
+            first in prop::collection::vec(0_u8..3, 1..3),
+            second in prop::collection::vec(0_u8..3, 3..5),
+        ) {
             let separators = [first, second];
-            let expected = separators.iter().filter_map(|s| data.windows(s.len()).position(|w| w == s).map(|p| p + s.len())).min();
+            let end = |s: &Vec<u8>| data.windows(s.len()).position(|window| window == s).map(|p| p + s.len());
+            let expected = separators.iter().filter_map(end).min();
             let (mut inflow, mut search) = (Inflow::new(1000), Search::default());
             let mut found = None;
             for (count, byte) in data.iter().enumerate() {

@@ -1,8 +1,9 @@
 //! The rules of aioxide: who runs next, when, and what is still owed.
 //!
-//! `sys` waits, **`core` orders**, `py` runs. This crate knows no Python, no descriptor and no clock: time comes
-//! in as a number of seconds, payloads are a type parameter, and every removal hands the payload back, because
-//! dropping one may run somebody's code. So all of it can be tested by property, by model and in virtual time.
+//! `sys` waits, **`core` orders**, `py` runs. This crate knows no Python, no descriptor and no clock: time
+//! comes in as a number of seconds, payloads are a type parameter, and every removal hands the payload back,
+//! because dropping one may run somebody's code. So all of it can be tested by property, by model and in
+//! virtual time.
 
 #![forbid(unsafe_code)]
 

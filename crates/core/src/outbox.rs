@@ -1,8 +1,8 @@
 //! The bytes a transport still owes the kernel, with high and low water marks.
 //!
-//! Transports push what `send` did not take, offer [`pieces`](Outbox::pieces) to the next `sendmsg` and report
-//! what went with [`advance`](Outbox::advance). Chunks are the transport's own type (a Python buffer, a vector)
-//! and are never copied, joined or dropped here: spent ones are handed back.
+//! Transports push what `send` did not take, offer [`pieces`](Outbox::pieces) to the next `sendmsg` and
+//! report what went with [`advance`](Outbox::advance). Chunks are the transport's own type (a Python buffer,
+//! a vector) and are never copied, joined or dropped here: spent ones are handed back.
 
 use std::collections::VecDeque;
 
@@ -207,9 +207,12 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is pushed and sent in whatever portions: the bytes leave in order, and pause and resume alternate.
+        /// Whatever is pushed and sent in whatever portions: the bytes leave in order, and pause and resume
+        /// alternate.
         #[test]
-        fn bytes_leave_in_order(steps in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..40), 0_usize..60), 0..60)) {
+        fn bytes_leave_in_order(
+            steps in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..40), 0_usize..60), 0..60),
+        ) {
             let mut outbox = Outbox::new();
             prop_assert!(outbox.set_limits(Some(64), Some(16)).is_ok());
             let (mut model, mut spent, mut paused) = (Vec::new(), Vec::new(), false);

@@ -1,8 +1,8 @@
 //! The life of a stream transport, as a table.
 //!
-//! Transports feed in what happened and do what comes out; they keep no flags of their own about closing. The rules
-//! are asyncio's: closing flushes first, failing does not, `connection_lost` is called exactly once and never from
-//! within the call that caused it.
+//! Transports feed in what happened and do what comes out; they keep no flags of their own about closing. The
+//! rules are asyncio's: closing flushes first, failing does not, `connection_lost` is called exactly once and
+//! never from within the call that caused it.
 //!
 //! | phase | reads | writes | next |
 //! |---|---|---|---|

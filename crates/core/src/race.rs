@@ -1,8 +1,8 @@
 //! Happy eyeballs (RFC 8305): in which order to try addresses, and when to start the next attempt.
 //!
-//! Driven by `create_connection`: it reports time and results, and is told which attempt to start. As in asyncio,
-//! the next attempt starts when the latest one has failed or has had `delay` seconds, and without a delay attempts
-//! go strictly one after the other. Never reads a clock and opens nothing.
+//! Driven by `create_connection`: it reports time and results, and is told which attempt to start. As in
+//! asyncio, the next attempt starts when the latest one has failed or has had `delay` seconds, and without a
+//! delay attempts go strictly one after the other. Never reads a clock and opens nothing.
 
 /// What to do now.
 #[derive(Copy, Clone, Debug, PartialEq)]

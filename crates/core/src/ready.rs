@@ -1,7 +1,7 @@
 //! The ready queue: first in, first out.
 //!
-//! Owned by [`Scheduler`](crate::Scheduler), which counts a turn's jobs when the turn begins. Never runs or drops
-//! a payload by itself: what goes in comes out of `pop` or `take_all`.
+//! Owned by [`Scheduler`](crate::Scheduler), which counts a turn's jobs when the turn begins. Never runs or
+//! drops a payload by itself: what goes in comes out of `pop` or `take_all`.
 
 use std::collections::{VecDeque, vec_deque};
 

@@ -1,7 +1,8 @@
 //! What runs next: the ready queue and the timers behind a few verbs.
 //!
-//! The event loop owns one; lower rows get a reference and add jobs with `soon` and `at`. Only the loop's turn
-//! pops. The inbox of other threads stays apart, since it is shared. Never reads a clock: `now` is passed in.
+//! The event loop owns one; lower rows get a reference and add jobs with `soon` and `at`. Only the loop's
+//! turn pops. The inbox of other threads stays apart, since it is shared. Never reads a clock: `now` is
+//! passed in.
 
 use std::collections::VecDeque;
 

@@ -1,8 +1,9 @@
 //! The timers: payloads by deadline, first come first served among equals.
 //!
-//! A slab holds the payloads, a four-way heap holds the order. Cancelling takes the payload out of the slab in
-//! O(1) and leaves the heap entry behind as a tombstone; when tombstones are the majority the heap is rebuilt
-//! without them. Owned by [`Scheduler`](crate::Scheduler). Never reads a clock and never drops a payload.
+//! A slab holds the payloads, a four-way heap holds the order. Cancelling takes the payload out of the slab
+//! in O(1) and leaves the heap entry behind as a tombstone; when tombstones are the majority the heap is
+//! rebuilt without them. Owned by [`Scheduler`](crate::Scheduler). Never reads a clock and never drops a
+//! payload.
 
 /// Names one timer. Never names another: a used-up key is a miss.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -57,7 +58,8 @@ impl<T> Timers<T> {
         Self { heap: Vec::new(), slots: Vec::new(), free: NONE, live: 0, next_seq: 0 }
     }
 
-    /// Adds a payload that is due at `deadline` seconds, which must not be NaN (infinity is allowed: never due).
+    /// Adds a payload that is due at `deadline` seconds, which must not be NaN (infinity is allowed: never
+    /// due).
     pub fn insert(&mut self, deadline: f64, item: T) -> TimerKey {
         debug_assert!(!deadline.is_nan(), "a deadline must be a number");
         let seq = self.next_seq;
@@ -266,8 +268,8 @@ fn holds<T>(slot: &Slot<T>, wanted: u64) -> bool {
     matches!(slot, Slot::Taken { seq, .. } if *seq == wanted)
 }
 
-/// The part of the insertion number that a key carries. It repeats after four billion inserts, and even then a
-/// stale key would have to meet the same slot.
+/// The part of the insertion number that a key carries. It repeats after four billion inserts, and even then
+/// a stale key would have to meet the same slot.
 #[inline]
 #[allow(clippy::cast_possible_truncation, reason = "the low half is what is wanted")]
 const fn generation(seq: u64) -> u32 {

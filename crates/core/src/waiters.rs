@@ -1,8 +1,9 @@
 //! The one wait list under every lock, event, condition, semaphore, barrier and queue.
 //!
-//! First come, first served; leaving is O(1) from anywhere. A waiter that has been woken stays in the list until it
-//! has run and left, because asyncio's fairness counts it until then. The payload is whatever the `py` floor parks
-//! (a future, a task): this module wakes nobody, it says who is next, and hands every payload back.
+//! First come, first served; leaving is O(1) from anywhere. A waiter that has been woken stays in the list
+//! until it has run and left, because asyncio's fairness counts it until then. The payload is whatever the
+//! `py` floor parks (a future, a task): this module wakes nobody, it says who is next, and hands every
+//! payload back.
 
 /// Names one waiter. A used-up key is a miss.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
@@ -335,7 +336,7 @@ mod tests {
             let mut keys = Vec::new();
             for (number, step) in (0_u32..).zip(steps) {
                 let settle = |model: &mut Vec<(WaiterKey, u32, Waiting)>, key, outcome| {
-                    let found = model.iter_mut().find(|(each, _, waiting)| *each == key && *waiting == Waiting::Yes);
+                    let found = model.iter_mut().find(|entry| entry.0 == key && entry.2 == Waiting::Yes);
                     found.map(|entry| entry.2 = outcome).is_some()
                 };
                 match step {
@@ -352,7 +353,7 @@ mod tests {
                     Step::Leave(which) if !keys.is_empty() => {
                         let key = *which.get(&keys);
                         let place = model.iter().position(|entry| entry.0 == key);
-                        let expected = place.map(|place| model.remove(place)).map(|(_, payload, waiting)| (payload, waiting));
+                        let expected = place.map(|place| model.remove(place)).map(|entry| (entry.1, entry.2));
                         prop_assert_eq!(waiters.leave(key), expected);
                     }
                     Step::Wake(which) if !keys.is_empty() => {
@@ -365,11 +366,12 @@ mod tests {
                     }
                     Step::Leave(_) | Step::Wake(_) | Step::Cancel(_) => {}
                 }
-                let now: Vec<_> = waiters.iter().map(|(key, waiting, payload)| (key, *payload, waiting)).collect();
+                let now: Vec<_> = waiters.iter().map(|(key, waiting, each)| (key, *each, waiting)).collect();
                 prop_assert_eq!(&now, &model);
                 prop_assert_eq!(waiters.len(), model.len());
-                prop_assert_eq!(waiters.waiting(), model.iter().filter(|entry| entry.2 == Waiting::Yes).count());
-                prop_assert_eq!(waiters.has_claims(), model.iter().any(|entry| entry.2 != Waiting::Cancelled));
+                let count = |standing| model.iter().filter(|entry| entry.2 == standing).count();
+                prop_assert_eq!(waiters.waiting(), count(Waiting::Yes));
+                prop_assert_eq!(waiters.has_claims(), model.len() > count(Waiting::Cancelled));
                 prop_assert_eq!(waiters.front(), model.first().map(|entry| entry.0));
             }
         }

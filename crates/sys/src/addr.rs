@@ -1,7 +1,8 @@
 //! Socket addresses: parsing numeric ones, and showing them as Python does.
 //!
-//! Used by the `py` floor for `create_connection`, `create_server`, `getnameinfo` shortcuts and `sock_*`. Names are
-//! not resolved here: what is not numeric is `None`, and the resolver's affair. An IPv6 zone (`fe80::1%eth0`) is kept.
+//! Used by the `py` floor for `create_connection`, `create_server`, `getnameinfo` shortcuts and `sock_*`.
+//! Names are not resolved here: what is not numeric is `None`, and the resolver's affair. An IPv6 zone
+//! (`fe80::1%eth0`) is kept.
 
 use std::fmt;
 use std::io;
@@ -53,7 +54,8 @@ impl Address {
         }
     }
 
-    /// The host as Python's socket module writes it. The zone is not part of it: it is a number of its own there.
+    /// The host as Python's socket module writes it. The zone is not part of it: it is a number of its own
+    /// there.
     pub fn host(&self) -> Option<String> {
         match self {
             Self::V4(address) => Some(address.ip().to_string()),

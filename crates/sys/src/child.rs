@@ -1,7 +1,7 @@
 //! Child processes by pidfd: a descriptor that names one process for good and is readable once it has ended.
 //!
-//! Owned by the subprocess transports, which register it like any other descriptor. A signal sent through it can
-//! never hit a process that was given the same number later. Spawning is not done here. Never blocks.
+//! Owned by the subprocess transports, which register it like any other descriptor. A signal sent through it
+//! can never hit a process that was given the same number later. Spawning is not done here. Never blocks.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};

@@ -1,8 +1,8 @@
 //! Who is interested in which descriptor: the poller plus a slab of registrations.
 //!
-//! The `py` floor chooses the source type `S` (what to do when the descriptor is ready). One driver per loop; it
-//! is changed by the loop's thread only, while the shared [`Poller`] may be waiting. The driver never closes a
-//! descriptor: its owner does, after [`Driver::forget`].
+//! The `py` floor chooses the source type `S` (what to do when the descriptor is ready). One driver per loop;
+//! it is changed by the loop's thread only, while the shared [`Poller`] may be waiting. The driver never
+//! closes a descriptor: its owner does, after [`Driver::forget`].
 
 use std::collections::HashMap;
 use std::io;
@@ -53,12 +53,14 @@ impl<S> Driver<S> {
         }
     }
 
-    /// Starts watching `fd`; see [`try_register`](Self::try_register) where dropping `source` is not harmless.
+    /// Starts watching `fd`; see [`try_register`](Self::try_register) where dropping `source` is not
+    /// harmless.
     pub fn register(&mut self, fd: RawFd, interest: Interest, source: S) -> io::Result<Key> {
         self.try_register(fd, interest, source).map_err(|(error, _)| error)
     }
 
-    /// Changes what is watched for. [`Interest::NONE`] keeps the registration but hears nothing, hang-ups included.
+    /// Changes what is watched for. [`Interest::NONE`] keeps the registration but hears nothing, hang-ups
+    /// included.
     pub fn rearm(&mut self, key: Key, interest: Interest) -> io::Result<()> {
         let Some(registration) = self.registrations.get_mut(key) else {
             return Err(io::ErrorKind::NotFound.into());
@@ -78,8 +80,8 @@ impl<S> Driver<S> {
         Ok(())
     }
 
-    /// Stops watching and hands the source back. Call it while the descriptor is still open: a closed one leaves
-    /// the kernel's list by itself, unless a duplicate keeps it there.
+    /// Stops watching and hands the source back. Call it while the descriptor is still open: a closed one
+    /// leaves the kernel's list by itself, unless a duplicate keeps it there.
     #[must_use = "dropping a source may run foreign code: choose where"]
     pub fn forget(&mut self, key: Key) -> Option<S> {
         let registration = self.registrations.remove(key)?;

@@ -1,10 +1,10 @@
 //! Raw descriptors at the border: the one place of this crate that is allowed `unsafe`.
 //!
-//! Python programs name descriptors by number (`add_reader(3, …)`), and a number may be stale. The kernel checks
-//! each one: a closed descriptor makes the call fail with EBADF. So lending a number for the length of one system
-//! call is memory-safe; whether it still means the same file is what [`Key`](crate::Key) generations and the
-//! single-owner rule answer. Also here: two system calls that rustix does not offer in this form, `epoll_pwait2` with
-//! a fallback and `pidfd_send_signal` with a number.
+//! Python programs name descriptors by number (`add_reader(3, …)`), and a number may be stale. The kernel
+//! checks each one: a closed descriptor makes the call fail with EBADF. So lending a number for the length of
+//! one system call is memory-safe; whether it still means the same file is what [`Key`](crate::Key)
+//! generations and the single-owner rule answer. Also here: two system calls that rustix does not offer in
+//! this form, `epoll_pwait2` with a fallback and `pidfd_send_signal` with a number.
 
 #![allow(
     unsafe_code,
@@ -36,19 +36,20 @@ pub struct Raw(pub RawFd);
 impl AsFd for Raw {
     fn as_fd(&self) -> BorrowedFd<'_> {
         let number = if self.0 < 0 { NOWHERE } else { self.0 };
-        // SAFETY: the number is not negative. It may be closed: the kernel then answers EBADF, or acts on the file that has
-        // the number now; no memory is involved.
+        // SAFETY: the number is not negative. It may be closed: the kernel then answers EBADF, or acts on the
+        // file that has the number now; no memory is involved.
         unsafe { BorrowedFd::borrow_raw(number) }
     }
 }
 
-/// A number that no descriptor ever has: the kernel's upper bound is half of it. Stands in for negative ones, which a
-/// borrowed descriptor may not hold.
+/// A number that no descriptor ever has: the kernel's upper bound is half of it. Stands in for negative ones,
+/// which a borrowed descriptor may not hold.
 const NOWHERE: RawFd = RawFd::MAX;
 
 /// Sends a signal by its number, which rustix knows only by name, to the process behind a pidfd.
 pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
-    // SAFETY: the descriptor is open for the call, and the null pointer asks for the default signal information.
+    // SAFETY: the descriptor is open for the call, and the null pointer asks for the default signal
+    // information.
     let outcome = unsafe {
         libc::syscall(
             libc::SYS_pidfd_send_signal,
@@ -75,8 +76,9 @@ pub(crate) fn epoll_wait_ns(
         tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
         tv_nsec: libc::c_long::from(timeout.subsec_nanos()),
     };
-    // SAFETY: the descriptor is open for the call; `events` has room for `limit` records, and `epoll::Event` has the
-    // kernel's layout (rustix passes it to the same system call); `timeout` outlives the call; no signal mask.
+    // SAFETY: the descriptor is open for the call; `events` has room for `limit` records, and `epoll::Event`
+    // has the kernel's layout (rustix passes it to the same system call); `timeout` outlives the call; no
+    // signal mask.
     let count = unsafe {
         libc::syscall(
             libc::SYS_epoll_pwait2,

@@ -1,7 +1,7 @@
 //! The operating system as aioxide needs it, behind a safe API: what can be waited for, and how to wait.
 //!
-//! **`sys` waits**, `core` orders, `py` runs. This crate knows no Python and none of `core`'s rules. All calls go
-//! through rustix and socket2; the few that those cannot express safely live in [`fd`].
+//! **`sys` waits**, `core` orders, `py` runs. This crate knows no Python and none of `core`'s rules. All
+//! calls go through rustix and socket2; the few that those cannot express safely live in [`fd`].
 
 pub mod addr;
 pub mod child;

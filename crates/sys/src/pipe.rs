@@ -1,7 +1,7 @@
 //! Pipes, character devices and whatever else is read and written without socket calls.
 //!
-//! Used by the pipe transports (`connect_read_pipe`, `connect_write_pipe`) and by subprocesses. Nothing here waits,
-//! retries or closes.
+//! Used by the pipe transports (`connect_read_pipe`, `connect_write_pipe`) and by subprocesses. Nothing here
+//! waits, retries or closes.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, OwnedFd};

@@ -1,7 +1,8 @@
 //! A slab whose keys carry a generation, so that a key outliving its entry is a miss and never somebody else.
 //!
-//! Used by [`Driver`](crate::Driver) to name registrations: the key travels through the kernel as a 64-bit token
-//! and may come back after the descriptor was closed and its number given away. Never drops an entry by itself.
+//! Used by [`Driver`](crate::Driver) to name registrations: the key travels through the kernel as a 64-bit
+//! token and may come back after the descriptor was closed and its number given away. Never drops an entry by
+//! itself.
 
 /// Names one entry of a [`Slots`].
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]

@@ -1,9 +1,10 @@
-//! Non-blocking sockets, all but the bytes of a stream (those are in [`stream`](crate::stream)): making, connecting,
-//! accepting, datagrams, options. One function a system call, errors unchanged.
+//! Non-blocking sockets, all but the bytes of a stream (those are in [`stream`](crate::stream)): making,
+//! connecting, accepting, datagrams, options. One function a system call, errors unchanged.
 //!
-//! Used by the event loop's `create_*` methods, the transports and the `sock_*` methods. Descriptors come as anything that lends one: an `OwnedFd` of
-//! ours, or [`Raw`](crate::fd::Raw) for a socket that a Python object owns. `WouldBlock` and `Interrupted` are the
-//! caller's to handle; nothing here waits, retries or closes.
+//! Used by the event loop's `create_*` methods, the transports and the `sock_*` methods. Descriptors come as
+//! anything that lends one: an `OwnedFd` of ours, or [`Raw`](crate::fd::Raw) for a socket that a Python
+//! object owns. `WouldBlock` and `Interrupted` are the caller's to handle; nothing here waits, retries or
+//! closes.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};

@@ -1,7 +1,8 @@
 //! The calls by which bytes go through a connected stream socket. Called by the transports for every byte.
 //!
-//! Each is one system call on a non-blocking descriptor that the caller owns; `WouldBlock` and `Interrupted` come
-//! back as errors, for the caller to try again when the poller says so. A broken pipe is an error, never a signal.
+//! Each is one system call on a non-blocking descriptor that the caller owns; `WouldBlock` and `Interrupted`
+//! come back as errors, for the caller to try again when the poller says so. A broken pipe is an error, never
+//! a signal.
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
@@ -44,7 +45,8 @@ pub fn shutdown_write(fd: RawFd) -> io::Result<()> {
     with_raw(fd, |fd| Ok(net::shutdown(fd, Shutdown::Write)?))
 }
 
-/// Sends small pieces at once instead of waiting for more (`TCP_NODELAY`). What is no TCP socket stays as it is.
+/// Sends small pieces at once instead of waiting for more (`TCP_NODELAY`). What is no TCP socket stays as it
+/// is.
 pub fn set_nodelay(fd: RawFd) -> io::Result<()> {
     with_raw(fd, |fd| match net::sockopt::set_tcp_nodelay(fd, true) {
         Err(Errno::OPNOTSUPP | Errno::NOPROTOOPT | Errno::INVAL | Errno::NOTSOCK) => Ok(()),

@@ -1,7 +1,7 @@
 //! Waking a loop that blocks in its poller: an eventfd.
 //!
-//! Shared through an `Arc` between the loop, which registers it for reading and drains it, and every thread that
-//! may wake the loop. Whether a wake is needed at all, the inbox says. Never blocks.
+//! Shared through an `Arc` between the loop, which registers it for reading and drains it, and every thread
+//! that may wake the loop. Whether a wake is needed at all, the inbox says. Never blocks.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};

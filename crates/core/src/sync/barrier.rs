@@ -1,7 +1,7 @@
 //! asyncio.Barrier: so many must come before any may go on.
 //!
-//! Driven by the `py` floor's Barrier, under its condition's lock. This is the count and the state; who waits is the
-//! condition's list, and `notify` in an answer means: notify all of it.
+//! Driven by the `py` floor's Barrier, under its condition's lock. This is the count and the state; who waits
+//! is the condition's list, and `notify` in an answer means: notify all of it.
 
 /// Where a barrier stands. `str` names are those that `repr` shows.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]

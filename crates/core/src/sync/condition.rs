@@ -1,7 +1,7 @@
 //! asyncio.Condition: who is notified next.
 //!
-//! Driven by the `py` floor's Condition, which also releases and re-acquires the lock around the wait: after every
-//! wait, however it ended, the lock is taken again before the waiter goes on.
+//! Driven by the `py` floor's Condition, which also releases and re-acquires the lock around the wait: after
+//! every wait, however it ended, the lock is taken again before the waiter goes on.
 
 use crate::waiters::{WaiterKey, Waiters};
 
@@ -29,8 +29,8 @@ impl<T> Condition<T> {
 
     /// Notifies up to `most`; they are to be woken, in order.
     ///
-    /// A waiter whose `wait` ends with any exception, even one that came while it took the lock again, calls this
-    /// with 1: it may have swallowed a notification that was meant to be heard.
+    /// A waiter whose `wait` ends with any exception, even one that came while it took the lock again, calls
+    /// this with 1: it may have swallowed a notification that was meant to be heard.
     #[must_use = "whoever is named has to be woken"]
     pub fn notify(&mut self, most: usize) -> Vec<WaiterKey> {
         self.waiters.wake_many(most)

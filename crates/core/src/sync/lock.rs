@@ -1,6 +1,7 @@
 //! asyncio.Lock: one holder, the others in line.
 //!
-//! Driven by the `py` floor's Lock and, through it, by Condition and Barrier. See the parent module for the verbs.
+//! Driven by the `py` floor's Lock and, through it, by Condition and Barrier. See the parent module for the
+//! verbs.
 
 use crate::waiters::{WaiterKey, Waiters, Waiting};
 
@@ -79,7 +80,8 @@ impl<T> Lock<T> {
         self.waiters.take_all()
     }
 
-    /// Wakes the head of the line. A head that is woken or cancelled already will pass the turn on when it runs.
+    /// Wakes the head of the line. A head that is woken or cancelled already will pass the turn on when it
+    /// runs.
     fn wake_first(&mut self) -> Option<WaiterKey> {
         let head = self.waiters.front()?;
         (self.waiters.standing(head) == Some(Waiting::Yes) && self.waiters.wake(head)).then_some(head)

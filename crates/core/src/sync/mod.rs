@@ -1,12 +1,12 @@
 //! Who is woken next: the decisions of asyncio's locks and queues as plain state machines.
 //!
-//! The `py` floor owns futures, tasks and exceptions and drives these: it asks (`try_…`), parks a payload (`wait`),
-//! and when the parked one runs again it says whether it was let in (`admit`) or is leaving for another reason
-//! (`give_up`). Whoever is named in an answer ([`WaiterKey`]) has been noted as woken and must be woken by the
-//! caller, in the order given. Each module makes CPython 3.14's decisions, in its order.
+//! The `py` floor owns futures, tasks and exceptions and drives these: it asks (`try_…`), parks a payload
+//! (`wait`), and when the parked one runs again it says whether it was let in (`admit`) or is leaving for
+//! another reason (`give_up`). Whoever is named in an answer ([`WaiterKey`]) has been noted as woken and must
+//! be woken by the caller, in the order given. Each module makes CPython 3.14's decisions, in its order.
 //!
-//! A cancelled task: call `cancel(key)` at the moment of cancellation (its place in the line is void from then on)
-//! and `give_up(key)` once it runs.
+//! A cancelled task: call `cancel(key)` at the moment of cancellation (its place in the line is void from
+//! then on) and `give_up(key)` once it runs.
 
 mod barrier;
 mod condition;

@@ -1,8 +1,8 @@
 //! asyncio.Queue: who may put, who may get, who is done.
 //!
-//! Driven by the `py` floor's queues, which own the items (a subclass may keep them in any order, or in Python) and
-//! say how many there are. Woken getters and putters ask again when they run, and may find that another was
-//! quicker: then they wait again, at the end of the line, as asyncio's do.
+//! Driven by the `py` floor's queues, which own the items (a subclass may keep them in any order, or in
+//! Python) and say how many there are. Woken getters and putters ask again when they run, and may find that
+//! another was quicker: then they wait again, at the end of the line, as asyncio's do.
 
 use crate::sync::Event;
 use crate::waiters::{WaiterKey, Waiters, Waiting};
@@ -186,7 +186,8 @@ impl<T> Queue<T> {
         self.finished.leave(key)
     }
 
-    /// Shuts down. `drained`: how many items an immediate shutdown has thrown away (`None`: it is not immediate).
+    /// Shuts down. `drained`: how many items an immediate shutdown has thrown away (`None`: it is not
+    /// immediate).
     pub fn shut_down(&mut self, drained: Option<usize>) -> WokenByShutdown {
         self.shut_down = true;
         let mut joiners = Vec::new();

@@ -1,7 +1,7 @@
 //! asyncio.Semaphore and BoundedSemaphore: so many holders, the others in line.
 //!
-//! Driven by the `py` floor's semaphores. A permit is given away when its taker is *woken*, so a taker that then
-//! leaves with an exception gives it back. See the parent module for the verbs.
+//! Driven by the `py` floor's semaphores. A permit is given away when its taker is *woken*, so a taker that
+//! then leaves with an exception gives it back. See the parent module for the verbs.
 
 use crate::waiters::{WaiterKey, Waiters, Waiting};
 
@@ -55,7 +55,8 @@ impl<T> Semaphore<T> {
         (payload, self.hand_out())
     }
 
-    /// The waiter runs, but with an exception: it leaves and gives back the permit that it may have been given.
+    /// The waiter runs, but with an exception: it leaves and gives back the permit that it may have been
+    /// given.
     #[must_use = "whoever is named has to be woken"]
     pub fn give_up(&mut self, key: WaiterKey) -> (Option<T>, Vec<WaiterKey>) {
         let left = self.waiters.leave(key);
@@ -154,10 +155,13 @@ mod tests {
     }
 
     proptest! {
-        /// Takers come, are cancelled and run in any order: permits are neither lost nor doubled, and nobody waits
-        /// while a permit is free once all who were woken have run.
+        /// Takers come, are cancelled and run in any order: permits are neither lost nor doubled, and nobody
+        /// waits while a permit is free once all who were woken have run.
         #[test]
-        fn permits_are_conserved(permits in 0_i64..4, steps in prop::collection::vec((0_u8..5, any::<prop::sample::Index>()), 0..120)) {
+        fn permits_are_conserved(
+            permits in 0_i64..4,
+            steps in prop::collection::vec((0_u8..5, any::<prop::sample::Index>()), 0..120),
+        ) {
             let mut semaphore = Semaphore::new(permits, false);
             let (mut line, mut held, mut total) = (Vec::<WaiterKey>::new(), 0_i64, permits);
             for (kind, which) in steps {
@@ -176,10 +180,13 @@ mod tests {
                     }
                     _ => {}
                 }
-                let woken = semaphore.waiters().iter().filter(|(_, waiting, ())| *waiting == Waiting::Woken).count();
+                let all = semaphore.waiters().iter();
+                let woken = all.filter(|(_, waiting, ())| *waiting == Waiting::Woken).count();
                 prop_assert_eq!(semaphore.value() + held + i64::try_from(woken).unwrap(), total);
             }
-            while let Some(place) = line.iter().position(|key| semaphore.waiters().standing(*key) != Some(Waiting::Yes)) {
+            let settled =
+                |semaphore: &Semaphore<()>, key| semaphore.waiters().standing(key) != Some(Waiting::Yes);
+            while let Some(place) = line.iter().position(|key| settled(&semaphore, *key)) {
                 run(&mut semaphore, &mut line, &mut held, place);
             }
             prop_assert!(semaphore.value() == 0 || line.is_empty());

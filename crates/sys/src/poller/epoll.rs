@@ -1,7 +1,7 @@
 //! The epoll backend. Made by [`Poller::new`](super::Poller::new); the contract is in the parent module.
 //!
-//! Waits go through `epoll_pwait2`, whose timeout is in nanoseconds, and fall back for good to `epoll_wait`, whose
-//! timeout is in milliseconds, when the kernel or a container's filter does not offer it.
+//! Waits go through `epoll_pwait2`, whose timeout is in nanoseconds, and fall back for good to `epoll_wait`,
+//! whose timeout is in milliseconds, when the kernel or a container's filter does not offer it.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};

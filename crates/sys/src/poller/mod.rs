@@ -3,16 +3,16 @@
 //! The contract that every backend keeps, and that its tests check:
 //!
 //! 1. Level-triggered: a descriptor is reported by each `wait` for as long as it stays ready.
-//! 2. `wait` takes `&self` and runs without Python's lock: other threads may add, modify and delete meanwhile, and
-//!    an add is seen by the wait that is going on.
-//! 3. `wait(None)` blocks until something happens, `wait(0)` never blocks, and no wait ends before its timeout
-//!    without an event: what cannot be expressed exactly is rounded up.
-//! 4. A signal ends the wait with `ErrorKind::Interrupted`. The caller runs Python's signal handlers and waits
-//!    again; the backend never retries by itself.
-//! 5. Hang-up and error count as readable *and* writable, since the next read or write tells what happened. They
-//!    are reported whatever the interest was: mask with the registration's interest.
-//! 6. Registering a regular file or directory fails with EPERM, a closed descriptor with EBADF, a descriptor twice
-//!    with EEXIST: errors are the kernel's own, unchanged.
+//! 2. `wait` takes `&self` and runs without Python's lock: other threads may add, modify and delete
+//!    meanwhile, and an add is seen by the wait that is going on.
+//! 3. `wait(None)` blocks until something happens, `wait(0)` never blocks, and no wait ends before its
+//!    timeout without an event: what cannot be expressed exactly is rounded up.
+//! 4. A signal ends the wait with `ErrorKind::Interrupted`. The caller runs Python's signal handlers and
+//!    waits again; the backend never retries by itself.
+//! 5. Hang-up and error count as readable *and* writable, since the next read or write tells what happened.
+//!    They are reported whatever the interest was: mask with the registration's interest.
+//! 6. Registering a regular file or directory fails with EPERM, a closed descriptor with EBADF, a descriptor
+//!    twice with EEXIST: errors are the kernel's own, unchanged.
 //! 7. A key comes back as it was given. Backends know nothing about generations.
 
 mod epoll;

@@ -1,9 +1,10 @@
 //! The simulated backend: pipes in memory, a clock that jumps, and an order drawn from a seed.
 //!
-//! The shortest backend to read, the test double, and the engine under deterministic runs: with the same seed and
-//! the same program everything happens in the same order at the same (virtual) time. Where nothing is ready, `wait`
-//! moves the clock to its timeout at once instead of waiting. Real descriptors may be watched as well (a waker of
-//! another thread): they are asked without waiting, and waited for only if nothing else could ever happen.
+//! The shortest backend to read, the test double, and the engine under deterministic runs: with the same seed
+//! and the same program everything happens in the same order at the same (virtual) time. Where nothing is
+//! ready, `wait` moves the clock to its timeout at once instead of waiting. Real descriptors may be watched
+//! as well (a waker of another thread): they are asked without waiting, and waited for only if nothing else
+//! could ever happen.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
