@@ -153,18 +153,27 @@ impl<T> Waiters<T> {
         cancelled
     }
 
+    /// Notes how the waits at the front have ended meanwhile, as `standing` tells from the payload.
+    ///
+    /// A wait may end without a word to the list: a cancelled task cancels what is parked here, and that is
+    /// all. So every decision asks first; each waiter is asked once after its end, which keeps the price O(1)
+    /// a waiter.
+    pub fn refresh(&mut self, standing: impl Fn(&T) -> Waiting) {
+        while let Some(key) = self.first_waiting() {
+            match self.get(key).map(&standing) {
+                Some(Waiting::Woken) => self.wake(key),
+                Some(Waiting::Cancelled) => self.cancel(key),
+                Some(Waiting::Yes) | None => return,
+            };
+        }
+    }
+
     /// Notes the first who still waits as woken.
     #[must_use = "whoever is named has to be woken"]
     pub fn wake_next(&mut self) -> Option<WaiterKey> {
         let key = self.first_waiting()?;
         self.wake(key);
         Some(key)
-    }
-
-    /// Notes up to `most` of those who still wait as woken, in order.
-    #[must_use = "whoever is named has to be woken"]
-    pub fn wake_many(&mut self, most: usize) -> Vec<WaiterKey> {
-        std::iter::from_fn(|| self.wake_next()).take(most).collect()
     }
 
     /// The first in the list, however it stands.
@@ -266,6 +275,12 @@ impl<T> Waiters<T> {
     }
 }
 
+/// For tests whose payloads don't know how their wait stands.
+#[cfg(test)]
+pub(crate) fn as_noted<T>(_: &T) -> Waiting {
+    Waiting::Yes
+}
+
 impl<T> Default for Waiters<T> {
     fn default() -> Self {
         Self::new()
@@ -298,10 +313,25 @@ mod tests {
     }
 
     #[test]
+    fn a_wait_that_ended_by_itself_is_noticed_once_it_is_first() {
+        let mut waiters = Waiters::new();
+        let keys = [Waiting::Cancelled, Waiting::Woken, Waiting::Yes, Waiting::Cancelled]
+            .map(|how| waiters.join(how));
+        waiters.refresh(|how| *how);
+        assert_eq!(
+            keys.map(|key| waiters.standing(key)),
+            [Some(Waiting::Cancelled), Some(Waiting::Woken), Some(Waiting::Yes), Some(Waiting::Yes)]
+        );
+        assert_eq!(waiters.wake_next(), Some(keys[2]));
+        waiters.refresh(|how| *how);
+        assert_eq!((waiters.waiting(), waiters.unwoken()), (0, 2));
+    }
+
+    #[test]
     fn a_key_stays_stale_after_the_memory_went() {
         let mut waiters = Waiters::new();
         let keys: Vec<_> = (0..1000).map(|number| waiters.join(number)).collect();
-        assert_eq!(waiters.wake_many(2), keys[..2]);
+        assert_eq!([waiters.wake_next(), waiters.wake_next()], [Some(keys[0]), Some(keys[1])]);
         assert_eq!(waiters.take_all().len(), 1000);
         assert_eq!(waiters.nodes.capacity(), 0);
         let fresh = waiters.join(7);

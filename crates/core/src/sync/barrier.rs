@@ -69,6 +69,11 @@ impl Barrier {
         Self { parties, inside: 0, state: BarrierState::Filling }
     }
 
+    /// How many are inside: waiting or, once all have come, leaving.
+    pub const fn inside(&self) -> usize {
+        self.inside
+    }
+
     /// How many must come.
     pub const fn parties(&self) -> usize {
         self.parties

@@ -3,7 +3,7 @@
 //! Driven by the `py` floor's Condition, which also releases and re-acquires the lock around the wait: after
 //! every wait, however it ended, the lock is taken again before the waiter goes on.
 
-use crate::waiters::{WaiterKey, Waiters};
+use crate::waiters::{WaiterKey, Waiters, Waiting};
 
 /// The waiters of a condition.
 #[derive(Debug)]
@@ -22,18 +22,14 @@ impl<T> Condition<T> {
         self.waiters.join(payload)
     }
 
-    /// The wait of `key` has been cancelled (it has not run yet).
-    pub fn cancel(&mut self, key: WaiterKey) -> bool {
-        self.waiters.cancel(key)
-    }
-
-    /// Notifies up to `most`; they are to be woken, in order.
+    /// Notifies the first who can still hear it.
     ///
     /// A waiter whose `wait` ends with any exception, even one that came while it took the lock again, calls
-    /// this with 1: it may have swallowed a notification that was meant to be heard.
+    /// this: it may have swallowed a notification that was meant to be heard.
     #[must_use = "whoever is named has to be woken"]
-    pub fn notify(&mut self, most: usize) -> Vec<WaiterKey> {
-        self.waiters.wake_many(most)
+    pub fn notify(&mut self, standing: impl Fn(&T) -> Waiting) -> Option<WaiterKey> {
+        self.waiters.refresh(standing);
+        self.waiters.wake_next()
     }
 
     /// The waiter runs, woken or with an exception; the lock is taken next.
@@ -45,6 +41,11 @@ impl<T> Condition<T> {
     /// Who waits.
     pub const fn waiters(&self) -> &Waiters<T> {
         &self.waiters
+    }
+
+    /// As [`waiters`](Self::waiters), for those who add or remove some by hand.
+    pub const fn waiters_mut(&mut self) -> &mut Waiters<T> {
+        &mut self.waiters
     }
 
     /// Lets everybody go (the condition object dies).
@@ -63,17 +64,21 @@ impl<T> Default for Condition<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::waiters::as_noted;
 
     #[test]
     fn notifications_go_to_those_who_can_still_hear_them() {
         let mut condition = Condition::new();
         let [first, second, third, fourth] = ['a', 'b', 'c', 'd'].map(|name| condition.wait(name));
-        assert_eq!(condition.notify(1), [first]);
-        assert!(condition.cancel(second));
-        assert_eq!(condition.notify(1), [third], "neither the woken nor the cancelled one swallows it");
+        assert_eq!(condition.notify(as_noted), Some(first));
+        assert!(condition.waiters.cancel(second));
+        assert_eq!(
+            condition.notify(as_noted),
+            Some(third),
+            "neither the woken nor the cancelled one swallows it"
+        );
         assert_eq!(condition.leave(second), Some('b'));
-        assert_eq!(condition.notify(0), []);
-        assert_eq!(condition.notify(9), [fourth]);
+        assert_eq!((condition.notify(as_noted), condition.notify(as_noted)), (Some(fourth), None));
         assert_eq!(condition.take_all(), ['a', 'c', 'd']);
     }
 }

@@ -1,8 +1,8 @@
 //! asyncio.Event: a flag, and everybody who waits for it.
 //!
-//! Driven by the `py` floor's Event, and by [`Queue`](super::Queue) for its joiners.
+//! Driven by the `py` floor's Event, which a Queue has for its joiners.
 
-use crate::waiters::{WaiterKey, Waiters};
+use crate::waiters::{WaiterKey, Waiters, Waiting};
 
 /// A flag with waiters.
 #[derive(Debug)]
@@ -22,14 +22,18 @@ impl<T> Event<T> {
         self.is_set
     }
 
-    /// Raises the flag; everybody who is to be woken, in order.
+    /// Raises the flag. True: it was not up, and all are due whom [`next`](Self::next) names until it names
+    /// nobody.
+    #[must_use = "true means: wake everybody"]
+    pub const fn set(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_set, true)
+    }
+
+    /// The next to be woken after the flag was raised.
     #[must_use = "whoever is named has to be woken"]
-    pub fn set(&mut self) -> Vec<WaiterKey> {
-        if self.is_set {
-            return Vec::new();
-        }
-        self.is_set = true;
-        self.waiters.wake_many(usize::MAX)
+    pub fn next(&mut self, standing: impl Fn(&T) -> Waiting) -> Option<WaiterKey> {
+        self.waiters.refresh(standing);
+        self.waiters.wake_next()
     }
 
     /// Lowers the flag. Those who were woken stay woken.
@@ -40,11 +44,6 @@ impl<T> Event<T> {
     /// Waits for the flag.
     pub fn wait(&mut self, payload: T) -> WaiterKey {
         self.waiters.join(payload)
-    }
-
-    /// The wait of `key` has been cancelled (it has not run yet).
-    pub fn cancel(&mut self, key: WaiterKey) -> bool {
-        self.waiters.cancel(key)
     }
 
     /// The waiter runs, woken or with an exception.
@@ -58,6 +57,11 @@ impl<T> Event<T> {
         &self.waiters
     }
 
+    /// As [`waiters`](Self::waiters), for those who add or remove some by hand.
+    pub const fn waiters_mut(&mut self) -> &mut Waiters<T> {
+        &mut self.waiters
+    }
+
     /// Lets everybody go (the event object dies).
     #[must_use = "dropping payloads may run foreign code: choose where"]
     pub fn take_all(&mut self) -> Vec<T> {
@@ -68,17 +72,20 @@ impl<T> Event<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::waiters::as_noted;
 
     #[test]
     fn setting_wakes_all_who_still_wait_and_once() {
         let mut event = Event::new(false);
         let [first, second, third] = ['a', 'b', 'c'].map(|name| event.wait(name));
-        assert!(event.cancel(second));
-        assert_eq!(event.set(), [first, third]);
-        assert_eq!(event.set(), []);
+        assert!(event.waiters.cancel(second));
+        assert!(event.set() && !event.set());
+        assert_eq!([(); 3].map(|()| event.next(as_noted)), [Some(first), Some(third), None]);
         event.clear();
         let late = event.wait('d');
-        assert_eq!(event.set(), [late], "those woken before are not woken again");
+        assert!(event.set());
+        assert_eq!(event.next(as_noted), Some(late), "those woken before are not woken again");
+        assert_eq!(event.next(as_noted), None);
         assert_eq!(event.leave(second), Some('b'));
         assert_eq!(event.take_all(), ['a', 'c', 'd']);
         assert!(event.is_set());

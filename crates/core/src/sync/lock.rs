@@ -28,20 +28,18 @@ impl<T> Lock<T> {
     }
 
     /// Takes it at once if it is free and nobody has a better claim.
-    pub const fn try_acquire(&mut self) -> bool {
-        let free = !self.locked && !self.waiters.has_claims();
-        self.locked |= free;
-        free
+    pub fn try_acquire(&mut self, standing: impl Fn(&T) -> Waiting) -> bool {
+        if self.locked {
+            return false;
+        }
+        self.waiters.refresh(standing);
+        self.locked = !self.waiters.has_claims();
+        self.locked
     }
 
     /// Gets in line.
     pub fn wait(&mut self, payload: T) -> WaiterKey {
         self.waiters.join(payload)
-    }
-
-    /// The wait of `key` has been cancelled (it has not run yet).
-    pub fn cancel(&mut self, key: WaiterKey) -> bool {
-        self.waiters.cancel(key)
     }
 
     /// The woken waiter runs: the lock is its own now.
@@ -54,24 +52,38 @@ impl<T> Lock<T> {
 
     /// The waiter runs, but with an exception: it leaves, and its turn passes to the next.
     #[must_use = "whoever is named has to be woken"]
-    pub fn give_up(&mut self, key: WaiterKey) -> (Option<T>, Option<WaiterKey>) {
+    pub fn give_up(
+        &mut self,
+        key: WaiterKey,
+        standing: impl Fn(&T) -> Waiting,
+    ) -> (Option<T>, Option<WaiterKey>) {
         let payload = self.waiters.leave(key).map(|(payload, _)| payload);
-        let next = if self.locked { None } else { self.wake_first() };
+        let next = if self.locked { None } else { self.wake_first(standing) };
         (payload, next)
     }
 
     /// Lets go; who is to be woken.
-    pub fn release(&mut self) -> Result<Option<WaiterKey>, NotAcquired> {
+    pub fn release(&mut self, standing: impl Fn(&T) -> Waiting) -> Result<Option<WaiterKey>, NotAcquired> {
         if !self.locked {
             return Err(NotAcquired);
         }
         self.locked = false;
-        Ok(self.wake_first())
+        Ok(self.wake_first(standing))
     }
 
     /// Who waits.
     pub const fn waiters(&self) -> &Waiters<T> {
         &self.waiters
+    }
+
+    /// As [`waiters`](Self::waiters), for those who add or remove some by hand.
+    pub const fn waiters_mut(&mut self) -> &mut Waiters<T> {
+        &mut self.waiters
+    }
+
+    /// Says that it is held, or free, without asking the line.
+    pub const fn set_locked(&mut self, locked: bool) {
+        self.locked = locked;
     }
 
     /// Lets everybody go (the lock object dies).
@@ -82,7 +94,8 @@ impl<T> Lock<T> {
 
     /// Wakes the head of the line. A head that is woken or cancelled already will pass the turn on when it
     /// runs.
-    fn wake_first(&mut self) -> Option<WaiterKey> {
+    fn wake_first(&mut self, standing: impl Fn(&T) -> Waiting) -> Option<WaiterKey> {
+        self.waiters.refresh(standing);
         let head = self.waiters.front()?;
         (self.waiters.standing(head) == Some(Waiting::Yes) && self.waiters.wake(head)).then_some(head)
     }
@@ -97,55 +110,56 @@ impl<T> Default for Lock<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::waiters::as_noted;
 
     #[test]
     fn the_line_is_kept() {
         let mut lock = Lock::new();
-        assert!(lock.try_acquire() && !lock.try_acquire());
+        assert!(lock.try_acquire(as_noted) && !lock.try_acquire(as_noted));
         let [first, second] = ['a', 'b'].map(|name| lock.wait(name));
-        assert_eq!(lock.release(), Ok(Some(first)));
+        assert_eq!(lock.release(as_noted), Ok(Some(first)));
         assert!(!lock.is_locked());
-        assert!(!lock.try_acquire(), "no jumping the queue between release and wake-up");
-        assert_eq!(lock.release(), Err(NotAcquired));
+        assert!(!lock.try_acquire(as_noted), "no jumping the queue between release and wake-up");
+        assert_eq!(lock.release(as_noted), Err(NotAcquired));
         assert_eq!(lock.admit(first), Some('a'));
         assert!(lock.is_locked());
-        assert_eq!(lock.release(), Ok(Some(second)));
+        assert_eq!(lock.release(as_noted), Ok(Some(second)));
         assert_eq!(lock.admit(second), Some('b'));
-        assert_eq!(lock.release(), Ok(None));
-        assert!(lock.try_acquire());
+        assert_eq!(lock.release(as_noted), Ok(None));
+        assert!(lock.try_acquire(as_noted));
     }
 
     #[test]
     fn a_woken_waiter_that_is_cancelled_passes_its_turn_on() {
         let mut lock = Lock::new();
-        assert!(lock.try_acquire());
+        assert!(lock.try_acquire(as_noted));
         let [first, second] = ['a', 'b'].map(|name| lock.wait(name));
-        assert_eq!(lock.release(), Ok(Some(first)));
-        assert!(!lock.cancel(first), "woken already: cancelling cannot take the wake-up back");
-        assert_eq!(lock.give_up(first), (Some('a'), Some(second)));
+        assert_eq!(lock.release(as_noted), Ok(Some(first)));
+        assert!(!lock.waiters.cancel(first), "woken already: cancelling cannot take the wake-up back");
+        assert_eq!(lock.give_up(first, as_noted), (Some('a'), Some(second)));
         assert_eq!(lock.admit(second), Some('b'));
     }
 
     #[test]
     fn a_cancelled_waiter_leaves_the_holder_alone() {
         let mut lock = Lock::new();
-        assert!(lock.try_acquire());
+        assert!(lock.try_acquire(as_noted));
         let [first, second] = ['a', 'b'].map(|name| lock.wait(name));
-        assert!(lock.cancel(first));
-        assert_eq!(lock.release(), Ok(None), "the cancelled head will pass the turn on when it runs");
-        assert_eq!(lock.give_up(first), (Some('a'), Some(second)));
+        assert!(lock.waiters.cancel(first));
+        assert_eq!(lock.release(as_noted), Ok(None), "the cancelled head will pass the turn on when it runs");
+        assert_eq!(lock.give_up(first, as_noted), (Some('a'), Some(second)));
         assert_eq!(lock.waiters().standing(second), Some(Waiting::Woken));
     }
 
     #[test]
     fn a_lock_with_only_cancelled_waiters_is_free() {
         let mut lock = Lock::new();
-        assert!(lock.try_acquire());
+        assert!(lock.try_acquire(as_noted));
         let waiter = lock.wait('a');
-        assert!(lock.cancel(waiter));
-        assert_eq!(lock.release(), Ok(None));
-        assert!(lock.try_acquire());
-        assert_eq!(lock.give_up(waiter), (Some('a'), None));
+        assert!(lock.waiters.cancel(waiter));
+        assert_eq!(lock.release(as_noted), Ok(None));
+        assert!(lock.try_acquire(as_noted));
+        assert_eq!(lock.give_up(waiter, as_noted), (Some('a'), None));
         assert!(lock.is_locked());
     }
 }

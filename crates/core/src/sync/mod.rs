@@ -5,8 +5,9 @@
 //! another reason (`give_up`). Whoever is named in an answer ([`WaiterKey`]) has been noted as woken and must
 //! be woken by the caller, in the order given. Each module makes CPython 3.14's decisions, in its order.
 //!
-//! A cancelled task: call `cancel(key)` at the moment of cancellation (its place in the line is void from
-//! then on) and `give_up(key)` once it runs.
+//! A cancelled task cancels what is parked and says nothing here. So every decision takes a function
+//! `standing` that tells from a payload how its wait stands: a cancelled waiter's place in the line is void
+//! from then on, and it calls `give_up(key)` once it runs.
 
 mod barrier;
 mod condition;
@@ -19,7 +20,7 @@ pub use barrier::{Barrier, BarrierState, Entry, Outcome};
 pub use condition::Condition;
 pub use event::Event;
 pub use lock::{Lock, NotAcquired};
-pub use queue::{Queue, TooManyDone, Turn, WokenByShutdown};
+pub use queue::{Queue, TooManyDone, Turn};
 pub use semaphore::Semaphore;
 
 pub use crate::waiters::{WaiterKey, Waiters, Waiting};

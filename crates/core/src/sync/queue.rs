@@ -1,11 +1,10 @@
 //! asyncio.Queue: who may put, who may get, who is done.
 //!
 //! Driven by the `py` floor's queues, which own the items (a subclass may keep them in any order, or in
-//! Python) and say how many there are. Woken getters and putters ask again when they run, and may find that
-//! another was quicker: then they wait again, at the end of the line, as asyncio's do.
+//! Python) and say how many there are. Whoever is woken is out of the line, asks again when it runs, and may
+//! find that another was quicker: then it waits again, at the end of the line, as asyncio's do.
 
-use crate::sync::Event;
-use crate::waiters::{WaiterKey, Waiters, Waiting};
+use crate::waiters::{WaiterKey, Waiters};
 
 /// Whether an operation may go on.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -22,18 +21,6 @@ pub enum Turn {
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct TooManyDone;
 
-/// Everybody who is to be woken by a shutdown, in this order.
-#[derive(Debug, PartialEq, Eq)]
-#[must_use = "whoever is named has to be woken"]
-pub struct WokenByShutdown {
-    /// In [`Queue::joiners`].
-    pub joiners: Vec<WaiterKey>,
-    /// In [`Queue::getters`].
-    pub getters: Vec<WaiterKey>,
-    /// In [`Queue::putters`].
-    pub putters: Vec<WaiterKey>,
-}
-
 /// A queue's waiters and counts.
 #[derive(Debug)]
 pub struct Queue<T> {
@@ -41,31 +28,23 @@ pub struct Queue<T> {
     getters: Waiters<T>,
     putters: Waiters<T>,
     unfinished: usize,
-    finished: Event<T>,
     shut_down: bool,
 }
 
 impl<T> Queue<T> {
     /// For at most `maxsize` items; without a bound if that is not positive.
     pub const fn new(maxsize: i64) -> Self {
-        Self {
-            maxsize,
-            getters: Waiters::new(),
-            putters: Waiters::new(),
-            unfinished: 0,
-            finished: Event::new(true),
-            shut_down: false,
-        }
-    }
-
-    /// The bound as it was given.
-    pub const fn maxsize(&self) -> i64 {
-        self.maxsize
+        Self { maxsize, getters: Waiters::new(), putters: Waiters::new(), unfinished: 0, shut_down: false }
     }
 
     /// Whether `items` fill it.
     pub fn is_full(&self, items: usize) -> bool {
         self.maxsize > 0 && i64::try_from(items).unwrap_or(i64::MAX) >= self.maxsize
+    }
+
+    /// Changes the bound; nobody is woken for it.
+    pub const fn set_maxsize(&mut self, maxsize: i64) {
+        self.maxsize = maxsize;
     }
 
     /// Whether it has been shut down.
@@ -76,6 +55,11 @@ impl<T> Queue<T> {
     /// Items put and not yet done.
     pub const fn unfinished(&self) -> usize {
         self.unfinished
+    }
+
+    /// Sets [`unfinished`](Self::unfinished), for those who put items by hand.
+    pub const fn set_unfinished(&mut self, unfinished: usize) {
+        self.unfinished = unfinished;
     }
 
     /// Whether an item may be put now.
@@ -100,18 +84,21 @@ impl<T> Queue<T> {
         }
     }
 
-    /// An item has been put; the getter to be woken.
-    #[must_use = "whoever is named has to be woken"]
-    pub fn on_put(&mut self) -> Option<WaiterKey> {
+    /// An item has been put: the next getter is due.
+    pub const fn on_put(&mut self) {
         self.unfinished += 1;
-        self.finished.clear();
-        self.getters.wake_next()
     }
 
-    /// An item has been got; the putter to be woken.
+    /// Takes the first getter out of the line. One whose wait has ended is no use: ask again.
     #[must_use = "whoever is named has to be woken"]
-    pub fn on_get(&mut self) -> Option<WaiterKey> {
-        self.putters.wake_next()
+    pub fn next_getter(&mut self) -> Option<T> {
+        next(&mut self.getters)
+    }
+
+    /// Takes the first putter out of the line, as [`next_getter`](Self::next_getter) does.
+    #[must_use = "whoever is named has to be woken"]
+    pub fn next_putter(&mut self) -> Option<T> {
+        next(&mut self.putters)
     }
 
     /// Waits for an item.
@@ -124,45 +111,27 @@ impl<T> Queue<T> {
         self.putters.join(payload)
     }
 
-    /// The wait of this getter has been cancelled (it has not run yet).
-    pub fn cancel_get(&mut self, key: WaiterKey) -> bool {
-        self.getters.cancel(key)
-    }
-
-    /// The wait of this putter has been cancelled (it has not run yet).
-    pub fn cancel_put(&mut self, key: WaiterKey) -> bool {
-        self.putters.cancel(key)
-    }
-
-    /// The woken getter runs: it asks [`may_get`](Self::may_get) next.
+    /// The getter runs without having been woken: it leaves the line.
     #[must_use = "dropping a payload may run foreign code: choose where"]
     pub fn leave_get(&mut self, key: WaiterKey) -> Option<T> {
         self.getters.leave(key).map(|(payload, _)| payload)
     }
 
-    /// The woken putter runs: it asks [`may_put`](Self::may_put) next.
+    /// The putter runs without having been woken: it leaves the line.
     #[must_use = "dropping a payload may run foreign code: choose where"]
     pub fn leave_put(&mut self, key: WaiterKey) -> Option<T> {
         self.putters.leave(key).map(|(payload, _)| payload)
     }
 
-    /// The getter runs with an exception. If it had been woken for an item, the next in line gets the chance.
-    #[must_use = "whoever is named has to be woken"]
-    pub fn give_up_get(&mut self, key: WaiterKey, items: usize) -> (Option<T>, Option<WaiterKey>) {
-        give_up(&mut self.getters, key, items > 0)
-    }
-
-    /// The putter runs with an exception. If it had been woken for room, the next in line gets the chance.
-    #[must_use = "whoever is named has to be woken"]
-    pub fn give_up_put(&mut self, key: WaiterKey, items: usize) -> (Option<T>, Option<WaiterKey>) {
-        let room = !self.is_full(items);
-        give_up(&mut self.putters, key, room)
-    }
-
-    /// One item is done; the joiners to be woken.
-    pub fn task_done(&mut self) -> Result<Vec<WaiterKey>, TooManyDone> {
-        self.unfinished = self.unfinished.checked_sub(1).ok_or(TooManyDone)?;
-        Ok(if self.unfinished == 0 { self.finished.set() } else { Vec::new() })
+    /// One item is done. True: that was the last; wake the joiners.
+    pub const fn task_done(&mut self) -> Result<bool, TooManyDone> {
+        match self.unfinished.checked_sub(1) {
+            None => Err(TooManyDone),
+            Some(left) => {
+                self.unfinished = left;
+                Ok(left == 0)
+            }
+        }
     }
 
     /// Whether `join` need not wait.
@@ -170,41 +139,12 @@ impl<T> Queue<T> {
         self.unfinished == 0
     }
 
-    /// Waits until everything is done.
-    pub fn wait_to_join(&mut self, payload: T) -> WaiterKey {
-        self.finished.wait(payload)
-    }
-
-    /// The wait of this joiner has been cancelled (it has not run yet).
-    pub fn cancel_join(&mut self, key: WaiterKey) -> bool {
-        self.finished.cancel(key)
-    }
-
-    /// The joiner runs, woken or with an exception.
-    #[must_use = "dropping a payload may run foreign code: choose where"]
-    pub fn leave_join(&mut self, key: WaiterKey) -> Option<T> {
-        self.finished.leave(key)
-    }
-
-    /// Shuts down. `drained`: how many items an immediate shutdown has thrown away (`None`: it is not
-    /// immediate).
-    pub fn shut_down(&mut self, drained: Option<usize>) -> WokenByShutdown {
+    /// No item will be put any more. Wake all getters and putters.
+    pub const fn shut_down(&mut self) {
         self.shut_down = true;
-        let mut joiners = Vec::new();
-        if let Some(drained) = drained {
-            self.unfinished = self.unfinished.saturating_sub(drained);
-            if self.unfinished == 0 {
-                joiners = self.finished.set();
-            }
-        }
-        WokenByShutdown {
-            joiners,
-            getters: self.getters.wake_many(usize::MAX),
-            putters: self.putters.wake_many(usize::MAX),
-        }
     }
 
-    /// Who waits for an item. Those in line for `repr` are [`Waiters::unwoken`].
+    /// Who waits for an item.
     pub const fn getters(&self) -> &Waiters<T> {
         &self.getters
     }
@@ -214,9 +154,14 @@ impl<T> Queue<T> {
         &self.putters
     }
 
-    /// Who waits for everything to be done.
-    pub const fn joiners(&self) -> &Waiters<T> {
-        self.finished.waiters()
+    /// As [`getters`](Self::getters), for those who add or remove some by hand.
+    pub const fn getters_mut(&mut self) -> &mut Waiters<T> {
+        &mut self.getters
+    }
+
+    /// As [`putters`](Self::putters), for those who add or remove some by hand.
+    pub const fn putters_mut(&mut self) -> &mut Waiters<T> {
+        &mut self.putters
     }
 
     /// Lets everybody go (the queue object dies).
@@ -224,16 +169,13 @@ impl<T> Queue<T> {
     pub fn take_all(&mut self) -> Vec<T> {
         let mut all = self.getters.take_all();
         all.append(&mut self.putters.take_all());
-        all.append(&mut self.finished.take_all());
         all
     }
 }
 
-fn give_up<T>(line: &mut Waiters<T>, key: WaiterKey, chance: bool) -> (Option<T>, Option<WaiterKey>) {
-    match line.leave(key) {
-        Some((payload, Waiting::Woken)) if chance => (Some(payload), line.wake_next()),
-        left => (left.map(|(payload, _)| payload), None),
-    }
+fn next<T>(line: &mut Waiters<T>) -> Option<T> {
+    let first = line.front()?;
+    line.leave(first).map(|(payload, _)| payload)
 }
 
 #[cfg(test)]
@@ -241,29 +183,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_item_wakes_one_getter_and_a_gap_one_putter() {
+    fn an_item_is_for_one_getter_and_a_gap_for_one_putter() {
         let mut queue = Queue::new(1);
         let getter = queue.wait_to_get('g');
         assert_eq!((queue.may_put(0), queue.may_get(0)), (Turn::Now, Turn::NotNow));
-        assert_eq!(queue.on_put(), Some(getter));
+        queue.on_put();
+        assert_eq!((queue.next_getter(), queue.next_getter()), (Some('g'), None));
+        assert_eq!(queue.leave_get(getter), None, "woken: out of the line already");
         assert_eq!((queue.may_put(1), queue.may_get(1)), (Turn::NotNow, Turn::Now));
-        let putter = queue.wait_to_put('p');
-        assert_eq!(queue.leave_get(getter), Some('g'));
-        assert_eq!(queue.on_get(), Some(putter));
-        assert_eq!(queue.leave_put(putter), Some('p'));
-        assert_eq!(queue.on_put(), None);
-    }
-
-    #[test]
-    fn a_getter_cancelled_after_its_wake_up_passes_the_item_on() {
-        let mut queue = Queue::new(0);
-        let [first, second, third] = ['a', 'b', 'c'].map(|name| queue.wait_to_get(name));
-        assert_eq!(queue.on_put(), Some(first));
-        assert!(!queue.cancel_get(first));
-        assert_eq!(queue.give_up_get(first, 1), (Some('a'), Some(second)));
-        assert_eq!(queue.give_up_get(second, 0), (Some('b'), None), "somebody else took the item");
-        assert!(queue.cancel_get(third));
-        assert_eq!(queue.give_up_get(third, 1), (Some('c'), None), "it had not been woken");
+        let [first, second] = ['p', 'q'].map(|name| queue.wait_to_put(name));
+        assert_eq!(queue.leave_put(first), Some('p'));
+        assert_eq!(queue.next_putter(), Some('q'));
+        assert_eq!(queue.leave_put(second), None);
     }
 
     #[test]
@@ -271,27 +202,21 @@ mod tests {
         let mut queue = Queue::<char>::new(0);
         assert!(queue.is_finished());
         assert_eq!(queue.task_done(), Err(TooManyDone));
-        assert_eq!((queue.on_put(), queue.on_put()), (None, None));
-        let joiner = queue.wait_to_join('j');
-        assert_eq!(queue.task_done(), Ok(vec![]));
-        assert_eq!(queue.task_done(), Ok(vec![joiner]));
-        assert_eq!(queue.leave_join(joiner), Some('j'));
+        queue.on_put();
+        queue.on_put();
+        assert!(!queue.is_finished());
+        assert_eq!((queue.task_done(), queue.task_done()), (Ok(false), Ok(true)));
     }
 
     #[test]
-    fn a_shutdown_wakes_everybody_in_order() {
+    fn a_shutdown_refuses_items_and_gives_out_what_is_left() {
         let mut queue = Queue::new(1);
-        assert_eq!(queue.on_put(), None);
-        let (getter, putter, joiner) =
-            (queue.wait_to_get('g'), queue.wait_to_put('p'), queue.wait_to_join('j'));
-        let gentle = WokenByShutdown { joiners: vec![], getters: vec![getter], putters: vec![putter] };
-        assert_eq!(queue.shut_down(None), gentle);
-        assert_eq!(
-            (queue.may_put(0), queue.may_get(1), queue.may_get(0)),
-            (Turn::ShutDown, Turn::Now, Turn::ShutDown)
-        );
-        let immediate = WokenByShutdown { joiners: vec![joiner], getters: vec![], putters: vec![] };
-        assert_eq!(queue.shut_down(Some(1)), immediate);
-        assert_eq!(queue.take_all(), ['g', 'p', 'j']);
+        queue.on_put();
+        let _ = queue.wait_to_put('p');
+        let _ = queue.wait_to_get('g');
+        queue.shut_down();
+        let turns = (queue.may_put(0), queue.may_get(1), queue.may_get(0));
+        assert_eq!(turns, (Turn::ShutDown, Turn::Now, Turn::ShutDown));
+        assert_eq!(queue.take_all(), ['g', 'p']);
     }
 }

@@ -24,14 +24,23 @@ impl<T> Semaphore<T> {
         self.value
     }
 
+    /// Sets how many permits are left, without asking the line.
+    pub const fn set_value(&mut self, value: i64) {
+        self.value = value;
+    }
+
     /// Whether a newcomer would have to wait: no permit, or somebody is before it.
-    pub const fn is_locked(&self) -> bool {
-        self.value == 0 || self.waiters.has_claims()
+    pub fn is_locked(&mut self, standing: impl Fn(&T) -> Waiting) -> bool {
+        if self.value == 0 {
+            return true;
+        }
+        self.waiters.refresh(standing);
+        self.waiters.has_claims()
     }
 
     /// Takes a permit at once if there is one and nobody has a better claim.
-    pub const fn try_acquire(&mut self) -> bool {
-        let free = !self.is_locked();
+    pub fn try_acquire(&mut self, standing: impl Fn(&T) -> Waiting) -> bool {
+        let free = !self.is_locked(standing);
         if free {
             self.value -= 1;
         }
@@ -43,42 +52,47 @@ impl<T> Semaphore<T> {
         self.waiters.join(payload)
     }
 
-    /// The wait of `key` has been cancelled (it has not run yet).
-    pub fn cancel(&mut self, key: WaiterKey) -> bool {
-        self.waiters.cancel(key)
-    }
-
-    /// The woken waiter runs with its permit. Others may be due as well.
-    #[must_use = "whoever is named has to be woken"]
-    pub fn admit(&mut self, key: WaiterKey) -> (Option<T>, Vec<WaiterKey>) {
-        let payload = self.waiters.leave(key).map(|(payload, _)| payload);
-        (payload, self.hand_out())
+    /// The woken waiter runs with its permit. Others may be due as well: see [`hand_out`](Self::hand_out).
+    #[must_use = "dropping a payload may run foreign code: choose where"]
+    pub fn admit(&mut self, key: WaiterKey) -> Option<T> {
+        self.waiters.leave(key).map(|(payload, _)| payload)
     }
 
     /// The waiter runs, but with an exception: it leaves and gives back the permit that it may have been
-    /// given.
-    #[must_use = "whoever is named has to be woken"]
-    pub fn give_up(&mut self, key: WaiterKey) -> (Option<T>, Vec<WaiterKey>) {
+    /// given. Others may be due: see [`hand_out`](Self::hand_out).
+    #[must_use = "dropping a payload may run foreign code: choose where"]
+    pub fn give_up(&mut self, key: WaiterKey) -> Option<T> {
         let left = self.waiters.leave(key);
         if matches!(left, Some((_, Waiting::Woken))) {
             self.value += 1;
         }
-        (left.map(|(payload, _)| payload), self.hand_out())
+        left.map(|(payload, _)| payload)
+    }
+
+    /// The next who gets a permit that is left; asked until it names nobody, after every wait.
+    #[must_use = "whoever is named has to be woken"]
+    pub fn hand_out(&mut self, standing: impl Fn(&T) -> Waiting) -> Option<WaiterKey> {
+        if self.value > 0 { self.wake_next(standing) } else { None }
     }
 
     /// Returns a permit; who is to be woken. `None`: a bounded semaphore would exceed its bound.
     #[must_use = "whoever is named has to be woken"]
-    pub fn release(&mut self) -> Option<Option<WaiterKey>> {
+    pub fn release(&mut self, standing: impl Fn(&T) -> Waiting) -> Option<Option<WaiterKey>> {
         if self.bound.is_some_and(|bound| self.value >= bound) {
             return None;
         }
         self.value += 1;
-        Some(self.wake_next())
+        Some(self.wake_next(standing))
     }
 
     /// Who waits.
     pub const fn waiters(&self) -> &Waiters<T> {
         &self.waiters
+    }
+
+    /// As [`waiters`](Self::waiters), for those who add or remove some by hand.
+    pub const fn waiters_mut(&mut self) -> &mut Waiters<T> {
+        &mut self.waiters
     }
 
     /// Lets everybody go (the semaphore object dies).
@@ -87,16 +101,8 @@ impl<T> Semaphore<T> {
         self.waiters.take_all()
     }
 
-    fn hand_out(&mut self) -> Vec<WaiterKey> {
-        let mut woken = Vec::new();
-        while self.value > 0 {
-            let Some(key) = self.wake_next() else { break };
-            woken.push(key);
-        }
-        woken
-    }
-
-    fn wake_next(&mut self) -> Option<WaiterKey> {
+    fn wake_next(&mut self, standing: impl Fn(&T) -> Waiting) -> Option<WaiterKey> {
+        self.waiters.refresh(standing);
         let key = self.waiters.wake_next()?;
         self.value -= 1;
         Some(key)
@@ -108,31 +114,34 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::waiters::as_noted;
 
     #[test]
     fn a_permit_goes_to_the_line_before_newcomers() {
         let mut semaphore = Semaphore::new(1, false);
-        assert!(semaphore.try_acquire());
+        assert!(semaphore.try_acquire(as_noted));
         let [first, second] = ['a', 'b'].map(|name| semaphore.wait(name));
-        assert_eq!(semaphore.release(), Some(Some(first)));
-        assert_eq!(semaphore.release(), Some(Some(second)));
-        assert_eq!(semaphore.release(), Some(None));
+        assert_eq!(semaphore.release(as_noted), Some(Some(first)));
+        assert_eq!(semaphore.release(as_noted), Some(Some(second)));
+        assert_eq!(semaphore.release(as_noted), Some(None));
         assert_eq!(semaphore.value(), 1);
-        assert!(!semaphore.try_acquire(), "two have not run yet");
-        assert_eq!(semaphore.admit(first), (Some('a'), vec![]));
-        assert_eq!(semaphore.admit(second), (Some('b'), vec![]));
-        assert!(semaphore.try_acquire());
+        assert!(!semaphore.try_acquire(as_noted), "two have not run yet");
+        assert_eq!(semaphore.admit(first), Some('a'));
+        assert_eq!(semaphore.admit(second), Some('b'));
+        assert!(semaphore.try_acquire(as_noted));
     }
 
     #[test]
     fn a_cancelled_taker_returns_its_permit_to_the_next() {
         let mut semaphore = Semaphore::new(0, false);
         let [first, second] = ['a', 'b'].map(|name| semaphore.wait(name));
-        assert_eq!(semaphore.release(), Some(Some(first)));
-        assert!(!semaphore.cancel(first));
-        assert_eq!(semaphore.give_up(first), (Some('a'), vec![second]));
-        assert!(!semaphore.cancel(second));
-        assert_eq!(semaphore.give_up(second), (Some('b'), vec![]));
+        assert_eq!(semaphore.release(as_noted), Some(Some(first)));
+        assert!(!semaphore.waiters.cancel(first));
+        assert_eq!(semaphore.give_up(first), Some('a'));
+        assert_eq!((semaphore.hand_out(as_noted), semaphore.hand_out(as_noted)), (Some(second), None));
+        assert!(!semaphore.waiters.cancel(second));
+        assert_eq!(semaphore.give_up(second), Some('b'));
+        assert_eq!(semaphore.hand_out(as_noted), None);
         assert_eq!(semaphore.value(), 1);
     }
 
@@ -140,18 +149,19 @@ mod tests {
     fn those_who_came_while_permits_were_idle_are_let_in_by_the_one_before() {
         let mut semaphore = Semaphore::new(0, false);
         let first = semaphore.wait('a');
-        assert_eq!(semaphore.release(), Some(Some(first)));
-        assert_eq!(semaphore.release(), Some(None));
+        assert_eq!(semaphore.release(as_noted), Some(Some(first)));
+        assert_eq!(semaphore.release(as_noted), Some(None));
         let second = semaphore.wait('b');
-        assert_eq!(semaphore.admit(first), (Some('a'), vec![second]));
+        assert_eq!(semaphore.admit(first), Some('a'));
+        assert_eq!(semaphore.hand_out(as_noted), Some(second));
     }
 
     #[test]
     fn a_bound_is_kept() {
         let mut semaphore = Semaphore::<()>::new(1, true);
-        assert_eq!(semaphore.release(), None);
-        assert!(semaphore.try_acquire());
-        assert_eq!(semaphore.release(), Some(None));
+        assert_eq!(semaphore.release(as_noted), None);
+        assert!(semaphore.try_acquire(as_noted));
+        assert_eq!(semaphore.release(as_noted), Some(None));
     }
 
     proptest! {
@@ -167,13 +177,14 @@ mod tests {
             for (kind, which) in steps {
                 match kind {
                     0 | 1 => {
-                        if semaphore.try_acquire() { held += 1 } else { line.push(semaphore.wait(())) }
+                        let got = semaphore.try_acquire(as_noted);
+                        if got { held += 1 } else { line.push(semaphore.wait(())) }
                     }
                     2 => {
                         if held > 0 { held -= 1 } else { total += 1 }
-                        prop_assert!(semaphore.release().is_some());
+                        prop_assert!(semaphore.release(as_noted).is_some());
                     }
-                    3 if !line.is_empty() => { semaphore.cancel(*which.get(&line)); }
+                    3 if !line.is_empty() => { semaphore.waiters.cancel(*which.get(&line)); }
                     4 if !line.is_empty() => {
                         let place = which.index(line.len());
                         run(&mut semaphore, &mut line, &mut held, place);
@@ -198,9 +209,11 @@ mod tests {
             Some(Waiting::Woken) => {
                 let _ = semaphore.admit(line.remove(place));
                 *held += 1;
+                while semaphore.hand_out(as_noted).is_some() {}
             }
             Some(Waiting::Cancelled) => {
                 let _ = semaphore.give_up(line.remove(place));
+                while semaphore.hand_out(as_noted).is_some() {}
             }
             _ => {}
         }
