@@ -109,6 +109,8 @@ impl<T> Default for Lock<T> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::waiters::as_noted;
 
@@ -161,5 +163,72 @@ mod tests {
         assert!(lock.try_acquire(as_noted));
         assert_eq!(lock.give_up(waiter, as_noted), (Some('a'), None));
         assert!(lock.is_locked());
+    }
+
+    /// Tasks in the line as a program sees them: a doomed one has been cancelled, before or after its
+    /// wake-up.
+    struct Line {
+        lock: Lock<()>,
+        tasks: Vec<(WaiterKey, bool)>,
+        holders: u32,
+    }
+
+    impl Line {
+        /// Runs the task at `place`, if it can run.
+        fn run(&mut self, place: usize) -> bool {
+            let (key, doomed) = self.tasks[place];
+            if self.lock.waiters().standing(key) == Some(Waiting::Yes) {
+                return false;
+            }
+            self.tasks.remove(place);
+            if doomed {
+                let _ = self.lock.give_up(key, as_noted);
+            } else {
+                assert!(self.lock.admit(key).is_some());
+                self.holders += 1;
+            }
+            true
+        }
+    }
+
+    proptest! {
+        /// Tasks come, are cancelled and run in any order: never two holders, and nobody waits for a free
+        /// lock once all who can run have run.
+        #[test]
+        fn one_holder_and_no_lost_turn(
+            steps in prop::collection::vec((0_u8..5, any::<prop::sample::Index>()), 0..120),
+        ) {
+            let mut line = Line { lock: Lock::new(), tasks: Vec::new(), holders: 0 };
+            for (kind, which) in steps {
+                match kind {
+                    0 | 1 => {
+                        if line.lock.try_acquire(as_noted) {
+                            line.holders += 1;
+                        } else {
+                            let key = line.lock.wait(());
+                            line.tasks.push((key, false));
+                        }
+                    }
+                    2 if line.holders == 1 => {
+                        line.holders = 0;
+                        prop_assert!(line.lock.release(as_noted).is_ok());
+                    }
+                    3 if !line.tasks.is_empty() => {
+                        let place = which.index(line.tasks.len());
+                        line.lock.waiters.cancel(line.tasks[place].0);
+                        line.tasks[place].1 = true;
+                    }
+                    4 if !line.tasks.is_empty() => {
+                        line.run(which.index(line.tasks.len()));
+                    }
+                    _ => {}
+                }
+                prop_assert!(line.holders <= 1);
+                prop_assert_eq!(line.lock.is_locked(), line.holders == 1);
+            }
+            while (0..line.tasks.len()).any(|place| line.run(place)) {}
+            prop_assert!(line.lock.is_locked() || line.tasks.is_empty());
+            prop_assert!(line.holders <= 1);
+        }
     }
 }
