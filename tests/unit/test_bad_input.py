@@ -1,0 +1,29 @@
+"""No input, however wrong, crashes the interpreter or lets a Rust panic through."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+MISUSE = Path(__file__).with_name("misuse.py")
+
+
+@pytest.mark.parametrize("part", ["functions", "classes", "loop", "transports"])
+def test_misuse_ends_in_exceptions(part):
+    environment = {**os.environ, "RUST_BACKTRACE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-X", "faulthandler", MISUSE, part],
+        env=environment,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=170,
+        check=False,
+    )
+    output = done.stdout[-2000:] + done.stderr[-4000:]
+    assert done.returncode == 0, output
+    assert "panicked" not in done.stderr, output
+    assert done.stdout.startswith("survived "), output
+    assert int(done.stdout.split()[1]) > 100, output

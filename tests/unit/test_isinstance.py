@@ -1,0 +1,77 @@
+"""Objects of aioxide pass for asyncio's, wherever a library asks."""
+
+import asyncio
+import collections.abc
+import inspect
+
+import aioxide
+import pytest
+
+
+def test_classes_are_subclasses():
+    for name in ("Future", "Task", "EventLoop"):
+        twin = getattr(aioxide, name)
+        assert issubclass(twin, getattr(asyncio, name if name != "EventLoop" else "AbstractEventLoop"))
+    assert issubclass(aioxide.Task, aioxide.Future)
+
+
+@pytest.fixture
+def objects(loop, aio):
+    async def nothing():
+        pass
+
+    task = loop.create_task(nothing())
+    yield {"loop": loop, "future": loop.create_future(), "task": task}
+    loop.run_until_complete(task)
+
+
+@pytest.mark.parametrize("installation", [False, True], ids=["not installed", "installed"])
+def test_objects_are_instances(objects, installation):
+    if installation:
+        aioxide.install()
+    try:
+        assert isinstance(objects["loop"], asyncio.AbstractEventLoop)
+        assert isinstance(objects["future"], asyncio.Future)
+        assert not isinstance(objects["future"], asyncio.Task)
+        assert isinstance(objects["task"], asyncio.Task)
+        assert isinstance(objects["task"], asyncio.Future)
+        assert asyncio.isfuture(objects["future"])
+        assert asyncio.isfuture(objects["task"])
+        assert isinstance(objects["future"], collections.abc.Awaitable)
+        assert inspect.isawaitable(objects["task"])
+    finally:
+        aioxide.uninstall()
+
+
+def test_introspection_of_asyncio_sees_our_tasks(loop, aio):
+    async def look():
+        current = asyncio.current_task()
+        assert current in asyncio.all_tasks()
+        assert aioxide.current_task() is current
+        other = asyncio.get_running_loop().create_task(asyncio.sleep(0))
+        assert asyncio.all_tasks() == {current, other} == aioxide.all_tasks()
+        await other
+        assert asyncio.all_tasks() == {current}
+        assert asyncio.get_running_loop() is loop is aioxide.get_running_loop()
+        return type(current)
+
+    kind = loop.run_until_complete(look())
+    assert kind is (aioxide.Task if aio is aioxide else asyncio.Task)
+    assert asyncio.all_tasks(loop) == set()
+
+
+def test_futures_of_one_are_awaited_by_tasks_of_the_other(loop, aio):
+    async def main():
+        foreign = (aioxide if aio is asyncio else asyncio).Future()
+        loop.call_soon(foreign.set_result, "foreign")
+        return await foreign
+
+    assert loop.run_until_complete(main()) == "foreign"
+
+
+def test_tasks_of_stock_asyncio_run_on_our_loop(loop, aio):
+    async def main():
+        task = asyncio.Task(asyncio.sleep(0, "stock"), loop=loop)
+        return await task
+
+    assert loop.run_until_complete(main()) == "stock"
