@@ -265,12 +265,17 @@ impl EventLoop {
         proto: Maybe<'py>,
         flags: Maybe<'py>,
     ) -> Object<'py> {
-        let [family, kind, proto, flags] = [family, r#type, proto, flags].map(|value| or_zero(slf.py(), value));
+        let [family, kind, proto, flags] =
+            [family, r#type, proto, flags].map(|value| or_zero(slf.py(), value));
         names::getaddrinfo(slf, [host, port, family, kind, proto, flags])
     }
 
     #[pyo3(signature = (sockaddr, flags=None))]
-    fn getnameinfo<'py>(slf: &Bound<'py, Self>, sockaddr: Bound<'py, PyAny>, flags: Maybe<'py>) -> Object<'py> {
+    fn getnameinfo<'py>(
+        slf: &Bound<'py, Self>,
+        sockaddr: Bound<'py, PyAny>,
+        flags: Maybe<'py>,
+    ) -> Object<'py> {
         names::getnameinfo(slf, sockaddr, or_zero(slf.py(), flags))
     }
 
@@ -432,8 +437,8 @@ impl EventLoop {
         Self::core(slf).is_debug()
     }
 
-    #[setter]
-    fn set__debug(slf: &Bound<'_, Self>, enabled: bool) {
+    #[setter(_debug)]
+    fn set_debug_raw(slf: &Bound<'_, Self>, enabled: bool) {
         Self::core(slf).set_debug(enabled);
     }
 
@@ -447,8 +452,8 @@ impl EventLoop {
         Self::core(slf).is_stopping()
     }
 
-    #[setter]
-    fn set__stopping(slf: &Bound<'_, Self>, stopping: bool) {
+    #[setter(_stopping)]
+    fn set_stopping_raw(slf: &Bound<'_, Self>, stopping: bool) {
         Self::core(slf).set_stopping(stopping);
     }
 
@@ -458,6 +463,7 @@ impl EventLoop {
     }
 
     #[getter]
+    #[allow(clippy::unused_self, reason = "an attribute of the loop")]
     fn _clock_resolution(&self) -> f64 {
         aioxide_sys::clock::resolution()
     }
@@ -482,8 +488,8 @@ impl EventLoop {
         self.executor.get(py)
     }
 
-    #[setter]
-    fn set__default_executor<'py>(&self, py: Python<'py>, executor: Maybe<'py>) {
+    #[setter(_default_executor)]
+    fn set_default_executor_raw<'py>(&self, py: Python<'py>, executor: Maybe<'py>) {
         self.executor.replace(py, executor);
     }
 
@@ -500,12 +506,17 @@ impl EventLoop {
     fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
         let (name, core) = (slf.get_type().name()?, Self::core(slf));
         let word = |on: bool| if on { "True" } else { "False" };
-        let (running, closed, debug) = (word(core.thread() != 0), word(core.is_closed()), word(core.is_debug()));
+        let (running, closed, debug) =
+            (word(core.thread() != 0), word(core.is_closed()), word(core.is_debug()));
         Ok(format!("<{name} running={running} closed={closed} debug={debug}>"))
     }
 
     /// Notes when a method is replaced that native code would otherwise bypass.
-    fn __setattr__(slf: &Bound<'_, Self>, name: &Bound<'_, PyString>, value: &Bound<'_, PyAny>) -> PyResult<()> {
+    fn __setattr__(
+        slf: &Bound<'_, Self>,
+        name: &Bound<'_, PyString>,
+        value: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
         attr::set_generic(slf.as_any(), name, Some(value))?;
         Self::core(slf).note_override(&name.to_string_lossy());
         Ok(())

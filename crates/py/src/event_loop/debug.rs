@@ -108,7 +108,9 @@ impl Subject {
         let py = this.py();
         match job {
             Job::Handle(handle) => Self::Handle(handle.clone_ref(py)),
-            Job::Step(task) | Job::Throw { task, .. } | Job::Wake { task, .. } => Self::Object(task.clone_ref(py)),
+            Job::Step(task) | Job::Throw { task, .. } | Job::Wake { task, .. } => {
+                Self::Object(task.clone_ref(py))
+            }
             Job::Callback { callback, future, .. } => {
                 Self::Callback { callback: callback.clone_ref(py), future: future.clone_ref(py) }
             }
@@ -129,7 +131,12 @@ impl Subject {
             Self::Object(object) => return Ok(object.bind(py).repr()?.to_string()),
             Self::Callback { callback, future } => {
                 let args = pyo3::types::PyTuple::new(py, [future])?;
-                handles::for_report(this.as_any(), callback.bind(py).clone(), args, context::copy_current(py)?)?
+                handles::for_report(
+                    this.as_any(),
+                    callback.bind(py).clone(),
+                    args,
+                    context::copy_current(py)?,
+                )?
             }
             Self::Nothing => return Ok("input or output".to_owned()),
         };

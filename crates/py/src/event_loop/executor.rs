@@ -142,7 +142,7 @@ async fn join(event_loop: Py<EventLoop>, timeout: Option<Py<PyAny>>) -> PyResult
             thread.call_method0(py, "join")?;
             return Ok(());
         }
-        let timeout = timeout.map_or_else(|| py.None(), |t| t);
+        let timeout = timeout.unwrap_or_else(|| py.None());
         let text = format!("The executor did not finishing joining its threads within {timeout} seconds.");
         let category = py.get_type::<PyRuntimeWarning>();
         py.import("warnings")?.call_method1("warn", (text, category, 2))?;
@@ -259,7 +259,9 @@ struct Courier {
 impl Courier {
     fn __call__(slf: &Bound<'_, Self>, done: &Bound<'_, PyAny>) -> PyResult<()> {
         let (py, this) = (slf.py(), slf.get());
-        let (Some(event_loop), Some(target)) = (this.event_loop.get(py), this.target.get(py)) else { return Ok(()) };
+        let (Some(event_loop), Some(target)) = (this.event_loop.get(py), this.target.get(py)) else {
+            return Ok(());
+        };
         if done.is(&target) {
             return this.cancel_source(py, &target);
         }
@@ -267,7 +269,9 @@ impl Courier {
         if this.is_sent.get() || is_here {
             return this.copy_state(py, &target, done);
         }
-        let (Some(core), Some(context)) = (LoopCore::of(&event_loop), this.context.get(py)) else { return Ok(()) };
+        let (Some(core), Some(context)) = (LoopCore::of(&event_loop), this.context.get(py)) else {
+            return Ok(());
+        };
         if !core.is_closed() {
             this.is_sent.set(true);
             let (callback, future) = (slf.clone().into_any().unbind(), done.clone().unbind());
@@ -278,7 +282,9 @@ impl Courier {
 
     fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
         traverse_pyclass(&visit, |v| {
-            [&self.event_loop, &self.source, &self.target, &self.context].into_iter().try_for_each(|s| s.traverse(v))
+            [&self.event_loop, &self.source, &self.target, &self.context]
+                .into_iter()
+                .try_for_each(|s| s.traverse(v))
         })
     }
 
@@ -303,7 +309,12 @@ impl Courier {
     }
 
     /// In the loop's thread: the asyncio future becomes what the concurrent one is.
-    fn copy_state(&self, py: Python<'_>, target: &Bound<'_, PyAny>, source: &Bound<'_, PyAny>) -> PyResult<()> {
+    fn copy_state(
+        &self,
+        py: Python<'_>,
+        target: &Bound<'_, PyAny>,
+        source: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
         self.forget(py);
         match Fut::cast(target) {
             Some(future) if !future.is_pending() => return Ok(()),
@@ -312,7 +323,9 @@ impl Courier {
         }
         match outcome(source)? {
             Outcome::Cancelled => target.call_method0(intern!(py, "cancel")).map(drop),
-            Outcome::Failed(error) => target.call_method1(intern!(py, "set_exception"), (ours(error)?,)).map(drop),
+            Outcome::Failed(error) => {
+                target.call_method1(intern!(py, "set_exception"), (ours(error)?,)).map(drop)
+            }
             Outcome::Returned(result) => match Fut::cast_exact(target) {
                 Some(future) => futures::set_result(future, result),
                 None => target.call_method1(intern!(py, "set_result"), (result,)).map(drop),

@@ -9,11 +9,11 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString, PyTuple};
 
 use super::{EventLoop, debug};
+use crate::async_fn::{self, attached};
 use crate::errors::ends_the_loop;
 use crate::ffi::cell::{Flag, Slot};
 use crate::ffi::context;
 use crate::ffi::gc::{Stopped, Visit};
-use crate::async_fn::{self, attached};
 use crate::names::names;
 use crate::{handles, tasks};
 
@@ -55,7 +55,10 @@ pub(super) fn exception_handler<'py>(this: &Bound<'py, EventLoop>) -> Option<Bou
 }
 
 /// `set_exception_handler(handler)`.
-pub(super) fn set_exception_handler<'py>(this: &Bound<'py, EventLoop>, handler: Bound<'py, PyAny>) -> PyResult<()> {
+pub(super) fn set_exception_handler<'py>(
+    this: &Bound<'py, EventLoop>,
+    handler: Bound<'py, PyAny>,
+) -> PyResult<()> {
     if !handler.is_none() && !handler.is_callable() {
         let text = format!("A callable object or None is expected, got {}", handler.repr()?);
         return Err(PyTypeError::new_err(text));
@@ -129,7 +132,10 @@ fn call_in_its_context(
 }
 
 /// `default_exception_handler(context)`: logs message, exception, and everything else in the context by name.
-pub(super) fn default_exception_handler(this: &Bound<'_, EventLoop>, details: &Bound<'_, PyAny>) -> PyResult<()> {
+pub(super) fn default_exception_handler(
+    this: &Bound<'_, EventLoop>,
+    details: &Bound<'_, PyAny>,
+) -> PyResult<()> {
     let py = this.py();
     let get = |key: &str| details.call_method1(intern!(py, "get"), (key,));
     let mut message = get("message")?;
@@ -160,8 +166,12 @@ pub(super) fn default_exception_handler(this: &Bound<'_, EventLoop>, details: &B
         let value = details.get_item(&key)?;
         let shown = match name.as_str() {
             "message" | "exception" => continue,
-            "source_traceback" => format!("Object created at (most recent call last):\n{}", traceback(&value)?),
-            "handle_traceback" => format!("Handle created at (most recent call last):\n{}", traceback(&value)?),
+            "source_traceback" => {
+                format!("Object created at (most recent call last):\n{}", traceback(&value)?)
+            }
+            "handle_traceback" => {
+                format!("Handle created at (most recent call last):\n{}", traceback(&value)?)
+            }
             _ => value.repr()?.to_string(),
         };
         lines.push(format!("{name}: {shown}"));
@@ -180,7 +190,10 @@ fn traceback(summary: &Bound<'_, PyAny>) -> PyResult<String> {
 // --- reports -----------------------------------------------------------------------------------
 
 /// Calls the loop's `call_exception_handler`, which a program may have replaced.
-pub(crate) fn call_exception_handler(event_loop: &Bound<'_, PyAny>, details: &Bound<'_, PyDict>) -> PyResult<()> {
+pub(crate) fn call_exception_handler(
+    event_loop: &Bound<'_, PyAny>,
+    details: &Bound<'_, PyDict>,
+) -> PyResult<()> {
     event_loop.call_method1(intern!(event_loop.py(), "call_exception_handler"), (details,)).map(drop)
 }
 
@@ -212,27 +225,31 @@ pub(super) fn run_callback<'py>(
     match context::run(context, || callback.call1((future,))) {
         Ok(_) => Ok(()),
         Err(error) if ends_the_loop(this.py(), &error) => Err(error),
-        Err(error) => report_callback(this, callback, PyTuple::new(this.py(), [future])?, context, error),
+        Err(error) => report_callback(this, callback, &PyTuple::new(this.py(), [future])?, context, error),
     }
 }
 
 /// Reports an error of a task's machinery (the coroutine's own errors end in the task).
 #[cold]
-pub(super) fn report_step(this: &Bound<'_, EventLoop>, task: &Bound<'_, PyAny>, error: PyErr) -> PyResult<()> {
+pub(super) fn report_step(
+    this: &Bound<'_, EventLoop>,
+    task: &Bound<'_, PyAny>,
+    error: PyErr,
+) -> PyResult<()> {
     let py = this.py();
     if ends_the_loop(py, &error) {
         return Err(error);
     }
     let context = task.call_method0(intern!(py, "get_context"))?;
     let step = tasks::step_callback(task, None)?;
-    report_callback(this, &step, PyTuple::empty(py), &context, error)
+    report_callback(this, &step, &PyTuple::empty(py), &context, error)
 }
 
 #[cold]
 fn report_callback<'py>(
     this: &Bound<'py, EventLoop>,
     callback: &Bound<'py, PyAny>,
-    args: Bound<'py, PyTuple>,
+    args: &Bound<'py, PyTuple>,
     context: &Bound<'py, PyAny>,
     error: PyErr,
 ) -> PyResult<()> {
@@ -310,17 +327,20 @@ async fn close_asyncgens(event_loop: Py<EventLoop>) -> PyResult<Py<PyAny>> {
         let Some(set) = this.get().hooks.asyncgens.get(py).filter(|s| s.len().is_ok_and(|n| n > 0)) else {
             return Ok(None);
         };
-        let closing: Vec<Py<PyAny>> = set.try_iter()?.map(|g| g.map(Bound::unbind)).collect::<PyResult<_>>()?;
+        let closing: Vec<Py<PyAny>> =
+            set.try_iter()?.map(|g| g.map(Bound::unbind)).collect::<PyResult<_>>()?;
         set.call_method0(intern!(py, "clear"))?;
-        let ends: Vec<Bound<'_, PyAny>> =
-            closing.iter().map(|g| g.bind(py).call_method0(intern!(py, "aclose"))).collect::<PyResult<_>>()?;
+        let ends: Vec<Bound<'_, PyAny>> = closing
+            .iter()
+            .map(|g| g.bind(py).call_method0(intern!(py, "aclose")))
+            .collect::<PyResult<_>>()?;
         let keywords = PyDict::new(py);
         keywords.set_item("return_exceptions", true)?;
         let gather = py.import("asyncio.tasks")?.getattr("gather")?;
         let all = gather.call(PyTuple::new(py, ends)?, Some(&keywords))?;
         Ok(Some((closing, all.unbind())))
     })?;
-    let Some((closing, all)) = started else { return Ok(attached(|py| py.None())) };
+    let Some((closing, all)) = started else { return async_fn::none() };
     let results = async_fn::wait(all).await?;
     attached(|py| {
         let this = event_loop.bind(py);
@@ -328,7 +348,8 @@ async fn close_asyncgens(event_loop: Py<EventLoop>) -> PyResult<Py<PyAny>> {
             let result = result?;
             if result.is_instance_of::<PyException>() {
                 let agen = agen.bind(py);
-                let message = format!("an error occurred during closing of asynchronous generator {}", agen.repr()?);
+                let message =
+                    format!("an error occurred during closing of asynchronous generator {}", agen.repr()?);
                 report(this.as_any(), &message, PyErr::from_value(result), &[("asyncgen", agen)])?;
             }
         }

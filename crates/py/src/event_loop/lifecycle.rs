@@ -68,7 +68,8 @@ pub(super) fn set_up(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     let sys = py.import(intern!(py, "sys"))?;
     let hooks = sys.call_method0(intern!(py, "get_asyncgen_hooks"))?;
     drop(life.hooks_before.replace(py, Some(hooks)));
-    life.ident.set(Some(py.import(intern!(py, "threading"))?.call_method0(intern!(py, "get_ident"))?.extract()?));
+    life.ident
+        .set(Some(py.import(intern!(py, "threading"))?.call_method0(intern!(py, "get_ident"))?.extract()?));
     core.set_thread(thread_id());
     let first = this.getattr(intern!(py, "_asyncgen_firstiter_hook"))?;
     let last = this.getattr(intern!(py, "_asyncgen_finalizer_hook"))?;
@@ -85,9 +86,9 @@ pub(super) fn clean_up(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     let unset = thread::set_running_loop(py, None);
     let untracked = debug::track_origins(this, false);
     let restored = match life.hooks_before.take(py) {
-        Some(hooks) => py
-            .import(intern!(py, "sys"))
-            .and_then(|sys| sys.call_method1(intern!(py, "set_asyncgen_hooks"), hooks.cast_into::<PyTuple>()?)),
+        Some(hooks) => py.import(intern!(py, "sys")).and_then(|sys| {
+            sys.call_method1(intern!(py, "set_asyncgen_hooks"), hooks.cast_into::<PyTuple>()?)
+        }),
         None => return unset.and(untracked),
     };
     unset.and(untracked).and(restored.map(drop))
@@ -97,7 +98,8 @@ pub(super) fn clean_up(this: &Bound<'_, EventLoop>) -> PyResult<()> {
 pub(super) fn run_forever(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     set_up(this)?;
     // A bug of ours must not leave the thread in the loop's hands.
-    let result = catch_unwind(AssertUnwindSafe(|| run(this))).unwrap_or_else(|panic| Err(class::bug(panic.as_ref())));
+    let result =
+        catch_unwind(AssertUnwindSafe(|| run(this))).unwrap_or_else(|panic| Err(class::bug(panic.as_ref())));
     let cleaned = clean_up(this);
     result.and(cleaned)
 }

@@ -88,10 +88,7 @@ impl EventLoop {
     /// Starts watching `fd`.
     pub(crate) fn register(&self, py: Python<'_>, fd: RawFd, interest: Interest, source: Source) -> PyResult<Key> {
         self.note_io();
-        let result = self.driver.with(py, |driver| match driver {
-            Some(driver) => Some(driver.try_register(fd, interest, source)),
-            None => None,
-        });
+        let result = self.driver.with(py, |driver| driver.as_mut().map(|d| d.try_register(fd, interest, source)));
         match result {
             Some(Ok(key)) => Ok(key),
             // The source is dropped here, outside the borrow.

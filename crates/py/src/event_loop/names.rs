@@ -2,6 +2,8 @@
 //!
 //! `socket.getaddrinfo` is looked up at each call: programs replace it.
 
+use std::fmt::Write;
+
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
@@ -63,7 +65,7 @@ pub(super) fn resolve_and_log<'py>(
     let mut shown = format!("{}:{}", query.get_item(0)?.str()?, query.get_item(1)?.repr()?);
     for (name, value) in ["family", "type", "proto", "flags"].into_iter().zip(query.iter().skip(2)) {
         if value.is_truthy()? {
-            shown.push_str(&format!(", {name}={}", value.repr()?));
+            let _ = write!(shown, ", {name}={}", value.repr()?); // a String takes everything
         }
     }
     let logger = debug::logger(py)?;

@@ -16,8 +16,8 @@ use super::{EventLoop, closed};
 use crate::errors::os_error;
 use crate::ffi::context;
 use crate::ffi::gc::{Stopped, Visit};
+use crate::handles;
 use crate::transports::Source;
-use crate::{futures, handles};
 
 /// What a descriptor is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,7 +125,11 @@ pub(super) fn add_unchecked<'py>(
 }
 
 /// `remove_reader(fd)` and `remove_writer`: whether there was one.
-pub(super) fn remove(this: &Bound<'_, EventLoop>, direction: Direction, fd: &Bound<'_, PyAny>) -> PyResult<bool> {
+pub(super) fn remove(
+    this: &Bound<'_, EventLoop>,
+    direction: Direction,
+    fd: &Bound<'_, PyAny>,
+) -> PyResult<bool> {
     ensure_fd_no_transport(this.as_any(), fd)?;
     remove_unchecked(this, direction, fd)
 }
@@ -156,12 +160,20 @@ pub(super) fn remove_unchecked(
 }
 
 /// Completes `future` once `fd` can be read. Ends by itself, or by [`drop_read_future`].
-pub(crate) fn add_read_future(event_loop: &Bound<'_, PyAny>, fd: RawFd, future: &Bound<'_, PyAny>) -> PyResult<()> {
+pub(crate) fn add_read_future(
+    event_loop: &Bound<'_, PyAny>,
+    fd: RawFd,
+    future: &Bound<'_, PyAny>,
+) -> PyResult<()> {
     add_future(event_loop, fd, Direction::Read, future)
 }
 
 /// Completes `future` once `fd` can be written. Ends by itself, or by [`drop_write_future`].
-pub(crate) fn add_write_future(event_loop: &Bound<'_, PyAny>, fd: RawFd, future: &Bound<'_, PyAny>) -> PyResult<()> {
+pub(crate) fn add_write_future(
+    event_loop: &Bound<'_, PyAny>,
+    fd: RawFd,
+    future: &Bound<'_, PyAny>,
+) -> PyResult<()> {
     add_future(event_loop, fd, Direction::Write, future)
 }
 
@@ -196,7 +208,10 @@ fn drop_future(event_loop: &Bound<'_, PyAny>, fd: RawFd, direction: Direction, f
 }
 
 /// Refuses the descriptor of a transport that is in use. Returns the number of any other.
-pub(crate) fn ensure_fd_no_transport(event_loop: &Bound<'_, PyAny>, fd: &Bound<'_, PyAny>) -> PyResult<RawFd> {
+pub(crate) fn ensure_fd_no_transport(
+    event_loop: &Bound<'_, PyAny>,
+    fd: &Bound<'_, PyAny>,
+) -> PyResult<RawFd> {
     let (py, this) = (event_loop.py(), event_loop.cast::<EventLoop>()?);
     let number: RawFd = match fd.cast::<PyInt>() {
         Ok(number) => number.extract()?,
@@ -207,7 +222,9 @@ pub(crate) fn ensure_fd_no_transport(event_loop: &Bound<'_, PyAny>, fd: &Bound<'
         && !transport.call_method0(intern!(py, "is_closing"))?.is_truthy()?
     {
         let (fd, transport) = (fd.repr()?, transport.repr()?);
-        return Err(PyRuntimeError::new_err(format!("File descriptor {fd} is used by transport {transport}")));
+        return Err(PyRuntimeError::new_err(format!(
+            "File descriptor {fd} is used by transport {transport}"
+        )));
     }
     Ok(number)
 }

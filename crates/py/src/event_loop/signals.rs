@@ -75,7 +75,8 @@ pub(super) fn add(
 ) -> PyResult<()> {
     let py = this.py();
     let is_function = || py.import("inspect")?.call_method1("iscoroutinefunction", (callback,))?.is_truthy();
-    let is_coroutine = || py.import("asyncio.coroutines")?.call_method1("iscoroutine", (callback,))?.is_truthy();
+    let is_coroutine =
+        || py.import("asyncio.coroutines")?.call_method1("iscoroutine", (callback,))?.is_truthy();
     if is_coroutine()? || is_function()? {
         return Err(PyTypeError::new_err("coroutines cannot be used with add_signal_handler()"));
     }
@@ -88,7 +89,8 @@ pub(super) fn add(
         let expected = error.is_instance_of::<PyValueError>(py) || error.is_instance_of::<PyOSError>(py);
         if expected { PyRuntimeError::new_err(error.value(py).to_string()) } else { error }
     })?;
-    let handle = handles::for_report(this.as_any(), callback.clone(), args.clone(), context::copy_current(py)?)?;
+    let handle =
+        handles::for_report(this.as_any(), callback.clone(), args.clone(), context::copy_current(py)?)?;
     let handlers = handlers(this)?;
     handlers.set_item(sig, handle)?;
     let install = || {
@@ -221,7 +223,9 @@ fn forget_wakeup(py: Python<'_>) -> PyResult<()> {
     match py.import("signal")?.call_method1("set_wakeup_fd", (-1,)) {
         Ok(_) => Ok(()),
         Err(error) if error.is_instance_of::<PyValueError>(py) || error.is_instance_of::<PyOSError>(py) => {
-            debug::logger(py)?.call_method1("info", ("set_wakeup_fd(-1) failed: %s", error.into_value(py))).map(drop)
+            debug::logger(py)?
+                .call_method1("info", ("set_wakeup_fd(-1) failed: %s", error.into_value(py)))
+                .map(drop)
         }
         Err(error) => Err(error),
     }

@@ -13,8 +13,8 @@ use pyo3::prelude::*;
 use super::readers::Waiter;
 use super::{EventLoop, closed, debug, hooks};
 use crate::errors::{ends_the_loop, os_error};
-use crate::ffi::{context, detach};
 use crate::ffi::layout::{Fut, Tsk};
+use crate::ffi::{context, detach};
 use crate::job::Job;
 use crate::local::LoopCore;
 use crate::transports::Source;
@@ -42,7 +42,8 @@ pub(super) struct Turns {
 
 impl Turns {
     pub(super) fn new(this: &Bound<'_, EventLoop>) -> PyResult<Self> {
-        let poller = this.get().driver.with(this.py(), |driver| driver.as_ref().map(aioxide_sys::Driver::poller));
+        let poller =
+            this.get().driver.with(this.py(), |driver| driver.as_ref().map(aioxide_sys::Driver::poller));
         this.get().note_io();
         Ok(Self {
             poller: poller.ok_or_else(closed)?,
@@ -228,9 +229,12 @@ fn run(this: &Bound<'_, EventLoop>, job: Job) -> PyResult<()> {
     let py = this.py();
     match job {
         Job::Handle(handle) => handles::run_object(&handle.into_bound(py)),
-        Job::Callback { callback, future, context } => {
-            hooks::run_callback(this, &callback.into_bound(py), &future.into_bound(py), &context.into_bound(py))
-        }
+        Job::Callback { callback, future, context } => hooks::run_callback(
+            this,
+            &callback.into_bound(py),
+            &future.into_bound(py),
+            &context.into_bound(py),
+        ),
         Job::Step(task) => step(this, &task.into_bound(py), None),
         Job::Throw { task, error } => step(this, &task.into_bound(py), Some(error.into_bound(py))),
         Job::Wake { task, future } => wake(this, &task.into_bound(py), &future.into_bound(py)),
@@ -246,7 +250,11 @@ fn run(this: &Bound<'_, EventLoop>, job: Job) -> PyResult<()> {
 
 /// The next step of a task, in its context.
 #[inline]
-fn step(this: &Bound<'_, EventLoop>, task: &Bound<'_, PyAny>, error: Option<Bound<'_, PyAny>>) -> PyResult<()> {
+fn step(
+    this: &Bound<'_, EventLoop>,
+    task: &Bound<'_, PyAny>,
+    error: Option<Bound<'_, PyAny>>,
+) -> PyResult<()> {
     let Some(known) = Tsk::cast(task) else { return Ok(()) };
     let Some(context) = known.context() else { return Ok(()) };
     let result = context::run(&context, || tasks::step::step(known, error));
