@@ -9,18 +9,16 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use pyo3::exceptions::{
-    PyAttributeError, PyGeneratorExit, PyRuntimeError, PyRuntimeWarning, PyStopIteration, PyTypeError, PyValueError,
+    PyAttributeError, PyGeneratorExit, PyRuntimeError, PyStopIteration, PyTypeError, PyValueError,
 };
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyString};
-use pyo3::{ffi, intern};
+use pyo3::intern;
 
 use crate::ffi::cell::{Flag, GilCell, Slot};
 use crate::ffi::class::{Builder, Class, Inst, TypeCell, create};
 use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::iter::{self, Awaitable, Step};
 use crate::ffi::layout::Fut;
-use crate::ffi::method::{Of, getter, unary};
 use crate::futures;
 
 type Body = Pin<Box<dyn Future<Output = PyResult<Py<PyAny>>> + Send>>;
@@ -85,6 +83,28 @@ impl Future for Wait {
                 Err(error) => Poll::Ready(Err(error)),
             }
         })
+    }
+}
+
+/// Gives everybody else a turn, as `await asyncio.sleep(0)` does.
+pub(crate) fn pause() -> Pause {
+    Pause { yielded: false }
+}
+
+/// See [`pause`].
+#[derive(Debug)]
+pub(crate) struct Pause {
+    yielded: bool,
+}
+
+impl Future for Pause {
+    type Output = PyResult<()>;
+
+    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+        if !std::mem::replace(&mut self.yielded, true) {
+            return Poll::Pending;
+        }
+        Poll::Ready(MAIL.with(|mail| mail.error.take()).map_or(Ok(()), Err))
     }
 }
 
@@ -210,8 +230,8 @@ impl Class for Coroutine {
         futures::without_current_error(py, || {
             if this.stage.get() == Stage::Fresh {
                 this.end(py);
-                let text = std::ffi::CString::new(format!("coroutine '{}' was never awaited", this.qualname))?;
-                return PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), &text, 1);
+                iter::warn_never_awaited(&this.to_owned());
+                return Ok(());
             }
             Coroutine::close(this)
         });
@@ -303,49 +323,16 @@ impl Awaitable for Coroutine {
     }
 }
 
-// --- attributes ----------------------------------------------------------------------------------
-
-type Object<'py> = PyResult<Bound<'py, PyAny>>;
-
-fn get_qualname<'py>(this: This<'_, 'py>) -> Object<'py> {
-    Ok(PyString::intern(this.py(), this.qualname).into_any())
-}
-
-fn get_name<'py>(this: This<'_, 'py>) -> Object<'py> {
-    let last = this.qualname.rsplit('.').next().unwrap_or(this.qualname);
-    Ok(PyString::intern(this.py(), last).into_any())
-}
-
-fn get_running<'py>(this: This<'_, 'py>) -> Object<'py> {
-    Ok(PyBool::new(this.py(), this.stage.get() == Stage::Running).to_owned().into_any())
-}
-
-fn get_suspended<'py>(this: This<'_, 'py>) -> Object<'py> {
-    Ok(PyBool::new(this.py(), this.stage.get() == Stage::Suspended).to_owned().into_any())
-}
-
-/// There is no Python frame, code or origin to show.
-fn get_none<'py>(this: This<'_, 'py>) -> Object<'py> {
-    Ok(this.py().None().into_bound(this.py()))
-}
-
-fn repr<'py>(this: This<'_, 'py>) -> Object<'py> {
-    let text = format!("<coroutine object {} at {:#x}>", this.qualname, this.object().as_ptr().addr());
-    Ok(PyString::new(this.py(), &text).into_any())
+impl iter::Coroutine for Coroutine {
+    fn qualname(this: This<'_, '_>) -> &'static str {
+        this.qualname
+    }
 }
 
 /// Makes the type.
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let class = Builder::of::<Coroutine>()
         .coroutine::<Coroutine>()
-        .slot(ffi::Py_tp_repr, unary::<Of<Coroutine>, _>(repr))
-        .attribute(getter::<Of<Coroutine>, _>(c"__name__", get_name))
-        .attribute(getter::<Of<Coroutine>, _>(c"__qualname__", get_qualname))
-        .attribute(getter::<Of<Coroutine>, _>(c"cr_running", get_running))
-        .attribute(getter::<Of<Coroutine>, _>(c"cr_suspended", get_suspended))
-        .attribute(getter::<Of<Coroutine>, _>(c"cr_frame", get_none))
-        .attribute(getter::<Of<Coroutine>, _>(c"cr_code", get_none))
-        .attribute(getter::<Of<Coroutine>, _>(c"cr_origin", get_none))
         .build(module, None, Coroutine::cell())?;
     module.py().import("collections.abc")?.getattr("Coroutine")?.call_method1("register", (class,))?;
     Ok(())

@@ -1,0 +1,87 @@
+//! What a loop may watch: the closed list of sources. Vocabulary only: each kind acts in its own file.
+//!
+//! The driver owns one [`Source`] a descriptor. A turn takes a clone out, ends the borrow and calls
+//! [`Source::on_ready`]; so what a source does may run Python code, close it, or close the loop.
+
+pub(crate) mod flow;
+pub(crate) mod read;
+mod report;
+pub(crate) mod server;
+mod surface;
+pub(crate) mod tcp;
+mod write;
+
+use std::sync::Arc;
+
+use aioxide_sys::{Key, Readiness};
+use pyo3::prelude::*;
+
+use crate::event_loop::readers::Watch;
+use crate::event_loop::{EventLoop, signals};
+use crate::ffi::class::Inst;
+use crate::ffi::gc::{Stopped, Visit};
+
+/// Who is told that a descriptor is ready.
+#[derive(Debug)]
+pub(crate) enum Source {
+    /// The loop's own waker.
+    Waker,
+    /// Where Python's signal handler writes signal numbers.
+    Signals,
+    /// `add_reader`, `add_writer` and the waits of `sock_*`.
+    Watch(Watch),
+    /// A stream transport.
+    Tcp(Py<PyAny>),
+    /// A listening socket of a server.
+    Listener(Arc<server::Listener>),
+}
+
+impl Source {
+    /// Another reference to the same source.
+    pub(crate) fn clone_ref(&self, py: Python<'_>) -> Self {
+        match self {
+            Self::Waker => Self::Waker,
+            Self::Signals => Self::Signals,
+            Self::Watch(watch) => Self::Watch(watch.clone_ref(py)),
+            Self::Tcp(transport) => Self::Tcp(transport.clone_ref(py)),
+            Self::Listener(listener) => Self::Listener(Arc::clone(listener)),
+        }
+    }
+
+    /// Shows what it holds to the garbage collector.
+    pub(crate) fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
+        match self {
+            Self::Waker | Self::Signals => Ok(()),
+            Self::Watch(watch) => watch.traverse(visit),
+            Self::Tcp(transport) => visit.call(Some(transport)),
+            Self::Listener(listener) => listener.traverse(visit),
+        }
+    }
+
+    /// The transport that owns the descriptor, if one does.
+    pub(crate) fn transport<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        match self {
+            Self::Tcp(transport) => Some(transport.bind(py).clone()),
+            Self::Waker | Self::Signals | Self::Watch(_) | Self::Listener(_) => None,
+        }
+    }
+
+    /// The descriptor is ready. The waker and watches never come here: a turn makes other jobs of them.
+    pub(crate) fn on_ready(self, event_loop: &Bound<'_, EventLoop>, _key: Key, ready: Readiness) -> PyResult<()> {
+        match self {
+            Self::Waker | Self::Watch(_) => Ok(()),
+            Self::Signals => signals::on_ready(event_loop),
+            Self::Tcp(transport) => match Inst::cast(transport.bind(event_loop.py())) {
+                Some(transport) => tcp::on_ready(transport, ready),
+                None => Ok(()),
+            },
+            Self::Listener(listener) => server::on_ready(event_loop, &listener),
+        }
+    }
+}
+
+/// Makes the types.
+pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    surface::register(module)?;
+    server::register(module)
+}

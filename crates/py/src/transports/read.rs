@@ -1,0 +1,101 @@
+//! The reading half of a stream transport: from the socket to the protocol, one receive each time it is ready.
+
+use std::cell::RefCell;
+use std::io::ErrorKind;
+
+use aioxide_core::phase::Happening;
+use aioxide_sys::stream;
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use super::tcp::{Reading, This};
+use crate::errors::os_error;
+use crate::ffi::buffer;
+
+/// The most that one receive takes, as in asyncio.
+pub(crate) const MOST: usize = 256 * 1024;
+
+thread_local! {
+    /// Where received bytes land: one buffer for all transports of a thread, as each copies what it got at once.
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; MOST].into_boxed_slice());
+}
+
+/// Receives up to `most` bytes (at most [`MOST`]) as a bytes object; an empty one is the end of the stream.
+#[inline]
+pub(crate) fn receive(py: Python<'_>, fd: i32, most: usize) -> std::io::Result<Bound<'_, PyBytes>> {
+    SCRATCH.with_borrow_mut(|scratch| {
+        let length = stream::recv(fd, &mut scratch[..most.min(MOST)])?;
+        Ok(PyBytes::new(py, &scratch[..length]))
+    })
+}
+
+/// Whether the system only says: not now.
+#[inline]
+pub(crate) fn is_later(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::WouldBlock | ErrorKind::Interrupted)
+}
+
+const READ_FAILED: &str = "Fatal read error on socket transport";
+
+/// The socket can be read.
+#[inline]
+pub(super) fn on_readable(this: This<'_, '_>) -> PyResult<()> {
+    let py = this.py();
+    let Some(protocol) = this.protocol.get(py).filter(|_| this.is_reading()) else { return Ok(()) };
+    if this.buffered.get() {
+        return into_buffer(this, &protocol);
+    }
+    match receive(py, this.fd, MOST) {
+        Ok(data) if data.as_bytes().is_empty() => on_end(this, &protocol),
+        Ok(data) => match protocol.call_method1(intern!(py, "data_received"), (data,)) {
+            Ok(_) => Ok(()),
+            Err(error) => this.failed(error, "Fatal error: protocol.data_received() call failed."),
+        },
+        Err(error) if is_later(error.kind()) => Ok(()),
+        Err(error) => this.failed(os_error(&error), READ_FAILED),
+    }
+}
+
+/// A BufferedProtocol lends the memory.
+fn into_buffer<'py>(this: This<'_, 'py>, protocol: &Bound<'py, PyAny>) -> PyResult<()> {
+    let py = this.py();
+    let lend = || -> PyResult<Bound<'py, PyAny>> {
+        let memory = protocol.call_method1(intern!(py, "get_buffer"), (-1,))?;
+        if memory.len()? == 0 {
+            return Err(PyRuntimeError::new_err("get_buffer() returned an empty buffer"));
+        }
+        Ok(memory)
+    };
+    let memory = match lend() {
+        Ok(memory) => memory,
+        Err(error) => return this.failed(error, "Fatal error: protocol.get_buffer() call failed."),
+    };
+    let length = match buffer::write(&memory, |bytes| stream::recv(this.fd, bytes)) {
+        Ok(Ok(0)) => return on_end(this, protocol),
+        Ok(Ok(length)) => length,
+        Ok(Err(error)) if is_later(error.kind()) => return Ok(()),
+        Ok(Err(error)) => return this.failed(os_error(&error), READ_FAILED),
+        Err(error) => return this.failed(error, READ_FAILED),
+    };
+    match protocol.call_method1(intern!(py, "buffer_updated"), (length,)) {
+        Ok(_) => Ok(()),
+        Err(error) => this.failed(error, "Fatal error: protocol.buffer_updated() call failed."),
+    }
+}
+
+/// The peer sends no more. The protocol decides whether the connection stays open for writing.
+fn on_end<'py>(this: This<'_, 'py>, protocol: &Bound<'py, PyAny>) -> PyResult<()> {
+    let py = this.py();
+    this.log("%r received EOF")?;
+    let keep_open = protocol.call_method0(intern!(py, "eof_received")).and_then(|answer| answer.is_truthy());
+    match keep_open {
+        Ok(true) => {
+            this.reading.set(Reading { ended: true, ..this.reading.get() });
+            this.watch()
+        }
+        Ok(false) => this.happened(Happening::Close, None),
+        Err(error) => this.failed(error, "Fatal error: protocol.eof_received() call failed."),
+    }
+}

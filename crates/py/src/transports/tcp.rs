@@ -1,0 +1,410 @@
+//! The stream transport of a connected socket: TCP, and any other stream socket.
+//!
+//! Made by `create_connection`, servers and `connect_accepted_socket`; told by the turn when its descriptor is ready.
+//! It owns the socket object, forgets its place in the driver before it closes it, and keeps the life of a connection
+//! as core's `Phase` has it. Its other parts: `read`, `write`, and `surface`, which is what Python sees.
+
+use std::os::fd::RawFd;
+
+use aioxide_core::outbox::Outbox;
+use aioxide_core::phase::{Action, Happening, Phase};
+use aioxide_sys::{Interest, Key, Readiness, stream};
+use pyo3::exceptions::{PyConnectionError, PyOSError};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyTuple, PyType};
+use pyo3::{Borrowed, intern};
+
+use super::flow::Chunk;
+use super::{Source, read, report, write};
+use crate::errors::os_error;
+use crate::event_loop::{EventLoop, readers};
+use crate::ffi::cell::{Flag, GilCell, Slot};
+use crate::ffi::class::{Class, Inst, TypeCell, create};
+use crate::ffi::context;
+use crate::ffi::gc::{Stopped, Visit};
+use crate::ffi::layout::Fut;
+use crate::futures;
+
+type Object<'py> = PyResult<Bound<'py, PyAny>>;
+pub(super) type This<'a, 'py> = Inst<'a, 'py, TcpTransport>;
+
+/// A stream transport.
+pub(crate) struct TcpTransport {
+    pub(super) event_loop: Slot,
+    pub(super) protocol: Slot,
+    pub(super) sock: Slot,
+    pub(super) server: Slot,
+    /// The context that everything the transport calls runs in.
+    context: Slot,
+    /// The future that waits for the outbox to be empty (`sendfile`).
+    pub(super) flushed: Slot,
+    pub(super) fd: RawFd,
+    key: Flag<Option<Key>>,
+    watched: Flag<Interest>,
+    pub(super) phase: Flag<Phase>,
+    pub(super) outbox: GilCell<Outbox<Chunk>>,
+    pub(super) lost_writes: Flag<u32>,
+    pub(super) reading: Flag<Reading>,
+    /// `write_eof` was called.
+    pub(super) eof: Flag<bool>,
+    /// The protocol is a BufferedProtocol.
+    pub(super) buffered: Flag<bool>,
+    /// The protocol has been set since the transport was made (it may be taken away by a subclass).
+    connected: Flag<bool>,
+}
+
+/// What keeps the transport from reading.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reading {
+    /// `connection_made` has run.
+    pub(super) started: bool,
+    /// `pause_reading` was called.
+    pub(super) paused: bool,
+    /// The peer's direction is over.
+    pub(super) ended: bool,
+}
+
+impl Class for TcpTransport {
+    const NAME: &'static std::ffi::CStr = c"aioxide._core.SocketTransport";
+    const INHERITED: usize = 1; // asyncio.BaseTransport's `_extra`
+
+    fn cell() -> &'static TypeCell {
+        static CELL: TypeCell = TypeCell::new();
+        &CELL
+    }
+
+    fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
+        self.slots().into_iter().try_for_each(|slot| slot.traverse(visit))
+    }
+
+    fn clear(&self, py: Python<'_>) {
+        for slot in self.slots() {
+            drop(slot.take(py));
+        }
+        drop(self.outbox.with(py, Outbox::take_all));
+    }
+
+    /// Nobody has closed it and nobody can any more.
+    fn finalize(this: This<'_, '_>) {
+        let py = this.py();
+        futures::without_current_error(py, || {
+            let Some(sock) = this.sock.get(py) else { return Ok(()) };
+            report::unclosed(this.object())?;
+            this.unwatch(py);
+            drop(this.sock.take(py));
+            sock.call_method0(intern!(py, "close"))?;
+            match this.server.take(py) {
+                Some(server) => server.call_method1(intern!(py, "_detach"), (this.object(),)).map(drop),
+                None => Ok(()),
+            }
+        });
+    }
+
+    fn wants_finalize(&self) -> bool {
+        self.sock.is_some()
+    }
+}
+
+/// What a transport is made of.
+pub(crate) struct Parts<'a, 'py> {
+    pub(crate) event_loop: &'a Bound<'py, PyAny>,
+    pub(crate) sock: &'a Bound<'py, PyAny>,
+    pub(crate) protocol: &'a Bound<'py, PyAny>,
+    /// Completed once the protocol knows of the connection.
+    pub(crate) waiter: Option<&'a Bound<'py, PyAny>>,
+    pub(crate) peername: Option<Bound<'py, PyAny>>,
+    pub(crate) server: Option<&'a Bound<'py, PyAny>>,
+    pub(crate) context: &'a Bound<'py, PyAny>,
+}
+
+/// Makes a transport. The protocol is told in the next turn, and then reading starts.
+pub(crate) fn make<'py>(parts: Parts<'_, 'py>) -> Object<'py> {
+    let Parts { event_loop, sock, protocol, waiter, peername, server, context } = parts;
+    let py = sock.py();
+    readers::ensure_fd_no_transport(event_loop, sock)?;
+    let fd: RawFd = sock.call_method0(intern!(py, "fileno"))?.extract()?;
+    let extra = extra_info(sock, peername)?;
+    let value = TcpTransport {
+        event_loop: Slot::holding(event_loop.clone().unbind()),
+        protocol: Slot::empty(),
+        sock: Slot::holding(sock.clone().unbind()),
+        server: Slot::new(server.map(|s| s.clone().unbind())),
+        context: Slot::holding(context.clone().unbind()),
+        flushed: Slot::empty(),
+        fd,
+        key: Flag::new(None),
+        watched: Flag::new(Interest::NONE),
+        phase: Flag::new(Phase::Open),
+        outbox: GilCell::new(Outbox::new()),
+        lost_writes: Flag::new(0),
+        reading: Flag::new(Reading { started: false, paused: false, ended: false }),
+        eof: Flag::new(false),
+        buffered: Flag::new(false),
+        connected: Flag::new(false),
+    };
+    let object = create(py, value)?;
+    object.setattr(intern!(py, "_extra"), extra)?;
+    let Some(this) = This::cast_exact(&object) else { return Ok(object) };
+    this.set_protocol(protocol)?;
+    if let Some(server) = server {
+        server.call_method1(intern!(py, "_attach"), (&object,))?;
+    }
+    stream::set_nodelay(fd).map_err(|e| os_error(&e))?;
+    this.call_soon(&protocol.getattr(intern!(py, "connection_made"))?, &object)?;
+    let none = py.None().into_bound(py);
+    this.call_soon(&object.getattr(intern!(py, "_start"))?, waiter.unwrap_or(&none))?;
+    Ok(object)
+}
+
+/// The dict behind `get_extra_info`.
+fn extra_info<'py>(sock: &Bound<'py, PyAny>, peername: Option<Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyDict>> {
+    let py = sock.py();
+    let name = |method| match sock.call_method0(method) {
+        Err(error) if error.is_instance_of::<PyOSError>(py) => Ok(py.None().into_bound(py)),
+        result => result,
+    };
+    let extra = PyDict::new(py);
+    extra.set_item(intern!(py, "socket"), transport_socket(sock)?)?;
+    extra.set_item(intern!(py, "sockname"), name(intern!(py, "getsockname"))?)?;
+    let peername = match peername {
+        Some(peername) => peername,
+        None => name(intern!(py, "getpeername"))?,
+    };
+    extra.set_item(intern!(py, "peername"), peername)?;
+    Ok(extra)
+}
+
+/// `asyncio.trsock.TransportSocket(sock)`.
+pub(crate) fn transport_socket<'py>(sock: &Bound<'py, PyAny>) -> Object<'py> {
+    static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    CLASS.import(sock.py(), "asyncio.trsock", "TransportSocket")?.call1((sock,))
+}
+
+/// The descriptor is ready.
+pub(super) fn on_ready(this: This<'_, '_>, ready: Readiness) -> PyResult<()> {
+    let Some(context) = this.context.get(this.py()) else { return Ok(()) };
+    context::run(&context, || {
+        if ready.readable {
+            read::on_readable(this)?;
+        }
+        if ready.writable {
+            write::on_writable(this)?;
+        }
+        Ok(())
+    })
+}
+
+impl TcpTransport {
+    fn slots(&self) -> [&Slot; 6] {
+        [&self.event_loop, &self.protocol, &self.sock, &self.server, &self.context, &self.flushed]
+    }
+
+    /// Whether what comes in goes to the protocol now.
+    pub(super) fn is_reading(&self) -> bool {
+        let reading = self.reading.get();
+        self.phase.get().may_read() && !reading.paused && !reading.ended
+    }
+
+    pub(super) fn has_unsent(&self, py: Python<'_>) -> bool {
+        self.outbox.with(py, |outbox| !outbox.is_empty())
+    }
+
+    /// What the driver watches the descriptor for.
+    pub(super) fn watched(&self) -> Interest {
+        self.watched.get()
+    }
+
+    /// The driver forgets the descriptor.
+    fn unwatch(&self, py: Python<'_>) {
+        self.watched.set(Interest::NONE);
+        let (key, event_loop) = (self.key.get(), self.event_loop.get(py));
+        self.key.set(None);
+        if let (Some(key), Some(event_loop)) = (key, event_loop.as_ref().and_then(EventLoop::of)) {
+            drop(event_loop.forget(py, key));
+        }
+    }
+}
+
+impl<'py> This<'_, 'py> {
+    /// Makes the driver watch for what the transport wants now.
+    pub(super) fn watch(self) -> PyResult<()> {
+        let py = self.py();
+        let read = if self.is_reading() && self.reading.get().started { Interest::READ } else { Interest::NONE };
+        let sending = !self.phase.get().is_lost() && self.has_unsent(py);
+        let wanted = if sending { read | Interest::WRITE } else { read };
+        if wanted == self.watched.get() {
+            return Ok(());
+        }
+        if wanted.is_empty() {
+            self.unwatch(py);
+            return Ok(());
+        }
+        let event_loop = self.event_loop.get(py);
+        let Some(event_loop) = event_loop.as_ref().and_then(EventLoop::of) else { return Ok(()) };
+        match self.key.get() {
+            Some(key) => event_loop.rearm(py, key, wanted)?,
+            None => {
+                if let Some(stale) = event_loop.key_of_fd(py, self.fd) {
+                    // Watched by number once and closed since: the descriptor is the transport's now.
+                    drop(event_loop.forget(py, stale));
+                }
+                let source = Source::Tcp(self.to_owned().unbind());
+                self.key.set(Some(event_loop.register(py, self.fd, wanted, source)?));
+            }
+        }
+        self.watched.set(wanted);
+        Ok(())
+    }
+
+    /// `loop.call_soon(callback, argument, context=…)`.
+    pub(super) fn call_soon(self, callback: &Bound<'py, PyAny>, argument: &Bound<'py, PyAny>) -> PyResult<()> {
+        let py = self.py();
+        let Some(event_loop) = self.event_loop.get(py) else { return Ok(()) };
+        let keywords = PyDict::new(py);
+        keywords.set_item(intern!(py, "context"), self.context.get(py))?;
+        let args = PyTuple::new(py, [callback, argument])?;
+        event_loop.call_method(intern!(py, "call_soon"), args, Some(&keywords)).map(drop)
+    }
+
+    /// `set_protocol(protocol)`.
+    pub(super) fn set_protocol(self, protocol: &Bound<'py, PyAny>) -> PyResult<()> {
+        static BUFFERED: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+        let py = self.py();
+        let class = BUFFERED.import(py, "asyncio.protocols", "BufferedProtocol")?;
+        self.buffered.set(protocol.is_instance(class)?);
+        self.protocol.set(py, protocol.clone());
+        self.connected.set(true);
+        Ok(())
+    }
+
+    /// `_start(waiter)`: the protocol knows of the connection; reading starts and the waiter is told.
+    pub(super) fn start(self, waiter: &Bound<'py, PyAny>) -> PyResult<()> {
+        let py = self.py();
+        let reading = Reading { started: true, ..self.reading.get() };
+        self.reading.set(reading);
+        self.watch()?;
+        let none = py.None().into_bound(py);
+        match Fut::cast(waiter) {
+            _ if waiter.is_none() => Ok(()),
+            Some(future) if future.is_pending() => futures::set_result(future, none),
+            Some(_) => Ok(()),
+            None if waiter.call_method0(intern!(py, "cancelled"))?.is_truthy()? => Ok(()),
+            None => waiter.call_method1(intern!(py, "set_result"), (none,)).map(drop),
+        }
+    }
+
+    /// Something happened in the transport's life; `error` is what `connection_lost` will be told.
+    pub(super) fn happened(self, happening: Happening, error: Option<&Bound<'py, PyAny>>) -> PyResult<()> {
+        let py = self.py();
+        let (phase, action) = self.phase.get().on(happening, self.has_unsent(py));
+        self.phase.set(phase);
+        match action {
+            Action::Nothing => Ok(()),
+            Action::ShutWrite => stream::shutdown_write(self.fd).map_err(|e| os_error(&e)),
+            Action::StopReading => self.watch(),
+            Action::End | Action::Discard => {
+                // Empty already when it ends in peace.
+                drop(self.outbox.with(py, Outbox::take_all));
+                self.watch()?;
+                let none = py.None().into_bound(py);
+                let callback = self.object().getattr(intern!(py, "_call_connection_lost"))?;
+                self.call_soon(&callback, error.unwrap_or(&none))
+            }
+            Action::EndNow => {
+                self.watch()?;
+                self.connection_lost(&py.None().into_bound(py))
+            }
+            Action::Release => self.release(),
+        }
+    }
+
+    /// `_call_connection_lost(error)`: the last that the protocol hears.
+    pub(super) fn connection_lost(self, error: &Bound<'py, PyAny>) -> PyResult<()> {
+        let py = self.py();
+        let result = match self.protocol.get(py).filter(|_| self.connected.get()) {
+            Some(protocol) => protocol.call_method1(intern!(py, "connection_lost"), (error,)).map(drop),
+            None => Ok(()),
+        };
+        let released = self.happened(Happening::Lost, None);
+        result.and(released)
+    }
+
+    /// Closes the socket and lets go of everything.
+    fn release(self) -> PyResult<()> {
+        let py = self.py();
+        self.unwatch(py);
+        let closed = match self.sock.take(py) {
+            Some(sock) => sock.call_method0(intern!(py, "close")).map(drop),
+            None => Ok(()),
+        };
+        drop((self.protocol.take(py), self.event_loop.take(py)));
+        let detached = match self.server.take(py) {
+            Some(server) => server.call_method1(intern!(py, "_detach"), (self.object(),)).map(drop),
+            None => Ok(()),
+        };
+        let told = match self.flushed.get(py) {
+            Some(waiter) if !waiter.call_method0(intern!(py, "done"))?.is_truthy()? => {
+                let error = PyConnectionError::new_err("Connection is closed by peer").into_value(py);
+                waiter.call_method1(intern!(py, "set_exception"), (error,)).map(drop)
+            }
+            _ => Ok(()),
+        };
+        closed.and(detached).and(told)
+    }
+
+    /// `_fatal_error(error, message)`: reports it and gives the connection up.
+    pub(super) fn fatal(self, error: &Bound<'py, PyAny>, message: &str) -> PyResult<()> {
+        let py = self.py();
+        if let Some(event_loop) = self.event_loop.get(py) {
+            let protocol = self.protocol.get(py);
+            report::fatal(error, message, &event_loop, &self.to_owned(), protocol.as_ref())?;
+        }
+        self.happened(Happening::Fail, Some(error))
+    }
+
+    /// As [`fatal`](Self::fatal) for what was just raised; SystemExit and KeyboardInterrupt go on instead.
+    #[cold]
+    pub(super) fn failed(self, error: PyErr, message: &str) -> PyResult<()> {
+        let py = self.py();
+        if crate::errors::ends_the_loop(py, &error) {
+            return Err(error);
+        }
+        self.fatal(error.into_value(py).bind(py).as_any(), message)
+    }
+
+    /// `logger.debug(text, self)` in debug mode.
+    pub(super) fn log(self, text: &str) -> PyResult<()> {
+        match self.event_loop.get(self.py()) {
+            Some(event_loop) => report::debug(&event_loop, text, &[&self.to_owned()]),
+            None => Ok(()),
+        }
+    }
+
+    /// `pause_reading()`.
+    pub(super) fn pause_reading(self) -> PyResult<()> {
+        let reading = self.reading.get();
+        if !self.phase.get().may_read() || reading.paused {
+            return Ok(());
+        }
+        self.reading.set(Reading { paused: true, ..reading });
+        self.watch()?;
+        self.log("%r pauses reading")
+    }
+
+    /// `resume_reading()`.
+    pub(super) fn resume_reading(self) -> PyResult<()> {
+        let reading = self.reading.get();
+        if !self.phase.get().may_read() || !reading.paused {
+            return Ok(());
+        }
+        self.reading.set(Reading { paused: false, ..reading });
+        self.watch()?;
+        self.log("%r resumes reading")
+    }
+}
+
+/// An argument that may be missing.
+pub(super) fn given<'py>(value: Option<Borrowed<'_, 'py, PyAny>>) -> Option<Bound<'py, PyAny>> {
+    value.filter(|v| !v.is_none()).map(|v| v.to_owned())
+}
