@@ -173,18 +173,22 @@ mod tests {
             steps in prop::collection::vec((0_u8..5, any::<prop::sample::Index>()), 0..120),
         ) {
             let mut semaphore = Semaphore::new(permits, false);
-            let (mut line, mut held, mut total) = (Vec::<WaiterKey>::new(), 0_i64, permits);
+            let (mut line, mut held, mut total) = (Vec::new(), 0_i64, permits);
             for (kind, which) in steps {
                 match kind {
                     0 | 1 => {
                         let got = semaphore.try_acquire(as_noted);
-                        if got { held += 1 } else { line.push(semaphore.wait(())) }
+                        if got { held += 1 } else { line.push((semaphore.wait(()), false)) }
                     }
                     2 => {
                         if held > 0 { held -= 1 } else { total += 1 }
                         prop_assert!(semaphore.release(as_noted).is_some());
                     }
-                    3 if !line.is_empty() => { semaphore.waiters.cancel(*which.get(&line)); }
+                    3 if !line.is_empty() => {
+                        let place = which.index(line.len());
+                        semaphore.waiters.cancel(line[place].0);
+                        line[place].1 = true;
+                    }
                     4 if !line.is_empty() => {
                         let place = which.index(line.len());
                         run(&mut semaphore, &mut line, &mut held, place);
@@ -197,25 +201,26 @@ mod tests {
             }
             let settled =
                 |semaphore: &Semaphore<()>, key| semaphore.waiters().standing(key) != Some(Waiting::Yes);
-            while let Some(place) = line.iter().position(|key| settled(&semaphore, *key)) {
+            while let Some(place) = line.iter().position(|(key, _)| settled(&semaphore, *key)) {
                 run(&mut semaphore, &mut line, &mut held, place);
             }
             prop_assert!(semaphore.value() == 0 || line.is_empty());
         }
     }
 
-    fn run(semaphore: &mut Semaphore<()>, line: &mut Vec<WaiterKey>, held: &mut i64, place: usize) {
-        match semaphore.waiters().standing(line[place]) {
-            Some(Waiting::Woken) => {
-                let _ = semaphore.admit(line.remove(place));
-                *held += 1;
-                while semaphore.hand_out(as_noted).is_some() {}
-            }
-            Some(Waiting::Cancelled) => {
-                let _ = semaphore.give_up(line.remove(place));
-                while semaphore.hand_out(as_noted).is_some() {}
-            }
-            _ => {}
+    /// Runs the task at `place` if it can run. A doomed one has been cancelled, before or after its wake-up.
+    fn run(semaphore: &mut Semaphore<()>, line: &mut Vec<(WaiterKey, bool)>, held: &mut i64, place: usize) {
+        let (key, doomed) = line[place];
+        if semaphore.waiters().standing(key) == Some(Waiting::Yes) {
+            return;
         }
+        line.remove(place);
+        if doomed {
+            let _ = semaphore.give_up(key);
+        } else {
+            let _ = semaphore.admit(key);
+            *held += 1;
+        }
+        while semaphore.hand_out(as_noted).is_some() {}
     }
 }
