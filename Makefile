@@ -4,7 +4,6 @@
 PROFILE ?= release
 .DEFAULT_GOAL := help
 .PHONY: help demo test conformance bench lint fmt clean
-
 # Asked once, and only by the targets that need them.
 python = $(eval python := $(shell tools/environment find $(PYTHON)))$(or $(python),$(error no Python to work with))
 venv = $(eval venv := .venv/$(shell tools/environment tag $(python)))$(venv)
@@ -50,11 +49,12 @@ lint: ## Check formatting, clippy, ruff, types and the house rules
 	$(venv)/bin/mypy
 	$(venv)/bin/python -m pytest -q tests/tidy
 
-fmt: ## Format the code
+fmt: ## Format the code, and bring ARCHITECTURE.md's code map up to date
 	$(call have,has-lint)
 	cargo fmt --all
 	$(venv)/bin/ruff check --fix
 	$(venv)/bin/ruff format
+	tools/code-map
 
 clean: ## Remove everything that was built
 	rm -rf .venv target

@@ -11,9 +11,7 @@ def _files():
     """All files that are or could be committed; without git, all that are not hidden."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     try:
-        listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split(
-            "\n"
-        )
+        listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
     except (OSError, subprocess.CalledProcessError):
         found = (path.relative_to(ROOT) for path in ROOT.rglob("*"))
         listed = [str(path) for path in found if not {part[0] for part in path.parts} & {"."}]

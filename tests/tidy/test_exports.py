@@ -57,9 +57,7 @@ def assert_takes_the_same(original, twin):
         assert name in found.parameters, f"{twin!r} has no {name}: {found}"
         other = found.parameters[name]
         assert other.kind is parameter.kind, f"{name} of {twin!r}: {found}, expected {expected}"
-        assert same_default(parameter.default, other.default), (
-            f"{name} of {twin!r}: {found}, expected {expected}"
-        )
+        assert same_default(parameter.default, other.default), f"{name} of {twin!r}: {found}, expected {expected}"
     positional = [name for name, parameter in expected.parameters.items() if parameter.kind <= 1]
     assert names[: len(positional)] == positional, f"{twin!r}: {found}, expected {expected}"
     for name in found.parameters.keys() - expected.parameters.keys():

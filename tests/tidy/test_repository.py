@@ -2,9 +2,11 @@
 
 import ast
 import re
+import subprocess
+import sys
 
 import pytest
-from house import FILES, PYTHON, RUST, lines_with, text_of
+from house import FILES, PYTHON, ROOT, lines_with, text_of
 
 PACKAGE = [name for name in PYTHON if name.startswith("python/aioxide/")]
 BINARY = (".png", ".svg", ".ico", ".lock")
@@ -24,25 +26,9 @@ def test_the_makefile_fits_a_screen_or_two():
     assert len(text_of("Makefile").splitlines()) <= 80
 
 
-def code_map():
-    """The files that ARCHITECTURE.md names: `### DIRECTORY` and below it lines "- `FILE`: ..."."""
-    named = []
-    directory = None
-    for line in text_of("ARCHITECTURE.md").splitlines():
-        if match := re.fullmatch(r"### `(.+/)`.*", line):
-            directory = match[1]
-        elif line.startswith("#"):
-            directory = None
-        elif directory is not None and (match := re.match(r"- `([^`]+)`: \S", line)):
-            named.append(directory + match[1])
-    return named
-
-
 def test_the_code_map_names_every_source_file():
-    assert len(code_map()) == len(set(code_map()))
-    sources = {name for name in RUST if "/src/" in name} | set(PACKAGE)
-    assert sorted(sources - set(code_map())) == [], "not named in ARCHITECTURE.md"
-    assert sorted(set(code_map()) - set(FILES)) == [], "named in ARCHITECTURE.md, but not there"
+    checked = subprocess.run([sys.executable, ROOT / "tools/code-map", "--check"], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 @pytest.mark.parametrize("name", [name for name in PACKAGE if name.endswith(".py")])
