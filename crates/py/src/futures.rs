@@ -20,7 +20,7 @@ use crate::ffi::{context, thread, types};
 use crate::job::{self, Job};
 use crate::local::LoopCore;
 use crate::names::{invalid_state, names};
-use crate::tasks;
+use crate::{tasks, version};
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
 
@@ -56,8 +56,11 @@ pub(crate) fn init(this: Fut<'_, '_>, args: Args<'_, '_>) -> PyResult<()> {
 /// What `Future.__init__` and `Task.__init__` share.
 pub(crate) fn init_with<'py>(this: Fut<'_, 'py>, event_loop: Option<Borrowed<'_, 'py, PyAny>>) -> PyResult<()> {
     if this.is_initialized() {
-        let class = this.object().get_type().name()?;
-        return Err(PyRuntimeError::new_err(format!("{class} object is already initialized")));
+        if version::INIT_ONCE {
+            let class = this.object().get_type().name()?;
+            return Err(PyRuntimeError::new_err(format!("{class} object is already initialized")));
+        }
+        reset(this);
     }
     let event_loop = match event_loop.filter(|l| !l.is_none()) {
         Some(event_loop) => event_loop.to_owned(),
@@ -68,6 +71,14 @@ pub(crate) fn init_with<'py>(this: Fut<'_, 'py>, event_loop: Option<Borrowed<'_,
     this.set_blocking(false);
     drop(this.set_event_loop(Some(event_loop.clone())));
     note_source(this, &event_loop)
+}
+
+/// Blank again, for a second `__init__`.
+fn reset(this: Fut<'_, '_>) {
+    this.set_state(State::Pending);
+    drop((this.take_callback0(), this.take_context0(), this.take_callbacks()));
+    drop((this.take_result(), this.take_exception(), this.take_exception_tb(), this.take_source_tb()));
+    drop((this.take_cancel_msg(), this.take_cancelled_exc(), this.take_event_loop()));
 }
 
 /// The running loop, or the policy's.
@@ -108,15 +119,14 @@ pub(crate) fn complete(this: Fut<'_, '_>) -> PyResult<()> {
     if first.is_none() && rest.is_none() {
         return Ok(());
     }
-    let Some(event_loop) = this.event_loop() else { return Ok(()) };
     if let Some(waiter) = first {
-        notify(this, &event_loop, waiter, context)?;
+        notify(this, waiter, context)?;
     }
     if let Some(rest) = rest {
         for pair in rest.cast::<PyList>()?.iter() {
             let pair = pair.cast_into::<PyTuple>()?;
             let context = pair.get_item(1)?;
-            notify(this, &event_loop, pair.get_item(0)?, (!context.is_none()).then_some(context))?;
+            notify(this, pair.get_item(0)?, (!context.is_none()).then_some(context))?;
         }
     }
     Ok(())
@@ -126,7 +136,6 @@ pub(crate) fn complete(this: Fut<'_, '_>) -> PyResult<()> {
 #[inline]
 fn notify<'py>(
     this: Fut<'_, 'py>,
-    event_loop: &Bound<'py, PyAny>,
     waiter: Bound<'py, PyAny>,
     context: Option<Bound<'py, PyAny>>,
 ) -> PyResult<()> {
@@ -136,7 +145,7 @@ fn notify<'py>(
         None if Tsk::cast(&waiter).is_some() => Job::Wake { task: waiter.unbind(), future },
         None => Job::Hook { hook: waiter.unbind(), future },
     };
-    job::soon(event_loop, job)
+    job::soon_for(this, job)
 }
 
 /// Adds a native waiter, a task or a hook, to a pending future.
@@ -334,9 +343,9 @@ fn method_add_done_callback<'py>(this: Fut<'_, 'py>, args: Args<'_, 'py>) -> Obj
     };
     let [callback, context] = SIGNATURE.bind::<2>(args)?;
     let py = this.py();
-    let Some(event_loop) = this.event_loop() else {
+    if !this.is_initialized() {
         return Err(PyRuntimeError::new_err("uninitialized Future object"));
-    };
+    }
     let callback = callback.map_or_else(|| none(py), |c| c.to_owned());
     let context = match context {
         Some(context) => context.to_owned(),
@@ -345,7 +354,7 @@ fn method_add_done_callback<'py>(this: Fut<'_, 'py>, args: Args<'_, 'py>) -> Obj
     if this.is_pending() {
         store(this, callback, Some(context))?;
     } else {
-        notify(this, &event_loop, callback, Some(context))?;
+        notify(this, callback, Some(context))?;
     }
     Ok(none(py))
 }

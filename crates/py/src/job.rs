@@ -5,12 +5,13 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::ffi::gc::{Stopped, Visit};
-use crate::ffi::layout::Tsk;
+use crate::ffi::layout::{Fut, Tsk};
 use crate::local::LoopCore;
 use crate::tasks;
 
-/// One thing to run.
+/// One thing to run. The tag takes a whole word: a job is moved as four words, never byte by byte.
 #[derive(Debug)]
+#[repr(usize)]
 pub(crate) enum Job {
     /// A Handle or TimerHandle: `context.run(callback, *args)` unless cancelled.
     Handle(Py<PyAny>),
@@ -88,6 +89,18 @@ impl Job {
 
 fn context_of<'py>(task: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
     Tsk::cast(task).and_then(Tsk::context)
+}
+
+/// Gives a job of a future (or task) to the future's loop.
+#[inline]
+pub(crate) fn soon_for(future: Fut<'_, '_>, job: Job) -> PyResult<()> {
+    match future.loop_core() {
+        Some(core) if !core.overrides_call_soon() => core.soon(future.py(), job),
+        _ => match future.event_loop() {
+            Some(event_loop) => job.call_soon(&event_loop),
+            None => Ok(()),
+        },
+    }
 }
 
 /// Gives the job to the loop: at once to a native one, by its `call_soon` to any other.

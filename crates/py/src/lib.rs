@@ -1,6 +1,8 @@
 //! `aioxide._core`: asyncio's event loop, tasks and primitives, native. This page lists everything it exports.
 
+mod async_fn;
 mod errors;
+mod event_loop;
 mod ffi;
 mod futures;
 mod handles;
@@ -10,6 +12,8 @@ mod local;
 mod names;
 mod parked;
 mod tasks;
+mod transports;
+mod version;
 
 use pyo3::prelude::*;
 
@@ -25,6 +29,9 @@ fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     futures::register(module)?;
     tasks::register(module)?;
     handles::register(module)?;
+    async_fn::register(module)?;
+    transports::register(module)?;
     module.add_class::<local::LoopCore>()?;
+    module.add_class::<event_loop::EventLoop>()?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))
 }

@@ -85,7 +85,7 @@ impl LoopCore {
     /// The native part of an event loop, if it is one of ours.
     #[inline]
     pub(crate) fn of<'a>(event_loop: &'a Bound<'_, PyAny>) -> Option<&'a Self> {
-        event_loop.cast::<Self>().ok().map(Bound::get)
+        crate::ffi::types::loop_core(event_loop)
     }
 
     /// Runs `job` in the next turn. From another thread it goes by the inbox: never a race, never a lost job.

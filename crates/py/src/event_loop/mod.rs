@@ -13,6 +13,7 @@ pub(crate) mod hooks;
 mod lifecycle;
 pub(crate) mod names;
 pub(crate) mod readers;
+mod resolve;
 pub(crate) mod serve;
 pub(crate) mod signals;
 pub(crate) mod sockets;

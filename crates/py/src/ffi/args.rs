@@ -200,6 +200,19 @@ pub(crate) fn given<'py>(value: Option<Borrowed<'_, 'py, PyAny>>) -> Option<Boun
     value.filter(|v| !v.is_none()).map(|v| v.to_owned())
 }
 
+/// Whether the object is exactly the int 0 (of which there is one).
+#[inline]
+pub(crate) fn is_zero(object: &Bound<'_, PyAny>) -> bool {
+    static ZERO: std::sync::atomic::AtomicPtr<ffi::PyObject> = std::sync::atomic::AtomicPtr::new(std::ptr::null_mut());
+    let mut zero = ZERO.load(std::sync::atomic::Ordering::Relaxed);
+    if zero.is_null() {
+        // SAFETY: the GIL is held; small ints live as long as the interpreter, and this reference is never given back.
+        zero = unsafe { ffi::PyLong_FromLong(0) };
+        ZERO.store(zero, std::sync::atomic::Ordering::Relaxed);
+    }
+    object.as_ptr() == zero
+}
+
 #[cold]
 fn unexpected(method: &str, name: &Bound<'_, PyString>) -> PyErr {
     PyTypeError::new_err(format!("{method}() got an unexpected keyword argument '{name}'"))

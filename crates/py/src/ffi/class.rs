@@ -123,7 +123,7 @@ unsafe fn inherited(slf: *mut PyObject, number: usize) -> *mut *mut PyObject {
 
 /// The memory of a freed instance.
 #[derive(Debug)]
-pub(crate) struct Spare(*mut PyObject);
+pub(crate) struct Spare(pub(super) *mut PyObject);
 
 // SAFETY: plain memory, handed around under the GIL only.
 unsafe impl Send for Spare {}

@@ -3,9 +3,12 @@
 //! Each file gives a safe, typed API to the rest of the crate; SAFETY.md states the contract file by file.
 
 pub(crate) mod args;
+pub(crate) mod buffer;
+pub(crate) mod attr;
 pub(crate) mod cell;
 pub(crate) mod class;
 pub(crate) mod context;
+pub(crate) mod detach;
 pub(crate) mod function;
 pub(crate) mod gc;
 pub(crate) mod iter;

@@ -11,10 +11,12 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use pyo3::Borrowed;
 
-use super::class::{Builder, TypeCell};
+use super::cell::GilCell;
+use super::class::{Builder, Spare, TypeCell};
 use super::layout::{self, FUTURE_SIZE, Fut, TASK_SIZE, Tsk};
 use super::method::{AnyFuture, AnyTask, initializer, unary};
 use super::thread;
+use crate::local::LoopCore;
 
 static FUTURE: TypeCell = TypeCell::new();
 static TASK: TypeCell = TypeCell::new();
@@ -74,19 +76,43 @@ impl<'a, 'py> Tsk<'a, 'py> {
 /// A blank instance of exactly Future: every field null, state pending.
 #[inline]
 pub(crate) fn alloc_future(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-    alloc(py, &FUTURE)
+    alloc(py, &FUTURE, &SPARE_FUTURES)
 }
 
 /// A blank instance of exactly Task.
 #[inline]
 pub(crate) fn alloc_task(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-    alloc(py, &TASK)
+    alloc(py, &TASK, &SPARE_TASKS)
 }
 
+/// Memory of freed Futures and Tasks, kept for the next ones: with their collector header and dict, all blank.
+struct Spares {
+    cell: GilCell<Vec<Spare>>,
+    size: usize,
+}
+
+static SPARE_FUTURES: Spares = Spares { cell: GilCell::new(Vec::new()), size: FUTURE_SIZE };
+static SPARE_TASKS: Spares = Spares { cell: GilCell::new(Vec::new()), size: TASK_SIZE };
+const MOST_SPARES: usize = 512;
+
 #[inline]
-fn alloc<'py>(py: Python<'py>, class: &TypeCell) -> PyResult<Bound<'py, PyAny>> {
-    // SAFETY: a ready heap type; the memory comes zeroed, which is a valid blank future.
-    unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyType_GenericAlloc(class.ptr(), 0)) }
+fn alloc<'py>(py: Python<'py>, class: &TypeCell, spares: &Spares) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: a ready heap type; new memory comes zeroed, which is a valid blank future. Spare memory is that of a
+    // dead instance of exactly this type, untracked, whose dict and weak references are gone: its header is made
+    // anew, its fields are zeroed, and only then the collector gets to see it.
+    unsafe {
+        let object = match spares.cell.with(py, Vec::pop) {
+            None => ffi::PyType_GenericAlloc(class.ptr(), 0),
+            Some(Spare(memory)) => {
+                let head = size_of::<PyObject>();
+                std::ptr::write_bytes(memory.cast::<u8>().add(head), 0, spares.size - head);
+                let object = ffi::PyObject_Init(memory, class.ptr());
+                ffi::PyObject_GC_Track(object.cast());
+                object
+            }
+        };
+        Bound::from_owned_ptr_or_err(py, object)
+    }
 }
 
 unsafe extern "C" fn future_dealloc(slf: *mut PyObject) {
@@ -97,7 +123,7 @@ unsafe extern "C" fn future_dealloc(slf: *mut PyObject) {
         if Fut::new(Borrowed::from_ptr(py, slf)).log_tb() && ffi::PyObject_CallFinalizerFromDealloc(slf) < 0 {
             return; // alive again
         }
-        release(slf, &STOCK_FUTURE);
+        release(py, slf, &STOCK_FUTURE, &FUTURE, &SPARE_FUTURES);
     }
 }
 
@@ -111,13 +137,14 @@ unsafe extern "C" fn task_dealloc(slf: *mut PyObject) {
             return;
         }
         thread::unregister(task);
-        release(slf, &STOCK_TASK);
+        release(py, slf, &STOCK_TASK, &TASK, &SPARE_TASKS);
     }
 }
 
 /// The end of a dealloc: fields, weak references, memory.
-unsafe fn release(slf: *mut PyObject, base: &TypeCell) {
-    // SAFETY: the callers' promise: the last reference is gone and `slf` is an instance of a subclass of `base`.
+unsafe fn release(py: Python<'_>, slf: *mut PyObject, base: &TypeCell, own: &TypeCell, spares: &Spares) {
+    // SAFETY: the callers' promise: the last reference is gone and `slf` is an instance of `own` or of a subclass,
+    // whose base is `base`. Memory is kept only for instances of exactly `own`.
     unsafe {
         let class = ffi::Py_TYPE(slf);
         ffi::PyObject_GC_UnTrack(slf.cast());
@@ -125,7 +152,18 @@ unsafe fn release(slf: *mut PyObject, base: &TypeCell) {
         if let Some(clear) = (*base.ptr()).tp_clear {
             clear(slf);
         }
-        (*class).tp_free.unwrap_or(ffi::PyObject_GC_Del)(slf.cast());
+        let kept = std::ptr::eq(class, own.ptr())
+            && spares.cell.with(py, |spares| {
+                let room = spares.len() < MOST_SPARES;
+                if room {
+                    forget_finalized(slf);
+                    spares.push(Spare(slf));
+                }
+                room
+            });
+        if !kept {
+            (*class).tp_free.unwrap_or(ffi::PyObject_GC_Del)(slf.cast());
+        }
         ffi::Py_DECREF(class.cast());
     }
 }
@@ -143,6 +181,40 @@ unsafe extern "C" fn task_finalize(slf: *mut PyObject) {
     unsafe {
         let task = Tsk::new(Borrowed::from_ptr(Python::assume_attached(), slf));
         let _ = catch_unwind(AssertUnwindSafe(|| crate::tasks::finalize(task)));
+    }
+}
+
+/// The class of the first loop that was asked for: nearly always that of every loop.
+static LOOP: TypeCell = TypeCell::new();
+
+/// The native part of an event loop, if it is one of ours.
+#[inline]
+pub(crate) fn loop_core<'a>(object: &'a Bound<'_, PyAny>) -> Option<&'a LoopCore> {
+    if LOOP.is_exact(object) {
+        // SAFETY: the cell holds (and keeps alive) a class that passed the check below.
+        return Some(unsafe { object.cast_unchecked::<LoopCore>() }.get());
+    }
+    let core = object.cast::<LoopCore>().ok()?;
+    if LOOP.ptr().is_null() {
+        LOOP.set(&object.get_type());
+    }
+    Some(core.get())
+}
+
+impl<'a> Fut<'a, '_> {
+    /// The native part of the future's loop, if it is one of ours, without a new reference.
+    #[inline]
+    pub(crate) fn loop_core(self) -> Option<&'a LoopCore> {
+        let event_loop = self.loop_ptr();
+        if event_loop.is_null() {
+            return None;
+        }
+        // SAFETY: the future owns a reference to its loop, and gives it up only in a second `__init__` or when the
+        // collector finds it unreachable: not while the caller, who runs no Python code in between, looks.
+        let event_loop = unsafe { Borrowed::from_ptr(self.py(), event_loop) };
+        let core: *const LoopCore = loop_core(&event_loop)?;
+        // SAFETY: as above; the class is frozen, so a shared reference is all anybody has.
+        Some(unsafe { &*core })
     }
 }
 

@@ -106,7 +106,7 @@ fn start<'py>(
     if eager && event_loop.call_method0(intern!(py, "is_running"))?.is_truthy()? {
         return step::eager(this, &event_loop);
     }
-    job::soon(&event_loop, Job::Step(this.object().to_owned().unbind()))?;
+    job::soon_for(this.fut(), Job::Step(this.object().to_owned().unbind()))?;
     thread::register(this)
 }
 

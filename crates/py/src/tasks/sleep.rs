@@ -6,7 +6,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyFloat, PyInt};
 
-use crate::ffi::args::{Args, Signature};
+use crate::ffi::args::{self, Args, Signature};
 use crate::ffi::cell::{Flag, GilCell, Slot};
 use crate::ffi::class::{Builder, Class, Inst, Spare, TypeCell, create};
 use crate::ffi::function;
@@ -185,7 +185,83 @@ fn wait<'py>(this: Inst<'_, 'py, Sleep>, seconds: f64, delay: Bound<'py, PyAny>)
     this.parked.wait(future)
 }
 
+/// `sleep(0)`, the way to give others a turn, without the places that a timer needs.
+pub(crate) struct Yield {
+    phase: Flag<Phase>,
+}
+
+impl Class for Yield {
+    const NAME: &'static std::ffi::CStr = c"aioxide._core.Yield";
+    const SPARE: usize = 256;
+
+    fn cell() -> &'static TypeCell {
+        static CELL: TypeCell = TypeCell::new();
+        &CELL
+    }
+
+    fn spare() -> Option<&'static GilCell<Vec<Spare>>> {
+        static SPARE: GilCell<Vec<Spare>> = GilCell::new(Vec::new());
+        Some(&SPARE)
+    }
+
+    fn traverse(&self, _: &Visit<'_>) -> Result<(), Stopped> {
+        Ok(())
+    }
+
+    fn clear(&self, _: Python<'_>) {}
+
+    fn wants_finalize(&self) -> bool {
+        self.phase.get() == Phase::Created
+    }
+
+    fn finalize(this: Inst<'_, '_, Self>) {
+        warn_never_awaited(&this.object());
+    }
+}
+
+impl Awaitable for Yield {
+    #[inline]
+    fn resume<'py>(this: Inst<'_, 'py, Self>) -> PyResult<Step<'py>> {
+        let none = this.py().None().into_bound(this.py());
+        match this.phase.get() {
+            Phase::Created => {
+                this.phase.set(Phase::Yielded);
+                Ok(Step::Yield(none))
+            }
+            Phase::Yielded => {
+                this.phase.set(Phase::Over);
+                Ok(Step::Return(none))
+            }
+            Phase::Waiting | Phase::Over => Err(reused()),
+        }
+    }
+
+    fn throw<'py>(this: Inst<'_, 'py, Self>, error: PyErr) -> PyResult<Step<'py>> {
+        let over = this.phase.get() == Phase::Over;
+        this.phase.set(Phase::Over);
+        Err(if over { reused() } else { error })
+    }
+
+    fn close(this: Inst<'_, '_, Self>) -> PyResult<()> {
+        this.phase.set(Phase::Over);
+        Ok(())
+    }
+}
+
+impl Coroutine for Yield {
+    fn qualname(_: Inst<'_, '_, Self>) -> &'static str {
+        "sleep"
+    }
+}
+
 fn sleep<'py>(args: Args<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    if args.len() == 1
+        && !args.has_names()
+        && let Some(delay) = args.get(0)
+        && args::is_zero(&delay)
+    {
+        return create(args.py(), Yield { phase: Flag::new(Phase::Created) });
+    }
     const SIGNATURE: Signature = Signature {
         name: "sleep",
         positional: &["delay", "result"],
@@ -207,6 +283,7 @@ fn sleep<'py>(args: Args<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
 
 /// Makes the type and the function.
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    Builder::of::<Yield>().coroutine::<Yield>().build(module, None, Yield::cell())?;
     Builder::of::<Sleep>().coroutine::<Sleep>().build(module, None, Sleep::cell())?;
     module.add("sleep", function::coroutine_function(module.py(), "asyncio.tasks", "sleep", sleep)?)
 }

@@ -211,10 +211,7 @@ fn cancel_if_asked<'py>(this: Tsk<'_, 'py>, waiter: &Bound<'py, PyAny>) -> PyRes
 
 #[inline]
 fn soon(this: Tsk<'_, '_>, job: Job) -> PyResult<()> {
-    match this.fut().event_loop() {
-        Some(event_loop) => job::soon(&event_loop, job),
-        None => Ok(()),
-    }
+    job::soon_for(this.fut(), job)
 }
 
 /// Throws RuntimeError into the coroutine in the next turn.
