@@ -396,6 +396,10 @@ impl Builder {
     pub(crate) fn of<T: Class>() -> Self {
         let mut builder = Self::extending(T::NAME, tail_at::<T>() + size_of::<Tail<T>>());
         builder.flags |= u64::from(ffi::Py_TPFLAGS_HAVE_GC);
+        if T::INHERITED > 0 {
+            // The base is a class written in Python, and so it can be changed: CPython wants as much of ours.
+            builder.flags &= !u64::from(ffi::Py_TPFLAGS_IMMUTABLETYPE);
+        }
         if T::SUBCLASSABLE {
             builder.flags |= u64::from(ffi::Py_TPFLAGS_BASETYPE);
         }
