@@ -89,6 +89,7 @@ impl<T: Copy + fmt::Debug> fmt::Debug for Flag<T> {
 }
 
 /// One Python object or nothing, replaced under the GIL. The old value is handed back or dropped after the exchange.
+#[repr(transparent)] // class.rs gives one to CPython as the place of an instance's `__dict__`
 pub(crate) struct Slot(Cell<Option<Py<PyAny>>>);
 
 // SAFETY: as for GilCell.

@@ -73,6 +73,9 @@ pub(crate) trait Class: Sized + 'static {
     const SUBCLASSABLE: bool = false;
     /// How many `__slots__` of a base class come before our part: they belong to the instance and hold objects.
     const INHERITED: usize = 0;
+    /// Where the value has the slot for the instance's `__dict__`, if instances have one. `traverse` and `clear` see
+    /// to it as to any other slot.
+    const DICT: Option<usize> = None;
 
     /// Where the type object is kept.
     fn cell() -> &'static TypeCell;
@@ -379,6 +382,7 @@ pub(crate) struct Builder {
     name: &'static CStr,
     basicsize: usize,
     flags: u64,
+    short: bool,
     slots: Vec<ffi::PyType_Slot>,
     methods: Vec<ffi::PyMethodDef>,
     getset: Vec<ffi::PyGetSetDef>,
@@ -410,6 +414,22 @@ impl Builder {
             flags: ffi::Py_READONLY,
             doc: ptr::null(),
         });
+        if let Some(at) = T::DICT {
+            builder.members.push(ffi::PyMemberDef {
+                name: c"__dictoffset__".as_ptr(),
+                type_code: ffi::Py_T_PYSSIZET,
+                offset: (tail_at::<T>() + std::mem::offset_of!(Tail<T>, value) + at).cast_signed(),
+                flags: ffi::Py_READONLY,
+                doc: ptr::null(),
+            });
+            builder.getset.push(ffi::PyGetSetDef {
+                name: c"__dict__".as_ptr(),
+                get: Some(ffi::PyObject_GenericGetDict),
+                set: Some(ffi::PyObject_GenericSetDict),
+                doc: ptr::null(),
+                closure: ptr::null_mut(),
+            });
+        }
         builder
             .slot(ffi::Py_tp_dealloc, dealloc::<T> as *mut c_void)
             .slot(ffi::Py_tp_traverse, traverse::<T> as *mut c_void)
@@ -424,6 +444,7 @@ impl Builder {
             name,
             basicsize,
             flags,
+            short: false,
             slots: Vec::new(),
             methods: Vec::new(),
             getset: Vec::new(),
@@ -460,6 +481,12 @@ impl Builder {
         self
     }
 
+    /// Instances are "'Lock' object" in the interpreter's messages, as those of a Python class are: no module in front.
+    pub(crate) fn short_name(mut self) -> Self {
+        self.short = true;
+        self
+    }
+
     pub(crate) fn doc(self, doc: &'static CStr) -> Self {
         self.slot(ffi::Py_tp_doc, doc.as_ptr().cast_mut().cast())
     }
@@ -493,7 +520,7 @@ impl Builder {
         cell: &TypeCell,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = module.py();
-        let Self { name, basicsize, flags, mut slots, mut methods, mut getset, mut members } = self;
+        let Self { name, basicsize, flags, short, mut slots, mut methods, mut getset, mut members } = self;
         let end = ffi::PyType_Slot { slot: 0, pfunc: ptr::null_mut() };
         // The definitions live as long as the type: for good.
         if !methods.is_empty() {
@@ -528,6 +555,12 @@ impl Builder {
         let class = unsafe {
             Bound::from_owned_ptr_or_err(py, ffi::PyType_FromModuleAndSpec(module.as_ptr(), &raw mut spec, bases))?
         };
+        if short {
+            let dot = name.to_bytes().iter().rposition(|byte| *byte == b'.').map_or(0, |dot| dot + 1);
+            // SAFETY: a part of the static name up to its NUL, in a type that nobody has seen yet; `__name__` and
+            // `__module__` are kept apart from it.
+            unsafe { (*class.as_ptr().cast::<PyTypeObject>()).tp_name = name.as_ptr().add(dot) };
+        }
         cell.set(&class);
         Ok(class)
     }

@@ -356,6 +356,47 @@ where
     call::<R, F> as *mut c_void
 }
 
+/// `sq_length`: `fn(self) -> usize`.
+pub(crate) fn length<R: Receiver, F>(_: F) -> *mut c_void
+where
+    F: for<'a, 'py> Fn(R::Of<'a, 'py>) -> PyResult<usize> + Copy + 'static,
+{
+    unsafe extern "C" fn call<R: Receiver, F>(slf: *mut PyObject) -> ffi::Py_ssize_t
+    where
+        F: for<'a, 'py> Fn(R::Of<'a, 'py>) -> PyResult<usize> + Copy + 'static,
+    {
+        // SAFETY: CPython calls the slot with the GIL held and a receiver of the slot's class.
+        unsafe {
+            let py = Python::assume_attached();
+            let mut value = 0;
+            let status = guard_status(py, || {
+                value = item::<F>()(R::receive(py, slf))?.cast_signed();
+                Ok(())
+            });
+            if status == 0 { value } else { -1 }
+        }
+    }
+    call::<R, F> as *mut c_void
+}
+
+/// `mp_subscript`: `fn(self, key) -> object`.
+pub(crate) fn subscript<R: Receiver, F>(_: F) -> *mut c_void
+where
+    F: for<'a, 'py> Fn(R::Of<'a, 'py>, Borrowed<'a, 'py, PyAny>) -> Object<'py> + Copy + 'static,
+{
+    unsafe extern "C" fn call<R: Receiver, F>(slf: *mut PyObject, key: *mut PyObject) -> *mut PyObject
+    where
+        F: for<'a, 'py> Fn(R::Of<'a, 'py>, Borrowed<'a, 'py, PyAny>) -> Object<'py> + Copy + 'static,
+    {
+        // SAFETY: CPython calls the slot with the GIL held, a receiver of the slot's class and a live key.
+        unsafe {
+            let py = Python::assume_attached();
+            guard(py, || item::<F>()(R::receive(py, slf), Borrowed::from_ptr(py, key)))
+        }
+    }
+    call::<R, F> as *mut c_void
+}
+
 /// `tp_init`: `fn(self, Args)`.
 pub(crate) fn initializer<R: Receiver, F>(_: F) -> *mut c_void
 where
