@@ -9,11 +9,13 @@ mod handles;
 mod hooks;
 mod job;
 mod local;
+mod locks;
 mod names;
 mod parked;
 mod tasks;
 mod transports;
 mod version;
+mod waiters;
 
 use pyo3::prelude::*;
 
@@ -31,6 +33,8 @@ fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     handles::register(module)?;
     async_fn::register(module)?;
     transports::register(module)?;
+    waiters::register(module)?;
+    locks::register(module)?;
     module.add_class::<local::LoopCore>()?;
     module.add_class::<event_loop::EventLoop>()?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))

@@ -1,0 +1,213 @@
+//! `asyncio.Lock`.
+
+use aioxide_core::WaiterKey;
+use aioxide_core::sync::{self, NotAcquired};
+use pyo3::Borrowed;
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+
+use super::wait::{self, Op};
+use crate::ffi::args::{Args, Signature};
+use crate::ffi::cell::{GilCell, Slot};
+use crate::ffi::class::{Builder, Class, Inst, TypeCell};
+use crate::ffi::gc::{Stopped, Visit};
+use crate::ffi::method::{Of, anyargs, constructor, getter, initializer, noargs, unary};
+use crate::waiters::{self, Home, boolean, standing};
+
+type Object<'py> = PyResult<Bound<'py, PyAny>>;
+pub(super) type This<'a, 'py> = Inst<'a, 'py, Lock>;
+
+/// A lock: its holder is whoever got it, not a certain task.
+pub(crate) struct Lock {
+    state: GilCell<sync::Lock<Py<PyAny>>>,
+    home: Home,
+    dict: Slot,
+}
+
+impl Class for Lock {
+    const NAME: &'static std::ffi::CStr = c"aioxide.Lock";
+    const SUBCLASSABLE: bool = true;
+    const DICT: Option<usize> = Some(std::mem::offset_of!(Self, dict));
+
+    fn cell() -> &'static TypeCell {
+        static CELL: TypeCell = TypeCell::new();
+        &CELL
+    }
+
+    fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
+        self.state.visit(|s| waiters::traverse(s.waiters(), visit)).unwrap_or(Ok(()))?;
+        self.home.traverse(visit)?;
+        self.dict.traverse(visit)
+    }
+
+    fn clear(&self, py: Python<'_>) {
+        waiters::drop_all(py, self.state.with(py, sync::Lock::take_all));
+        self.home.forget(py);
+        drop(self.dict.take(py));
+    }
+}
+
+impl Lock {
+    pub(super) fn is_locked(&self, py: Python<'_>) -> bool {
+        self.state.with(py, |s| s.is_locked())
+    }
+
+    /// Takes the lock if nobody has it or waits for it.
+    #[inline]
+    pub(super) fn try_acquire(&self, py: Python<'_>) -> bool {
+        self.state.with(py, |s| s.try_acquire(standing(py)))
+    }
+
+    /// Gets in line; the future to wait for.
+    #[inline]
+    pub(super) fn join<'py>(this: This<'_, 'py>) -> PyResult<(WaiterKey, Bound<'py, PyAny>)> {
+        let future = this.home.future(&this.object())?;
+        let parked = future.clone().unbind();
+        let key = this.state.with(this.py(), |s| s.wait(parked));
+        Ok((key, future))
+    }
+
+    /// The woken waiter takes the lock.
+    #[inline]
+    pub(super) fn admit(&self, py: Python<'_>, key: WaiterKey) {
+        drop(self.state.with(py, |s| s.admit(key)).map(|parked| parked.into_bound(py)));
+    }
+
+    /// The waiter leaves without the lock, and lets the next in line have its turn.
+    pub(super) fn give_up(&self, py: Python<'_>, key: WaiterKey) -> PyResult<()> {
+        let (left, next) = self.state.with(py, |s| {
+            let (left, next) = s.give_up(key, standing(py));
+            (left, next.and_then(|key| s.waiters().get(key)).map(|parked| parked.clone_ref(py)))
+        });
+        drop(left.map(|parked| parked.into_bound(py)));
+        wake(py, next)
+    }
+
+    /// Lets go of the lock and wakes the first in line.
+    #[inline]
+    pub(super) fn release(&self, py: Python<'_>) -> PyResult<()> {
+        let next = self.state.with(py, |s| {
+            let next = s.release(standing(py))?;
+            Ok(next.and_then(|key| s.waiters().get(key)).map(|parked| parked.clone_ref(py)))
+        });
+        match next {
+            Ok(next) => wake(py, next),
+            Err(NotAcquired) => Err(PyRuntimeError::new_err("Lock is not acquired.")),
+        }
+    }
+}
+
+#[inline]
+fn wake(py: Python<'_>, next: Option<Py<PyAny>>) -> PyResult<()> {
+    match next {
+        Some(parked) => waiters::wake(&parked.into_bound(py), boolean(py, true)).map(drop),
+        None => Ok(()),
+    }
+}
+
+fn new(_: Args<'_, '_>) -> PyResult<Lock> {
+    Ok(Lock { state: GilCell::new(sync::Lock::new()), home: Home::new(), dict: Slot::empty() })
+}
+
+fn init(this: This<'_, '_>, args: Args<'_, '_>) -> PyResult<()> {
+    const SIGNATURE: Signature = Signature {
+        name: "Lock.__init__",
+        positional: &[],
+        required: 0,
+        positional_only: 0,
+        keyword_only: &[],
+    };
+    let [] = SIGNATURE.bind::<0>(args)?;
+    let py = this.py();
+    let before = this.state.with(py, std::mem::take).take_all();
+    waiters::drop_all(py, before);
+    Ok(())
+}
+
+fn repr<'py>(this: This<'_, 'py>) -> Object<'py> {
+    let (locked, waiting) = this.state.with(this.py(), |s| (s.is_locked(), s.waiters().len()));
+    let mut extra = if locked { "locked" } else { "unlocked" }.to_owned();
+    if waiting > 0 {
+        extra += &format!(", waiters:{waiting}");
+    }
+    waiters::repr_with(&this.object(), &extra)
+}
+
+fn locked<'py>(this: This<'_, 'py>) -> Object<'py> {
+    Ok(boolean(this.py(), this.is_locked(this.py())))
+}
+
+fn set_locked<'py>(this: This<'_, 'py>, value: Borrowed<'_, 'py, PyAny>) -> PyResult<()> {
+    let locked = value.is_truthy()?;
+    this.state.with(this.py(), |s| s.set_locked(locked));
+    Ok(())
+}
+
+fn acquire<'py>(this: This<'_, 'py>) -> Object<'py> {
+    wait::make(&this.object(), Op::LockAcquire)
+}
+
+fn release<'py>(this: This<'_, 'py>) -> Object<'py> {
+    this.release(this.py())?;
+    Ok(this.py().None().into_bound(this.py()))
+}
+
+/// Whether `acquire` and `release` are surely ours.
+fn is_exact(this: This<'_, '_>) -> bool {
+    !this.dict.is_some() && Lock::cell().is_exact(&this.object())
+}
+
+fn enter<'py>(this: This<'_, 'py>) -> Object<'py> {
+    wait::make(&this.object(), if is_exact(this) { Op::LockEnter } else { Op::EnterBy })
+}
+
+fn exit<'py>(this: This<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
+    wait::check_exit(args)?;
+    wait::make(&this.object(), if is_exact(this) { Op::LockExit } else { Op::ExitBy })
+}
+
+fn get_waiters<'py>(this: This<'_, 'py>) -> Object<'py> {
+    waiters::view(&this.object(), |owner, f| {
+        if let Some(this) = Inst::<Lock>::cast(owner) {
+            this.state.with(owner.py(), |s| f(s.waiters_mut()));
+        }
+    })
+}
+
+fn get_loop<'py>(this: This<'_, 'py>) -> Object<'py> {
+    Ok(this.home.get(this.py()))
+}
+
+fn set_loop<'py>(this: This<'_, 'py>, value: Borrowed<'_, 'py, PyAny>) -> PyResult<()> {
+    this.home.set(&value);
+    Ok(())
+}
+
+/// Makes the type.
+pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let class = Builder::of::<Lock>()
+        .short_name()
+        .doc(c"Lock()\n--\n\nA mutual exclusion lock for tasks: fair, and not owned by the task that acquired it.")
+        .slot(pyo3::ffi::Py_tp_new, constructor::<Lock, _>(new))
+        .slot(pyo3::ffi::Py_tp_init, initializer::<Of<Lock>, _>(init))
+        .slot(pyo3::ffi::Py_tp_repr, unary::<Of<Lock>, _>(repr))
+        .method(
+            noargs::<Of<Lock>, _>(c"locked", locked)
+                .doc(c"locked($self, /)\n--\n\nReturn True if the lock is acquired."),
+        )
+        .method(
+            noargs::<Of<Lock>, _>(c"acquire", acquire)
+                .doc(c"acquire($self, /)\n--\n\nWait until the lock is free, take it, and return True."),
+        )
+        .method(noargs::<Of<Lock>, _>(c"release", release).doc(
+            c"release($self, /)\n--\n\nLet go of the lock: the first task that waits for it gets it.\n\n\
+              RuntimeError if it is not acquired.",
+        ))
+        .method(noargs::<Of<Lock>, _>(c"__aenter__", enter).doc(c"__aenter__($self, /)\n--\n\n"))
+        .method(anyargs::<Of<Lock>, _>(c"__aexit__", exit).doc(c"__aexit__($self, exc_type, exc, tb, /)\n--\n\n"))
+        .attribute(getter::<Of<Lock>, _>(c"_locked", locked).setter::<Of<Lock>, _>(set_locked))
+        .attribute(getter::<Of<Lock>, _>(c"_waiters", get_waiters))
+        .attribute(getter::<Of<Lock>, _>(c"_loop", get_loop).setter::<Of<Lock>, _>(set_loop))
+        .build(module, None, Lock::cell())?;
+    module.add("Lock", class)
+}

@@ -1,0 +1,22 @@
+//! `asyncio.locks`: Lock, Event, Condition, Semaphore, BoundedSemaphore, Barrier.
+//!
+//! Who is woken next is decided in `aioxide_core::sync`; here are the Python objects around it. wait.rs is the
+//! coroutine behind every wait that parks once (`acquire`, `Event.wait`, `async with`), condition.rs has the one that
+//! parks twice.
+
+mod event;
+mod lock;
+mod semaphore;
+mod wait;
+
+use pyo3::prelude::*;
+
+pub(crate) use event::Event;
+
+/// Makes the types.
+pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    wait::register(module)?;
+    lock::register(module)?;
+    event::register(module)?;
+    semaphore::register(module)
+}

@@ -1,0 +1,298 @@
+//! `asyncio.Semaphore` and `BoundedSemaphore`: one Rust type, two Python ones.
+
+use aioxide_core::WaiterKey;
+use aioxide_core::sync;
+use pyo3::Borrowed;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyFloat, PyInt, PyTuple};
+
+use super::wait::{self, Op};
+use crate::ffi::args::{Args, Signature};
+use crate::ffi::cell::{Flag, GilCell, Slot};
+use crate::ffi::class::{Builder, Class, Inst, TypeCell};
+use crate::ffi::gc::{Stopped, Visit};
+use crate::ffi::method::{Of, anyargs, constructor, getter, initializer, noargs, unary};
+use crate::waiters::{self, Home, boolean, standing};
+
+type Object<'py> = PyResult<Bound<'py, PyAny>>;
+pub(super) type This<'a, 'py> = Inst<'a, 'py, Semaphore>;
+
+/// A number of permits.
+pub(crate) struct Semaphore {
+    state: GilCell<sync::Semaphore<Py<PyAny>>>,
+    bounded: Flag<bool>,
+    bound: Flag<i64>,
+    home: Home,
+    dict: Slot,
+}
+
+/// The type BoundedSemaphore: the same instances, whose `release` knows a bound.
+static BOUNDED: TypeCell = TypeCell::new();
+
+impl Class for Semaphore {
+    const NAME: &'static std::ffi::CStr = c"aioxide.Semaphore";
+    const SUBCLASSABLE: bool = true;
+    const DICT: Option<usize> = Some(std::mem::offset_of!(Self, dict));
+
+    fn cell() -> &'static TypeCell {
+        static CELL: TypeCell = TypeCell::new();
+        &CELL
+    }
+
+    fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
+        self.state.visit(|s| waiters::traverse(s.waiters(), visit)).unwrap_or(Ok(()))?;
+        self.home.traverse(visit)?;
+        self.dict.traverse(visit)
+    }
+
+    fn clear(&self, py: Python<'_>) {
+        waiters::drop_all(py, self.state.with(py, sync::Semaphore::take_all));
+        self.home.forget(py);
+        drop(self.dict.take(py));
+    }
+}
+
+impl Semaphore {
+    fn with(value: i64, bounded: bool) -> Self {
+        Self {
+            state: GilCell::new(sync::Semaphore::new(value, bounded)),
+            bounded: Flag::new(bounded),
+            bound: Flag::new(value),
+            home: Home::new(),
+            dict: Slot::empty(),
+        }
+    }
+
+    fn is_locked(&self, py: Python<'_>) -> bool {
+        self.state.with(py, |s| s.is_locked(standing(py)))
+    }
+
+    /// Takes a permit if one is left and nobody waits for it.
+    #[inline]
+    pub(super) fn try_acquire(&self, py: Python<'_>) -> bool {
+        self.state.with(py, |s| s.try_acquire(standing(py)))
+    }
+
+    /// Gets in line; the future to wait for.
+    #[inline]
+    pub(super) fn join<'py>(this: This<'_, 'py>) -> PyResult<(WaiterKey, Bound<'py, PyAny>)> {
+        let future = this.home.future(&this.object())?;
+        let parked = future.clone().unbind();
+        let key = this.state.with(this.py(), |s| s.wait(parked));
+        Ok((key, future))
+    }
+
+    /// The woken waiter goes on with its permit.
+    #[inline]
+    pub(super) fn admit(&self, py: Python<'_>, key: WaiterKey) -> PyResult<()> {
+        drop(self.state.with(py, |s| s.admit(key)).map(|parked| parked.into_bound(py)));
+        self.hand_out(py)
+    }
+
+    /// The waiter leaves; the permit it may have been given goes to the next.
+    pub(super) fn give_up(&self, py: Python<'_>, key: WaiterKey) -> PyResult<()> {
+        // How it stands is known to its future alone, until somebody asks.
+        let left = self.state.with(py, |s| {
+            s.waiters_mut().refresh(standing(py));
+            s.give_up(key)
+        });
+        drop(left.map(|parked| parked.into_bound(py)));
+        self.hand_out(py)
+    }
+
+    /// Wakes those who came while permits were left for others.
+    #[inline]
+    fn hand_out(&self, py: Python<'_>) -> PyResult<()> {
+        while let Some(parked) = self.state.with(py, |s| {
+            let next = s.hand_out(standing(py))?;
+            s.waiters().get(next).map(|parked| parked.clone_ref(py))
+        }) {
+            waiters::wake(&parked.into_bound(py), boolean(py, true))?;
+        }
+        Ok(())
+    }
+
+    /// Returns a permit and wakes the first in line.
+    #[inline]
+    pub(super) fn release(&self, py: Python<'_>) -> PyResult<()> {
+        let next = self.state.with(py, |s| {
+            let next = s.release(standing(py))?;
+            Some(next.and_then(|key| s.waiters().get(key)).map(|parked| parked.clone_ref(py)))
+        });
+        match next {
+            Some(Some(parked)) => waiters::wake(&parked.into_bound(py), boolean(py, true)).map(drop),
+            Some(None) => Ok(()),
+            None => Err(PyValueError::new_err("BoundedSemaphore released too many times")),
+        }
+    }
+}
+
+fn new(_: Args<'_, '_>) -> PyResult<Semaphore> {
+    Ok(Semaphore::with(1, false))
+}
+
+fn new_bounded(_: Args<'_, '_>) -> PyResult<Semaphore> {
+    Ok(Semaphore::with(1, true))
+}
+
+/// The number of permits; an infinite float is as many as anybody can take.
+fn permits(value: &Bound<'_, PyAny>) -> PyResult<i64> {
+    if let Ok(float) = value.cast::<PyFloat>()
+        && float.extract::<f64>()?.is_infinite()
+    {
+        return Ok(if float.lt(0)? { -1 } else { i64::MAX / 2 });
+    }
+    value.extract()
+}
+
+fn start(this: This<'_, '_>, value: Option<Borrowed<'_, '_, PyAny>>) -> PyResult<()> {
+    let py = this.py();
+    let value = value.map_or(Ok(1), |v| permits(&v))?;
+    if value < 0 {
+        return Err(PyValueError::new_err("Semaphore initial value must be >= 0"));
+    }
+    this.bound.set(value);
+    let fresh = sync::Semaphore::new(value, this.bounded.get());
+    let mut before = this.state.with(py, |s| std::mem::replace(s, fresh));
+    waiters::drop_all(py, before.take_all());
+    Ok(())
+}
+
+fn init(this: This<'_, '_>, args: Args<'_, '_>) -> PyResult<()> {
+    const SIGNATURE: Signature = Signature {
+        name: "Semaphore.__init__",
+        positional: &["value"],
+        required: 0,
+        positional_only: 0,
+        keyword_only: &[],
+    };
+    let [value] = SIGNATURE.bind::<1>(args)?;
+    start(this, value)
+}
+
+fn init_bounded(this: This<'_, '_>, args: Args<'_, '_>) -> PyResult<()> {
+    const SIGNATURE: Signature = Signature {
+        name: "BoundedSemaphore.__init__",
+        positional: &["value"],
+        required: 0,
+        positional_only: 0,
+        keyword_only: &[],
+    };
+    let [value] = SIGNATURE.bind::<1>(args)?;
+    start(this, value)
+}
+
+fn repr<'py>(this: This<'_, 'py>) -> Object<'py> {
+    let py = this.py();
+    let locked = this.is_locked(py);
+    let (value, waiting) = this.state.with(py, |s| (s.value(), s.waiters().len()));
+    let mut extra = if locked { "locked".to_owned() } else { format!("unlocked, value:{value}") };
+    if waiting > 0 {
+        extra += &format!(", waiters:{waiting}");
+    }
+    waiters::repr_with(&this.object(), &extra)
+}
+
+fn locked<'py>(this: This<'_, 'py>) -> Object<'py> {
+    Ok(boolean(this.py(), this.is_locked(this.py())))
+}
+
+fn acquire<'py>(this: This<'_, 'py>) -> Object<'py> {
+    wait::make(&this.object(), Op::SemaphoreAcquire)
+}
+
+fn release<'py>(this: This<'_, 'py>) -> Object<'py> {
+    this.release(this.py())?;
+    Ok(this.py().None().into_bound(this.py()))
+}
+
+/// Whether `acquire` and `release` are surely ours.
+fn is_exact(this: This<'_, '_>) -> bool {
+    let object = this.object();
+    !this.dict.is_some() && (Semaphore::cell().is_exact(&object) || BOUNDED.is_exact(&object))
+}
+
+fn enter<'py>(this: This<'_, 'py>) -> Object<'py> {
+    wait::make(&this.object(), if is_exact(this) { Op::SemaphoreEnter } else { Op::EnterBy })
+}
+
+fn exit<'py>(this: This<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
+    wait::check_exit(args)?;
+    wait::make(&this.object(), if is_exact(this) { Op::SemaphoreExit } else { Op::ExitBy })
+}
+
+fn get_value<'py>(this: This<'_, 'py>) -> Object<'py> {
+    Ok(PyInt::new(this.py(), this.state.with(this.py(), |s| s.value())).into_any())
+}
+
+fn set_value<'py>(this: This<'_, 'py>, value: Borrowed<'_, 'py, PyAny>) -> PyResult<()> {
+    let value = permits(&value)?;
+    this.state.with(this.py(), |s| s.set_value(value));
+    Ok(())
+}
+
+fn get_bound<'py>(this: This<'_, 'py>) -> Object<'py> {
+    Ok(PyInt::new(this.py(), this.bound.get()).into_any())
+}
+
+fn get_waiters<'py>(this: This<'_, 'py>) -> Object<'py> {
+    waiters::view(&this.object(), |owner, f| {
+        if let Some(this) = Inst::<Semaphore>::cast(owner) {
+            this.state.with(owner.py(), |s| f(s.waiters_mut()));
+        }
+    })
+}
+
+fn get_loop<'py>(this: This<'_, 'py>) -> Object<'py> {
+    Ok(this.home.get(this.py()))
+}
+
+fn set_loop<'py>(this: This<'_, 'py>, value: Borrowed<'_, 'py, PyAny>) -> PyResult<()> {
+    this.home.set(&value);
+    Ok(())
+}
+
+/// Makes both types.
+pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let class = Builder::of::<Semaphore>()
+        .short_name()
+        .doc(c"Semaphore(value=1)\n--\n\nA number of permits: acquire() takes one, or waits for one.")
+        .slot(pyo3::ffi::Py_tp_new, constructor::<Semaphore, _>(new))
+        .slot(pyo3::ffi::Py_tp_init, initializer::<Of<Semaphore>, _>(init))
+        .slot(pyo3::ffi::Py_tp_repr, unary::<Of<Semaphore>, _>(repr))
+        .method(
+            noargs::<Of<Semaphore>, _>(c"locked", locked)
+                .doc(c"locked($self, /)\n--\n\nReturn True if acquire() would have to wait."),
+        )
+        .method(
+            noargs::<Of<Semaphore>, _>(c"acquire", acquire)
+                .doc(c"acquire($self, /)\n--\n\nTake a permit, waiting for one if need be, and return True."),
+        )
+        .method(
+            noargs::<Of<Semaphore>, _>(c"release", release)
+                .doc(c"release($self, /)\n--\n\nReturn a permit: the first task that waits gets it."),
+        )
+        .method(noargs::<Of<Semaphore>, _>(c"__aenter__", enter).doc(c"__aenter__($self, /)\n--\n\n"))
+        .method(
+            anyargs::<Of<Semaphore>, _>(c"__aexit__", exit)
+                .doc(c"__aexit__($self, exc_type, exc, tb, /)\n--\n\n"),
+        )
+        .attribute(getter::<Of<Semaphore>, _>(c"_value", get_value).setter::<Of<Semaphore>, _>(set_value))
+        .attribute(getter::<Of<Semaphore>, _>(c"_waiters", get_waiters))
+        .attribute(getter::<Of<Semaphore>, _>(c"_loop", get_loop).setter::<Of<Semaphore>, _>(set_loop))
+        .build(module, None, Semaphore::cell())?;
+    let bounded = Builder::of::<Semaphore>()
+        .named(c"aioxide.BoundedSemaphore")
+        .short_name()
+        .doc(
+            c"BoundedSemaphore(value=1)\n--\n\nA semaphore that never has more permits than at first: release() \
+              raises ValueError then.",
+        )
+        .slot(pyo3::ffi::Py_tp_new, constructor::<Semaphore, _>(new_bounded))
+        .slot(pyo3::ffi::Py_tp_init, initializer::<Of<Semaphore>, _>(init_bounded))
+        .attribute(getter::<Of<Semaphore>, _>(c"_bound_value", get_bound))
+        .build(module, Some(&PyTuple::new(module.py(), [&class])?), &BOUNDED)?;
+    module.add("Semaphore", class)?;
+    module.add("BoundedSemaphore", bounded)
+}

@@ -1,0 +1,339 @@
+//! The coroutine behind `Lock.acquire`, `Semaphore.acquire`, `Event.wait` and the two ends of `async with`.
+//!
+//! It does nothing until it is awaited, as any coroutine; then it is done at once or parks on one future. The lock it
+//! serves keeps the line; here is only what `await` needs to know.
+
+use aioxide_core::WaiterKey;
+use pyo3::exceptions::PyGeneratorExit;
+use pyo3::intern;
+use pyo3::prelude::*;
+
+use super::event::{self, Event};
+use super::lock::{self, Lock};
+use super::semaphore::{self, Semaphore};
+use crate::ffi::args::{Args, Signature};
+use crate::ffi::cell::{Flag, GilCell, Slot};
+use crate::ffi::class::{Builder, Class, Inst, Spare, TypeCell, create};
+use crate::ffi::gc::{Stopped, Visit};
+use crate::ffi::iter::{self, Awaitable, Coroutine, Step, reused, warn_never_awaited};
+use crate::futures;
+use crate::parked::Parked;
+use crate::waiters::boolean;
+
+type Object<'py> = PyResult<Bound<'py, PyAny>>;
+type This<'a, 'py> = Inst<'a, 'py, Wait>;
+
+/// What is awaited.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Op {
+    LockAcquire,
+    LockEnter,
+    LockExit,
+    EventWait,
+    SemaphoreAcquire,
+    SemaphoreEnter,
+    SemaphoreExit,
+    /// `await self.acquire()`, whatever that is.
+    EnterBy,
+    /// `self.release()`, whatever that is.
+    ExitBy,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    Created,
+    /// In the line of the owner.
+    Waiting,
+    /// Awaits what the owner's own `acquire` gave.
+    Delegating,
+    Over,
+}
+
+/// One wait.
+pub(super) struct Wait {
+    op: Flag<Op>,
+    phase: Flag<Phase>,
+    key: Flag<Option<WaiterKey>>,
+    owner: Slot,
+    parked: Parked,
+    inner: Slot,
+}
+
+impl Class for Wait {
+    const NAME: &'static std::ffi::CStr = c"aioxide._core.LockWait";
+    const SPARE: usize = 512;
+
+    fn cell() -> &'static TypeCell {
+        static CELL: TypeCell = TypeCell::new();
+        &CELL
+    }
+
+    fn spare() -> Option<&'static GilCell<Vec<Spare>>> {
+        static SPARE: GilCell<Vec<Spare>> = GilCell::new(Vec::new());
+        Some(&SPARE)
+    }
+
+    fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
+        self.owner.traverse(visit)?;
+        self.parked.traverse(visit)?;
+        self.inner.traverse(visit)
+    }
+
+    fn clear(&self, py: Python<'_>) {
+        self.phase.set(Phase::Over);
+        drop(self.owner.take(py));
+        drop(self.parked.leave(py));
+        drop(self.inner.take(py));
+    }
+
+    fn wants_finalize(&self) -> bool {
+        self.phase.get() != Phase::Over
+    }
+
+    /// Never started: a warning. Given up in the middle: it leaves the line.
+    fn finalize(this: This<'_, '_>) {
+        match this.phase.get() {
+            Phase::Over => {}
+            Phase::Created => warn_never_awaited(&this.object()),
+            Phase::Waiting | Phase::Delegating => {
+                futures::without_current_error(this.py(), || Self::close(this))
+            }
+        }
+    }
+}
+
+/// The coroutine for `op` on `owner`.
+#[inline]
+pub(super) fn make<'py>(owner: &Bound<'py, PyAny>, op: Op) -> Object<'py> {
+    let wait = Wait {
+        op: Flag::new(op),
+        phase: Flag::new(Phase::Created),
+        key: Flag::new(None),
+        owner: Slot::holding(owner.clone().unbind()),
+        parked: Parked::new(),
+        inner: Slot::empty(),
+    };
+    create(owner.py(), wait)
+}
+
+/// Checks the arguments of `__aexit__(exc_type, exc, tb)`, which nobody looks at.
+pub(super) fn check_exit(args: Args<'_, '_>) -> PyResult<()> {
+    const SIGNATURE: Signature = Signature {
+        name: "__aexit__",
+        positional: &["exc_type", "exc", "tb"],
+        required: 3,
+        positional_only: 0,
+        keyword_only: &[],
+    };
+    SIGNATURE.bind::<3>(args).map(drop)
+}
+
+/// The lock, event or semaphore.
+enum Owner<'a, 'py> {
+    Lock(lock::This<'a, 'py>),
+    Event(event::This<'a, 'py>),
+    Semaphore(semaphore::This<'a, 'py>),
+}
+
+impl<'a, 'py> Owner<'a, 'py> {
+    #[inline]
+    fn of(object: &'a Bound<'py, PyAny>, op: Op) -> PyResult<Self> {
+        let found = match op {
+            Op::LockAcquire | Op::LockEnter | Op::LockExit => Inst::<Lock>::cast(object).map(Self::Lock),
+            Op::EventWait => Inst::<Event>::cast(object).map(Self::Event),
+            Op::SemaphoreAcquire | Op::SemaphoreEnter | Op::SemaphoreExit => {
+                Inst::<Semaphore>::cast(object).map(Self::Semaphore)
+            }
+            Op::EnterBy | Op::ExitBy => None,
+        };
+        found.ok_or_else(reused)
+    }
+
+    #[inline]
+    fn try_now(&self, py: Python<'_>) -> bool {
+        match self {
+            Self::Lock(lock) => lock.try_acquire(py),
+            Self::Event(event) => event.is_set(py),
+            Self::Semaphore(semaphore) => semaphore.try_acquire(py),
+        }
+    }
+
+    #[inline]
+    fn join(&self) -> PyResult<(WaiterKey, Bound<'py, PyAny>)> {
+        match self {
+            Self::Lock(lock) => Lock::join(*lock),
+            Self::Event(event) => Event::join(*event),
+            Self::Semaphore(semaphore) => Semaphore::join(*semaphore),
+        }
+    }
+
+    #[inline]
+    fn admit(&self, py: Python<'_>, key: WaiterKey) -> PyResult<()> {
+        match self {
+            Self::Lock(lock) => lock.admit(py, key),
+            Self::Event(event) => event.leave(py, key),
+            Self::Semaphore(semaphore) => return semaphore.admit(py, key),
+        }
+        Ok(())
+    }
+
+    fn give_up(&self, py: Python<'_>, key: WaiterKey) -> PyResult<()> {
+        match self {
+            Self::Lock(lock) => lock.give_up(py, key),
+            Self::Event(event) => {
+                event.leave(py, key);
+                Ok(())
+            }
+            Self::Semaphore(semaphore) => semaphore.give_up(py, key),
+        }
+    }
+}
+
+impl Wait {
+    fn result<'py>(&self, py: Python<'py>) -> Step<'py> {
+        Step::Return(match self.op.get() {
+            Op::LockAcquire | Op::SemaphoreAcquire | Op::EventWait => boolean(py, true),
+            Op::LockEnter | Op::SemaphoreEnter | Op::EnterBy => py.None().into_bound(py),
+            Op::LockExit | Op::SemaphoreExit | Op::ExitBy => py.None().into_bound(py),
+        })
+    }
+
+    /// The first step.
+    #[inline]
+    fn start<'py>(&self, py: Python<'py>) -> PyResult<Step<'py>> {
+        self.phase.set(Phase::Over); // unless it gets to wait
+        let Some(object) = self.owner.get(py) else { return Err(reused()) };
+        let op = self.op.get();
+        match op {
+            Op::LockExit | Op::SemaphoreExit => match Owner::of(&object, op)? {
+                Owner::Lock(lock) => lock.release(py)?,
+                Owner::Semaphore(semaphore) => semaphore.release(py)?,
+                Owner::Event(_) => {}
+            },
+            Op::ExitBy => drop(object.call_method0(intern!(py, "release"))?),
+            Op::EnterBy => {
+                let awaitable = object.call_method0(intern!(py, "acquire"))?;
+                self.inner.set(py, awaitable.call_method0(intern!(py, "__await__"))?);
+                return self.delegate(py, None);
+            }
+            Op::LockAcquire | Op::LockEnter | Op::EventWait | Op::SemaphoreAcquire | Op::SemaphoreEnter => {
+                let owner = Owner::of(&object, op)?;
+                if !owner.try_now(py) {
+                    let (key, future) = owner.join()?;
+                    self.key.set(Some(key));
+                    self.phase.set(Phase::Waiting);
+                    return self.parked.wait(future);
+                }
+            }
+        }
+        drop(self.owner.take(py));
+        Ok(self.result(py))
+    }
+
+    /// The wait is over, with the lock or with an error.
+    fn finish<'py>(&self, py: Python<'py>, outcome: PyResult<Bound<'py, PyAny>>) -> PyResult<Step<'py>> {
+        self.phase.set(Phase::Over);
+        let future = self.parked.leave(py);
+        let (Some(object), Some(key)) = (self.owner.take(py), self.key.get()) else { return Err(reused()) };
+        let owner = Owner::of(&object, self.op.get())?;
+        match outcome {
+            Ok(_) => {
+                owner.admit(py, key)?;
+                drop(future);
+                Ok(self.result(py))
+            }
+            Err(error) => {
+                owner.give_up(py, key)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// One step of the owner's own `acquire`.
+    fn delegate<'py>(&self, py: Python<'py>, error: Option<PyErr>) -> PyResult<Step<'py>> {
+        self.phase.set(Phase::Over); // unless it goes on waiting
+        let Some(inner) = self.inner.take(py) else { return Err(error.unwrap_or_else(reused)) };
+        let step = match error {
+            None => iter::send_none(&inner)?,
+            Some(error) if error.is_instance_of::<PyGeneratorExit>(py) => {
+                inner.call_method0(intern!(py, "close"))?;
+                return Err(error);
+            }
+            Some(error) => iter::throw(&inner, error.value(py))?,
+        };
+        match step {
+            Step::Yield(value) => {
+                self.phase.set(Phase::Delegating);
+                self.inner.set(py, inner);
+                Ok(Step::Yield(value))
+            }
+            Step::Return(_) => {
+                drop(self.owner.take(py));
+                Ok(self.result(py))
+            }
+        }
+    }
+}
+
+impl Awaitable for Wait {
+    #[inline]
+    fn resume<'py>(this: This<'_, 'py>) -> PyResult<Step<'py>> {
+        let py = this.py();
+        match this.phase.get() {
+            Phase::Created => this.start(py),
+            Phase::Waiting => this.finish(py, this.parked.outcome(py)),
+            Phase::Delegating => this.delegate(py, None),
+            Phase::Over => Err(reused()),
+        }
+    }
+
+    fn throw<'py>(this: This<'_, 'py>, error: PyErr) -> PyResult<Step<'py>> {
+        let py = this.py();
+        match this.phase.get() {
+            Phase::Created => {
+                this.phase.set(Phase::Over);
+                Err(error)
+            }
+            Phase::Waiting => this.finish(py, Err(error)),
+            Phase::Delegating => this.delegate(py, Some(error)),
+            Phase::Over => Err(reused()),
+        }
+    }
+
+    fn close(this: This<'_, '_>) -> PyResult<()> {
+        let py = this.py();
+        match this.phase.get() {
+            Phase::Over => Ok(()),
+            Phase::Created => {
+                this.phase.set(Phase::Over);
+                Ok(())
+            }
+            Phase::Waiting | Phase::Delegating => match Self::throw(this, PyGeneratorExit::new_err(())) {
+                Err(error) if !error.is_instance_of::<PyGeneratorExit>(py) => Err(error),
+                _ => Ok(()),
+            },
+        }
+    }
+}
+
+impl Coroutine for Wait {
+    fn qualname(this: This<'_, '_>) -> &'static str {
+        match this.op.get() {
+            Op::LockAcquire => "Lock.acquire",
+            Op::LockEnter => "Lock.__aenter__",
+            Op::LockExit => "Lock.__aexit__",
+            Op::EventWait => "Event.wait",
+            Op::SemaphoreAcquire => "Semaphore.acquire",
+            Op::SemaphoreEnter => "Semaphore.__aenter__",
+            Op::SemaphoreExit => "Semaphore.__aexit__",
+            Op::EnterBy => "Condition.__aenter__",
+            Op::ExitBy => "Condition.__aexit__",
+        }
+    }
+}
+
+/// Makes the type.
+pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    Builder::of::<Wait>().coroutine::<Wait>().build(module, None, Wait::cell())?;
+    Ok(())
+}
