@@ -203,11 +203,10 @@ mod model {
         check(3, || push_into_a_loop_that_sleeps(2));
     }
 
-    /// A bare wake and a push, each from its own thread: taking the item must not swallow the wake.
     #[test]
     fn no_wake_is_slept_through() {
-        check(4, || {
-            let inbox = Arc::new(Inbox::new());
+        check(6, || {
+            let inbox = Arc::new(Inbox::<()>::new());
             let bell = Arc::new(Notify::new());
             let waker = {
                 let (inbox, bell) = (Arc::clone(&inbox), Arc::clone(&bell));
@@ -217,21 +216,34 @@ mod model {
                     }
                 })
             };
-            let pusher = {
-                let (inbox, bell) = (Arc::clone(&inbox), Arc::clone(&bell));
-                thread::spawn(move || {
-                    if inbox.push(()) {
-                        bell.notify();
-                    }
-                })
-            };
-            let _ = inbox.take();
             if inbox.sleep() {
                 bell.wait();
                 inbox.awake();
             }
             waker.join().unwrap();
+        });
+    }
+
+    /// However a wake and a push meet: taking the item leaves the wake in force.
+    #[test]
+    fn a_push_does_not_swallow_a_wake() {
+        check(4, || {
+            let inbox = Arc::new(Inbox::new());
+            let waker = {
+                let inbox = Arc::clone(&inbox);
+                thread::spawn(move || assert!(!inbox.wake(), "the loop is awake"))
+            };
+            let pusher = {
+                let inbox = Arc::clone(&inbox);
+                thread::spawn(move || assert!(!inbox.push(()), "the loop is awake"))
+            };
+            let mut seen = inbox.take().len();
+            waker.join().unwrap();
             pusher.join().unwrap();
+            seen += inbox.take().len();
+            assert_eq!(seen, 1);
+            assert!(!inbox.sleep(), "the wake was forgotten");
+            assert!(inbox.sleep(), "the wake counted twice");
         });
     }
 }
