@@ -172,9 +172,7 @@ def scripted(loop_type):
 
         def call_at(self, when, callback, *args, context=None):
             self._timers_made += 1
-            timer = ScriptedTimer(
-                when, self._timers_made, lambda: self.call_soon(callback, *args, context=context)
-            )
+            timer = ScriptedTimer(when, self._timers_made, lambda: self.call_soon(callback, *args, context=context))
             heapq.heappush(self._timers, timer)
             self._new_times.append(when)
             self.call_soon(self._tick)

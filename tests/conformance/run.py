@@ -50,9 +50,7 @@ class Differences:
             assert row["kind"] != "changed" or "issue" in row, row
         here = sys.version_info[:2]
         self._rows = [
-            row
-            for row in rows
-            if version(row.get("since", "3.0")) <= here < version(row.get("before", "4.0"))
+            row for row in rows if version(row.get("since", "3.0")) <= here < version(row.get("before", "4.0"))
         ]
 
     def of(self, test):
@@ -206,9 +204,7 @@ def parse_options():
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="classes at a time")
     parser.add_argument("--patience", type=float, default=30, help="seconds a test may take")
     parser.add_argument("--no-retry", dest="retry", action="store_false", help="believe the first result")
-    parser.add_argument(
-        "--excluded", action="store_true", help="run what is left out too, to see if it passes"
-    )
+    parser.add_argument("--excluded", action="store_true", help="run what is left out too, to see if it passes")
     parser.add_argument("--json", type=pathlib.Path, help="write every result to this file")
     parser.add_argument("--verbose", action="store_true", help="show more of what went wrong")
     parser.add_argument("--subject", choices=SUBJECTS, default="aioxide", help="CPython's own, to compare")
@@ -224,9 +220,7 @@ def modules_of(options):
         raise SystemExit(3)
     if options.modules == "all":
         return sorted(
-            file.stem
-            for place in package.submodule_search_locations
-            for file in pathlib.Path(place).glob("test_*.py")
+            file.stem for place in package.submodule_search_locations for file in pathlib.Path(place).glob("test_*.py")
         )
     return options.modules.split(",") if options.modules else REQUIRED
 
