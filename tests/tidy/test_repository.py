@@ -27,7 +27,9 @@ def test_the_makefile_fits_a_screen_or_two():
 
 
 def test_the_code_map_names_every_source_file():
-    checked = subprocess.run([sys.executable, ROOT / "tools/code-map", "--check"], capture_output=True, text=True, check=False)
+    checked = subprocess.run(
+        [sys.executable, ROOT / "tools/code-map", "--check"], capture_output=True, text=True, check=False
+    )
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
