@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use super::wait::{self, Op};
 use crate::ffi::args::{Args, Signature};
 use crate::ffi::cell::{GilCell, Slot};
-use crate::ffi::class::{Builder, Class, Inst, TypeCell};
+use crate::ffi::class::{Builder, Class, Inst, TypeCell, create};
 use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::method::{Of, anyargs, constructor, getter, initializer, noargs, unary};
 use crate::waiters::{self, Home, boolean, standing};
@@ -48,6 +48,21 @@ impl Class for Lock {
 }
 
 impl Lock {
+    const fn free() -> Self {
+        Self { state: GilCell::new(sync::Lock::new()), home: Home::new(), dict: Slot::empty() }
+    }
+
+    /// A free lock, for other primitives.
+    pub(super) fn make(py: Python<'_>) -> Object<'_> {
+        create(py, Self::free())
+    }
+
+    /// The object if it is a lock whose methods are surely ours.
+    #[inline]
+    pub(super) fn plain<'a, 'py>(object: &'a Bound<'py, PyAny>) -> Option<This<'a, 'py>> {
+        Inst::<Self>::cast_exact(object).filter(|lock| !lock.dict.is_some())
+    }
+
     pub(super) fn is_locked(&self, py: Python<'_>) -> bool {
         self.state.with(py, |s| s.is_locked())
     }
@@ -106,7 +121,7 @@ fn wake(py: Python<'_>, next: Option<Py<PyAny>>) -> PyResult<()> {
 }
 
 fn new(_: Args<'_, '_>) -> PyResult<Lock> {
-    Ok(Lock { state: GilCell::new(sync::Lock::new()), home: Home::new(), dict: Slot::empty() })
+    Ok(Lock::free())
 }
 
 fn init(this: This<'_, '_>, args: Args<'_, '_>) -> PyResult<()> {
@@ -152,18 +167,16 @@ fn release<'py>(this: This<'_, 'py>) -> Object<'py> {
     Ok(this.py().None().into_bound(this.py()))
 }
 
-/// Whether `acquire` and `release` are surely ours.
-fn is_exact(this: This<'_, '_>) -> bool {
-    !this.dict.is_some() && Lock::cell().is_exact(&this.object())
-}
-
 fn enter<'py>(this: This<'_, 'py>) -> Object<'py> {
-    wait::make(&this.object(), if is_exact(this) { Op::LockEnter } else { Op::EnterBy })
+    wait::make(
+        &this.object(),
+        if Lock::plain(&this.object()).is_some() { Op::LockEnter } else { Op::EnterBy },
+    )
 }
 
 fn exit<'py>(this: This<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
     wait::check_exit(args)?;
-    wait::make(&this.object(), if is_exact(this) { Op::LockExit } else { Op::ExitBy })
+    wait::make(&this.object(), if Lock::plain(&this.object()).is_some() { Op::LockExit } else { Op::ExitBy })
 }
 
 fn get_waiters<'py>(this: This<'_, 'py>) -> Object<'py> {

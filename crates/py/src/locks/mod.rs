@@ -1,11 +1,15 @@
 //! `asyncio.locks`: Lock, Event, Condition, Semaphore, BoundedSemaphore, Barrier.
 //!
 //! Who is woken next is decided in `aioxide_core::sync`; here are the Python objects around it. wait.rs is the
-//! coroutine behind every wait that parks once (`acquire`, `Event.wait`, `async with`), condition.rs has the one that
-//! parks twice.
+//! coroutine behind every wait that parks once (`acquire`, `Event.wait`, `async with`), notified.rs the one behind
+//! `Condition.wait`, which parks twice.
 
+mod barrier;
+mod condition;
+mod delegate;
 mod event;
 mod lock;
+mod notified;
 mod semaphore;
 mod wait;
 
@@ -16,7 +20,10 @@ pub(crate) use event::Event;
 /// Makes the types.
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     wait::register(module)?;
+    notified::register(module)?;
     lock::register(module)?;
     event::register(module)?;
-    semaphore::register(module)
+    semaphore::register(module)?;
+    condition::register(module)?;
+    barrier::register(module)
 }

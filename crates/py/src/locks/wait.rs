@@ -8,6 +8,7 @@ use pyo3::exceptions::PyGeneratorExit;
 use pyo3::intern;
 use pyo3::prelude::*;
 
+use super::delegate::Delegate;
 use super::event::{self, Event};
 use super::lock::{self, Lock};
 use super::semaphore::{self, Semaphore};
@@ -15,7 +16,7 @@ use crate::ffi::args::{Args, Signature};
 use crate::ffi::cell::{Flag, GilCell, Slot};
 use crate::ffi::class::{Builder, Class, Inst, Spare, TypeCell, create};
 use crate::ffi::gc::{Stopped, Visit};
-use crate::ffi::iter::{self, Awaitable, Coroutine, Step, reused, warn_never_awaited};
+use crate::ffi::iter::{Awaitable, Coroutine, Step, reused, warn_never_awaited};
 use crate::futures;
 use crate::parked::Parked;
 use crate::waiters::boolean;
@@ -56,7 +57,7 @@ pub(super) struct Wait {
     key: Flag<Option<WaiterKey>>,
     owner: Slot,
     parked: Parked,
-    inner: Slot,
+    inner: Delegate,
 }
 
 impl Class for Wait {
@@ -83,7 +84,7 @@ impl Class for Wait {
         self.phase.set(Phase::Over);
         drop(self.owner.take(py));
         drop(self.parked.leave(py));
-        drop(self.inner.take(py));
+        self.inner.forget(py);
     }
 
     fn wants_finalize(&self) -> bool {
@@ -111,7 +112,7 @@ pub(super) fn make<'py>(owner: &Bound<'py, PyAny>, op: Op) -> Object<'py> {
         key: Flag::new(None),
         owner: Slot::holding(owner.clone().unbind()),
         parked: Parked::new(),
-        inner: Slot::empty(),
+        inner: Delegate::new(),
     };
     create(owner.py(), wait)
 }
@@ -212,8 +213,7 @@ impl Wait {
             },
             Op::ExitBy => drop(object.call_method0(intern!(py, "release"))?),
             Op::EnterBy => {
-                let awaitable = object.call_method0(intern!(py, "acquire"))?;
-                self.inner.set(py, awaitable.call_method0(intern!(py, "__await__"))?);
+                self.inner.begin(&object.call_method0(intern!(py, "acquire"))?)?;
                 return self.delegate(py, None);
             }
             Op::LockAcquire | Op::LockEnter | Op::EventWait | Op::SemaphoreAcquire | Op::SemaphoreEnter => {
@@ -252,19 +252,9 @@ impl Wait {
     /// One step of the owner's own `acquire`.
     fn delegate<'py>(&self, py: Python<'py>, error: Option<PyErr>) -> PyResult<Step<'py>> {
         self.phase.set(Phase::Over); // unless it goes on waiting
-        let Some(inner) = self.inner.take(py) else { return Err(error.unwrap_or_else(reused)) };
-        let step = match error {
-            None => iter::send_none(&inner)?,
-            Some(error) if error.is_instance_of::<PyGeneratorExit>(py) => {
-                inner.call_method0(intern!(py, "close"))?;
-                return Err(error);
-            }
-            Some(error) => iter::throw(&inner, error.value(py))?,
-        };
-        match step {
+        match self.inner.run(py, error)? {
             Step::Yield(value) => {
                 self.phase.set(Phase::Delegating);
-                self.inner.set(py, inner);
                 Ok(Step::Yield(value))
             }
             Step::Return(_) => {
