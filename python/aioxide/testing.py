@@ -1,4 +1,4 @@
-"""For tests: an event loop whose clock is virtual, so that sleeps and timeouts take no time and always the same turn."""
+"""For tests: an event loop with a virtual clock: sleeps and timeouts take no time, and always the same turn."""
 
 from aioxide._loop import EventLoop
 

@@ -1,10 +1,13 @@
 """Every name of asyncio is there, and can be called as asyncio's."""
 
+import ast
 import asyncio
 import inspect
 
 import aioxide
 import pytest
+from aioxide import _core
+from house import text_of
 
 # asyncio's classes are compared as programs can see them: what is there before anything is installed.
 NAMES = sorted(asyncio.__all__)
@@ -87,3 +90,10 @@ def same_default(one, other):
     if one is inspect.Parameter.empty or other is inspect.Parameter.empty:
         return one is other
     return one == other or (type(one) is object and other is not None)
+
+
+def test_every_native_name_has_a_type():
+    stub = ast.parse(text_of("python/aioxide/_core.pyi"))
+    typed = {node.name for node in stub.body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
+    typed |= {alias.asname for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert sorted(name for name in vars(_core) if not name.startswith("_") and name not in typed) == []
