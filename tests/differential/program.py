@@ -104,9 +104,7 @@ class Run:
         for n, step in enumerate(todo):
             name = f"{who}.{n}"
             try:
-                result = await getattr(self, step.verb if step.verb not in RESERVED else step.verb + "_")(
-                    name, step
-                )
+                result = await getattr(self, step.verb if step.verb not in RESERVED else step.verb + "_")(name, step)
             except Exception as error:
                 if step.verb in ("raise", "group", "finally"):
                     raise
