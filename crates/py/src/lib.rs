@@ -12,6 +12,7 @@ mod local;
 mod locks;
 mod names;
 mod parked;
+mod queues;
 mod tasks;
 mod transports;
 mod version;
@@ -35,6 +36,7 @@ fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     transports::register(module)?;
     waiters::register(module)?;
     locks::register(module)?;
+    queues::register(module)?;
     module.add_class::<local::LoopCore>()?;
     module.add_class::<event_loop::EventLoop>()?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))

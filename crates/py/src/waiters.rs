@@ -91,6 +91,12 @@ impl Home {
     /// A future of the running loop to park on.
     #[inline]
     pub(crate) fn future<'py>(&self, owner: &Bound<'py, PyAny>) -> Object<'py> {
+        futures::new(&self.running(owner)?)
+    }
+
+    /// The running loop, which must be the one that the owner belongs to.
+    #[inline]
+    pub(crate) fn running<'py>(&self, owner: &Bound<'py, PyAny>) -> Object<'py> {
         let py = owner.py();
         let Some(running) = thread::running_loop(py)? else {
             return Err(PyRuntimeError::new_err("no running event loop"));
@@ -102,7 +108,7 @@ impl Home {
             }
             self.0.set(py, running.clone());
         }
-        futures::new(&running)
+        Ok(running)
     }
 
     pub(crate) fn get<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {

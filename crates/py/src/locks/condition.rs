@@ -264,6 +264,10 @@ fn set_loop<'py>(this: This<'_, 'py>, value: Borrowed<'_, 'py, PyAny>) -> PyResu
     Ok(())
 }
 
+fn running<'py>(this: This<'_, 'py>) -> Object<'py> {
+    this.home.running(&this.object())
+}
+
 /// Makes the type.
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let class = Builder::of::<Condition>()
@@ -294,6 +298,7 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .attribute(getter::<Of<Condition>, _>(c"acquire", acquire))
         .attribute(getter::<Of<Condition>, _>(c"release", release))
         .attribute(getter::<Of<Condition>, _>(c"_lock", get_lock).setter::<Of<Condition>, _>(set_lock))
+        .method(noargs::<Of<Condition>, _>(c"_get_loop", running))
         .attribute(getter::<Of<Condition>, _>(c"_waiters", get_waiters))
         .attribute(getter::<Of<Condition>, _>(c"_loop", get_loop).setter::<Of<Condition>, _>(set_loop))
         .build(module, None, Condition::cell())?;

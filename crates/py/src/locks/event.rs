@@ -81,7 +81,7 @@ impl Event {
 
     /// Waits; the future to wait for.
     #[inline]
-    pub(super) fn join<'py>(this: This<'_, 'py>) -> PyResult<(WaiterKey, Bound<'py, PyAny>)> {
+    pub(crate) fn join<'py>(this: This<'_, 'py>) -> PyResult<(WaiterKey, Bound<'py, PyAny>)> {
         let future = this.home.future(&this.object())?;
         let parked = future.clone().unbind();
         let key = this.state.with(this.py(), |s| s.wait(parked));
@@ -90,7 +90,7 @@ impl Event {
 
     /// The waiter goes, however its wait ended.
     #[inline]
-    pub(super) fn leave(&self, py: Python<'_>, key: WaiterKey) {
+    pub(crate) fn leave(&self, py: Python<'_>, key: WaiterKey) {
         drop(self.state.with(py, |s| s.leave(key)).map(|parked| parked.into_bound(py)));
     }
 }
@@ -168,6 +168,10 @@ fn set_loop<'py>(this: This<'_, 'py>, value: Borrowed<'_, 'py, PyAny>) -> PyResu
     Ok(())
 }
 
+fn running<'py>(this: This<'_, 'py>) -> Object<'py> {
+    this.home.running(&this.object())
+}
+
 /// Makes the type.
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let class = Builder::of::<Event>()
@@ -192,6 +196,7 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
                 .doc(c"wait($self, /)\n--\n\nWait until the flag is set, and return True."),
         )
         .attribute(getter::<Of<Event>, _>(c"_value", is_set).setter::<Of<Event>, _>(set_value))
+        .method(noargs::<Of<Event>, _>(c"_get_loop", running))
         .attribute(getter::<Of<Event>, _>(c"_waiters", get_waiters))
         .attribute(getter::<Of<Event>, _>(c"_loop", get_loop).setter::<Of<Event>, _>(set_loop))
         .build(module, None, Event::cell())?;

@@ -196,6 +196,10 @@ fn set_loop<'py>(this: This<'_, 'py>, value: Borrowed<'_, 'py, PyAny>) -> PyResu
     Ok(())
 }
 
+fn running<'py>(this: This<'_, 'py>) -> Object<'py> {
+    this.home.running(&this.object())
+}
+
 /// Makes the type.
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let class = Builder::of::<Lock>()
@@ -219,6 +223,7 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .method(noargs::<Of<Lock>, _>(c"__aenter__", enter).doc(c"__aenter__($self, /)\n--\n\n"))
         .method(anyargs::<Of<Lock>, _>(c"__aexit__", exit).doc(c"__aexit__($self, exc_type, exc, tb, /)\n--\n\n"))
         .attribute(getter::<Of<Lock>, _>(c"_locked", locked).setter::<Of<Lock>, _>(set_locked))
+        .method(noargs::<Of<Lock>, _>(c"_get_loop", running))
         .attribute(getter::<Of<Lock>, _>(c"_waiters", get_waiters))
         .attribute(getter::<Of<Lock>, _>(c"_loop", get_loop).setter::<Of<Lock>, _>(set_loop))
         .build(module, None, Lock::cell())?;

@@ -253,6 +253,10 @@ fn set_loop<'py>(this: This<'_, 'py>, value: Borrowed<'_, 'py, PyAny>) -> PyResu
     Ok(())
 }
 
+fn running<'py>(this: This<'_, 'py>) -> Object<'py> {
+    this.home.running(&this.object())
+}
+
 /// Makes both types.
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let class = Builder::of::<Semaphore>()
@@ -279,6 +283,7 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
                 .doc(c"__aexit__($self, exc_type, exc, tb, /)\n--\n\n"),
         )
         .attribute(getter::<Of<Semaphore>, _>(c"_value", get_value).setter::<Of<Semaphore>, _>(set_value))
+        .method(noargs::<Of<Semaphore>, _>(c"_get_loop", running))
         .attribute(getter::<Of<Semaphore>, _>(c"_waiters", get_waiters))
         .attribute(getter::<Of<Semaphore>, _>(c"_loop", get_loop).setter::<Of<Semaphore>, _>(set_loop))
         .build(module, None, Semaphore::cell())?;

@@ -1,0 +1,262 @@
+//! The coroutine behind `Queue.put`, `get` and `join`: done at once where it can be, else in line until it is woken, and
+//! then it tries again.
+
+use aioxide_core::WaiterKey;
+use pyo3::exceptions::PyGeneratorExit;
+use pyo3::intern;
+use pyo3::prelude::*;
+
+use super::{
+    Queue, This, finished, get_now, is_empty, is_full, is_plain, put_now, shut_down, wake_getters,
+    wake_putters,
+};
+use crate::ffi::cell::{Flag, GilCell, Slot};
+use crate::ffi::class::{Builder, Class, Inst, Spare, TypeCell, create};
+use crate::ffi::gc::{Stopped, Visit};
+use crate::ffi::iter::{Awaitable, Coroutine, Step, reused, warn_never_awaited};
+use crate::ffi::layout::{Fut, State};
+use crate::futures;
+use crate::locks::Event;
+use crate::parked::Parked;
+
+type Object<'py> = PyResult<Bound<'py, PyAny>>;
+
+/// What is awaited.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Op {
+    Get,
+    Put,
+    Join,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    Created,
+    /// In line: for an item, for room, or for the last `task_done`.
+    Waiting,
+    Over,
+}
+
+/// One `put`, `get` or `join`.
+pub(super) struct Transfer {
+    op: Op,
+    phase: Flag<Phase>,
+    key: Flag<Option<WaiterKey>>,
+    owner: Slot,
+    /// Of `put`.
+    item: Slot,
+    parked: Parked,
+}
+
+impl Class for Transfer {
+    const NAME: &'static std::ffi::CStr = c"aioxide._core.QueueWait";
+    const SPARE: usize = 512;
+
+    fn cell() -> &'static TypeCell {
+        static CELL: TypeCell = TypeCell::new();
+        &CELL
+    }
+
+    fn spare() -> Option<&'static GilCell<Vec<Spare>>> {
+        static SPARE: GilCell<Vec<Spare>> = GilCell::new(Vec::new());
+        Some(&SPARE)
+    }
+
+    fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
+        self.owner.traverse(visit)?;
+        self.item.traverse(visit)?;
+        self.parked.traverse(visit)
+    }
+
+    fn clear(&self, py: Python<'_>) {
+        self.phase.set(Phase::Over);
+        drop(self.parked.leave(py));
+        drop((self.owner.take(py), self.item.take(py)));
+    }
+
+    fn wants_finalize(&self) -> bool {
+        self.phase.get() != Phase::Over
+    }
+
+    /// Never started: a warning. Given up in the middle: it leaves the line.
+    fn finalize(this: Inst<'_, '_, Self>) {
+        match this.phase.get() {
+            Phase::Over => {}
+            Phase::Created => warn_never_awaited(&this.object()),
+            Phase::Waiting => futures::without_current_error(this.py(), || Self::close(this)),
+        }
+    }
+}
+
+/// The coroutine for `op` on `owner`.
+#[inline]
+pub(super) fn make<'py>(owner: This<'_, 'py>, op: Op, item: Option<Bound<'py, PyAny>>) -> Object<'py> {
+    let transfer = Transfer {
+        op,
+        phase: Flag::new(Phase::Created),
+        key: Flag::new(None),
+        owner: Slot::holding(owner.to_owned().unbind()),
+        item: Slot::new(item.map(Bound::unbind)),
+        parked: Parked::new(),
+    };
+    create(owner.py(), transfer)
+}
+
+impl Transfer {
+    /// Goes through, or gets in line.
+    #[inline]
+    fn attempt<'py>(&self, this: This<'_, 'py>) -> PyResult<Step<'py>> {
+        let py = this.py();
+        match self.op {
+            Op::Get if is_empty(this)? => {
+                // A subclass's `empty` may have changed its mind.
+                if this.is_shut_down(py) && is_empty(this)? {
+                    return Err(shut_down(py));
+                }
+                let future = this.home.future(&this.object())?;
+                let parked = future.clone().unbind();
+                self.park(this.with(py, |inner| inner.rules.wait_to_get(parked)), future)
+            }
+            Op::Get if is_plain(this) => get_now(this).map(Step::Return),
+            Op::Get => this.object().call_method0(intern!(py, "get_nowait")).map(Step::Return),
+            Op::Put if is_full(this)? => {
+                if this.is_shut_down(py) {
+                    return Err(shut_down(py));
+                }
+                let future = this.home.future(&this.object())?;
+                let parked = future.clone().unbind();
+                self.park(this.with(py, |inner| inner.rules.wait_to_put(parked)), future)
+            }
+            Op::Put => {
+                let item = self.item.take(py).unwrap_or_else(|| py.None().into_bound(py));
+                if is_plain(this) {
+                    put_now(this, item)?;
+                    return Ok(Step::Return(py.None().into_bound(py)));
+                }
+                this.object().call_method1(intern!(py, "put_nowait"), (item,)).map(Step::Return)
+            }
+            Op::Join => {
+                if this.with(py, |inner| inner.rules.is_finished()) {
+                    return Ok(Step::Return(py.None().into_bound(py)));
+                }
+                let event = finished(this)?;
+                let (key, future) = Event::join(Inst::<Event>::cast(&event).ok_or_else(reused)?)?;
+                self.park(key, future)
+            }
+        }
+    }
+
+    fn park<'py>(&self, key: WaiterKey, future: Bound<'py, PyAny>) -> PyResult<Step<'py>> {
+        self.key.set(Some(key));
+        self.phase.set(Phase::Waiting);
+        self.parked.wait(future)
+    }
+
+    /// The wait is over: tries again, or passes the chance on and fails.
+    fn go_on<'py>(&self, this: This<'_, 'py>, outcome: PyResult<Bound<'py, PyAny>>) -> PyResult<Step<'py>> {
+        let py = this.py();
+        let future = self.parked.leave(py);
+        match (self.op, outcome) {
+            (Op::Join, outcome) => {
+                let event = finished(this)?;
+                if let (Some(event), Some(key)) = (Inst::<Event>::cast(&event), self.key.get()) {
+                    event.leave(py, key);
+                }
+                outcome.map(|_| Step::Return(py.None().into_bound(py)))
+            }
+            (Op::Get | Op::Put, Ok(_)) => self.attempt(this),
+            (Op::Get | Op::Put, Err(error)) => {
+                self.give_up(this, future)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Leaves the line. One that was woken, and can't use it, wakes the next.
+    fn give_up<'py>(&self, this: This<'_, 'py>, future: Option<Bound<'py, PyAny>>) -> PyResult<()> {
+        let py = this.py();
+        let Some(future) = future else { return Ok(()) };
+        let mut cancelled = false;
+        if let Some(known) = Fut::cast_exact(&future) {
+            futures::cancel(known, None)?;
+            cancelled = known.state() == State::Cancelled;
+        }
+        let Some(key) = self.key.get() else { return Ok(()) };
+        let left = this.with(py, |inner| match self.op {
+            Op::Put => inner.rules.leave_put(key),
+            Op::Get | Op::Join => inner.rules.leave_get(key),
+        });
+        drop(left.map(|parked| parked.into_bound(py)));
+        match self.op {
+            Op::Get if !is_empty(this)? && !cancelled => {
+                let next = this.with(py, |inner| inner.rules.next_getter());
+                wake_getters(this, next)
+            }
+            Op::Put if !is_full(this)? && !cancelled => {
+                let next = this.with(py, |inner| inner.rules.next_putter());
+                wake_putters(this, next)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// One step, with an exception if there is one.
+    #[inline]
+    fn step<'py>(&self, py: Python<'py>, error: Option<PyErr>) -> PyResult<Step<'py>> {
+        let phase = self.phase.get();
+        if phase == Phase::Over {
+            return Err(reused());
+        }
+        self.phase.set(Phase::Over); // unless it waits again
+        let Some(object) = self.owner.get(py) else { return Err(reused()) };
+        let this = Inst::<Queue>::cast(&object).ok_or_else(reused)?;
+        let step = match (phase, error) {
+            (Phase::Waiting, error) => self.go_on(this, error.map_or_else(|| self.parked.outcome(py), Err)),
+            (_, None) => self.attempt(this),
+            (_, Some(error)) => Err(error),
+        };
+        if self.phase.get() == Phase::Over {
+            drop((self.owner.take(py), self.item.take(py)));
+        }
+        step
+    }
+}
+
+impl Awaitable for Transfer {
+    #[inline]
+    fn resume<'py>(this: Inst<'_, 'py, Self>) -> PyResult<Step<'py>> {
+        this.step(this.py(), None)
+    }
+
+    fn throw<'py>(this: Inst<'_, 'py, Self>, error: PyErr) -> PyResult<Step<'py>> {
+        this.step(this.py(), Some(error))
+    }
+
+    fn close(this: Inst<'_, '_, Self>) -> PyResult<()> {
+        let py = this.py();
+        if this.phase.get() != Phase::Waiting {
+            this.phase.set(Phase::Over);
+            return Ok(());
+        }
+        match this.step(py, Some(PyGeneratorExit::new_err(()))) {
+            Err(error) if !error.is_instance_of::<PyGeneratorExit>(py) => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Coroutine for Transfer {
+    fn qualname(this: Inst<'_, '_, Self>) -> &'static str {
+        match this.op {
+            Op::Get => "Queue.get",
+            Op::Put => "Queue.put",
+            Op::Join => "Queue.join",
+        }
+    }
+}
+
+/// Makes the type.
+pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    Builder::of::<Transfer>().coroutine::<Transfer>().build(module, None, Transfer::cell())?;
+    Ok(())
+}
