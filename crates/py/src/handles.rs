@@ -410,7 +410,7 @@ fn call_soon<'py>(this: LoopRef<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
 fn call_soon_threadsafe<'py>(this: LoopRef<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
     this.core.check_closed()?;
     let handle = make(this, args, "call_soon_threadsafe")?;
-    this.core.remote().push(Job::Handle(handle.clone().unbind()));
+    this.core.soon_from_anywhere(args.py(), Job::Handle(handle.clone().unbind()));
     Ok(handle)
 }
 

@@ -103,6 +103,17 @@ impl LoopCore {
         Ok(())
     }
 
+    /// Runs `job` in the next turn and wakes the loop if another thread runs it. The GIL orders this call among all
+    /// others, so jobs run in the order in which they were given, from whichever thread.
+    #[inline]
+    pub(crate) fn soon_from_anywhere(&self, py: Python<'_>, job: Job) {
+        self.scheduler.with(py, |s| s.soon(job));
+        let runner = self.thread.get();
+        if runner != 0 && runner != thread_id() {
+            self.remote.wake();
+        }
+    }
+
     /// As [`soon`](Self::soon) for the jobs that end what is under way, which a closed loop simply drops.
     pub(crate) fn soon_or_drop(&self, py: Python<'_>, job: Job) {
         let _ = self.soon(py, job);
