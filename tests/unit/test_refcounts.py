@@ -64,7 +64,7 @@ async def futures(aio, loop):
 
 
 async def handles(aio, loop):
-    loop.call_soon(print.__class__)
+    loop.call_soon(int)
     loop.call_soon(int).cancel()
     loop.call_later(60, int).cancel()
     loop.call_at(loop.time(), int)
