@@ -364,7 +364,7 @@ def test_slow_callbacks_are_logged(loop, caplog):
     loop.slow_callback_duration = 0.01
 
     async def dawdle():
-        time.sleep(0.02)
+        time.sleep(0.02)  # noqa: ASYNC251  (that is the point)
 
     loop.call_soon(time.sleep, 0.02)
     loop.run_until_complete(dawdle())
@@ -539,7 +539,8 @@ def test_a_loop_in_a_cycle_is_collected(new_loop):
 
 def test_a_loop_that_nobody_closed_says_so(new_loop):
     loop = new_loop()
-    with pytest.warns(ResourceWarning, match="unclosed event loop <.*EventLoop running=False closed=False debug="):
+    message = "unclosed event loop <.*EventLoop running=False closed=False debug="
+    with pytest.warns(ResourceWarning, match=message):  # noqa: PT031  (the collection belongs to the deletion)
         del loop
         gc.collect()
 
