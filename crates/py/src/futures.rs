@@ -20,7 +20,7 @@ use crate::ffi::{context, thread, types};
 use crate::job::{self, Job};
 use crate::local::LoopCore;
 use crate::names::{invalid_state, names};
-use crate::{tasks, version};
+use crate::{gather, tasks, version};
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
 
@@ -242,6 +242,9 @@ pub(crate) fn cancel<'py>(this: Fut<'_, 'py>, message: Option<Bound<'py, PyAny>>
     this.set_log_tb(false);
     if !this.is_pending() {
         return Ok(false);
+    }
+    if let Some(gathering) = this.gathered() {
+        return gather::cancel(gathering, this.py(), message);
     }
     this.set_state(State::Cancelled);
     drop(this.set_cancel_msg(message));

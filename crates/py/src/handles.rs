@@ -483,7 +483,7 @@ fn create_future<'py>(this: LoopRef<'_, 'py>) -> Object<'py> {
 }
 
 /// `create_task(coro, *, name=None, context=None, eager_start=None, **kwargs)`; all go to the task factory if there is one.
-fn create_task<'py>(this: LoopRef<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
+pub(crate) fn create_task<'py>(this: LoopRef<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
     const SIGNATURE: Signature = Signature {
         name: "create_task",
         positional: &["coro"],
@@ -493,7 +493,9 @@ fn create_task<'py>(this: LoopRef<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> 
     };
     let py = args.py();
     this.core.check_closed()?;
-    if let Some(factory) = this.core.task_factory().get(py) {
+    let factory = this.core.task_factory().get(py);
+    let is_eager = factory.as_ref().is_some_and(tasks::create::is_native);
+    if let Some(factory) = factory.filter(|_| !is_eager) {
         let (positional, keywords) = args.to_call()?;
         let mut forwarded = vec![this.object.to_owned()];
         forwarded.extend(positional.iter());
@@ -501,7 +503,7 @@ fn create_task<'py>(this: LoopRef<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> 
     }
     let [coro, name, context, eager] = SIGNATURE.bind::<4>(args)?;
     let Some(coro) = coro else { return Err(missing("create_task", "coro")) };
-    let eager = eager.map_or(Ok(false), |e| e.is_truthy())?;
+    let eager = eager.map_or(Ok(is_eager), |e| e.is_truthy())?;
     tasks::new(&this.object, coro.to_owned(), given(name), given(context), eager)
 }
 

@@ -7,7 +7,7 @@ use pyo3::types::PyDict;
 use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::layout::{Fut, Tsk};
 use crate::local::LoopCore;
-use crate::tasks;
+use crate::{hooks, tasks};
 
 /// One thing to run. The tag takes a whole word: a job is moved as four words, never byte by byte.
 #[derive(Debug)]
@@ -27,6 +27,8 @@ pub(crate) enum Job {
     Hook { hook: Py<PyAny>, future: Py<PyAny> },
     /// `future.set_result(None)` unless it is done: the end of a sleep.
     Complete(Py<PyAny>),
+    /// The deadline of a timeout has passed (see `timeouts`): the `turn`-th it was given, unless it has another by now.
+    Expire { owner: Py<PyAny>, turn: usize },
     /// A descriptor is ready.
     Io(Key, Readiness),
 }
@@ -35,7 +37,9 @@ impl Job {
     /// Shows what the job holds to the garbage collector.
     pub(crate) fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
         match self {
-            Self::Handle(one) | Self::Step(one) | Self::Complete(one) => visit.call(Some(one)),
+            Self::Handle(one) | Self::Step(one) | Self::Complete(one) | Self::Expire { owner: one, .. } => {
+                visit.call(Some(one))
+            }
             Self::Callback { callback, future, context } => {
                 visit.call(Some(callback))?;
                 visit.call(Some(future))?;
@@ -73,8 +77,10 @@ impl Job {
                 let task = task.into_bound(py);
                 ((tasks::wakeup_callback(&task)?, future).into_pyobject(py)?, context_of(&task))
             }
-            Self::Hook { hook, future } => ((hook, future).into_pyobject(py)?, None),
-            Self::Handle(_) | Self::Complete(_) | Self::Io(..) => {
+            Self::Hook { hook, future } => {
+                ((hooks::callback(&hook.into_bound(py))?, future).into_pyobject(py)?, None)
+            }
+            Self::Handle(_) | Self::Complete(_) | Self::Expire { .. } | Self::Io(..) => {
                 unreachable!("jobs that only the loop that made them gets")
             }
         };

@@ -1,10 +1,16 @@
 //! `aioxide._core`: asyncio's event loop, tasks and primitives, native. This page lists everything it exports.
 
+mod alarm;
+mod anyfuture;
+mod as_completed;
 mod async_fn;
+mod await_on;
 mod errors;
 mod event_loop;
 mod ffi;
 mod futures;
+mod gather;
+mod groups;
 mod handles;
 mod hooks;
 mod job;
@@ -12,10 +18,16 @@ mod local;
 mod locks;
 mod names;
 mod parked;
+mod prompt;
 mod queues;
+mod shield;
 mod tasks;
+mod threads;
+mod timeouts;
 mod transports;
 mod version;
+mod wait;
+mod wait_for;
 mod waiters;
 
 use pyo3::prelude::*;
@@ -29,8 +41,19 @@ fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     ffi::thread::calibrate(py)?;
     ffi::function::register(module)?;
     ffi::types::init(module)?;
+    ffi::gathering::init(module)?;
     futures::register(module)?;
     tasks::register(module)?;
+    await_on::register(module)?;
+    prompt::register(module)?;
+    gather::register(module)?;
+    wait::register(module)?;
+    wait_for::register(module)?;
+    as_completed::register(module)?;
+    shield::register(module)?;
+    timeouts::register(module)?;
+    groups::register(module)?;
+    threads::register(module)?;
     handles::register(module)?;
     async_fn::register(module)?;
     transports::register(module)?;

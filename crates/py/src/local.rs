@@ -53,6 +53,8 @@ pub(crate) struct LoopCore {
     own_call_soon: Flag<bool>,
     /// As above for `call_later`, `call_at` or `time`: then timers are set through them.
     own_timers: Flag<bool>,
+    /// As above for `create_task`.
+    own_tasks: Flag<bool>,
     /// What `create_task` calls instead of Task.
     task_factory: Slot,
     /// The time of a virtual clock, which moves when the loop would wait; NaN: the clock is the system's.
@@ -77,6 +79,7 @@ impl LoopCore {
             stopping: Flag::new(false),
             own_call_soon: Flag::new(false),
             own_timers: Flag::new(false),
+            own_tasks: Flag::new(false),
             task_factory: Slot::empty(),
             virtual_now: Flag::new(f64::NAN),
         })
@@ -227,6 +230,11 @@ impl LoopCore {
         self.own_timers.get()
     }
 
+    #[inline]
+    pub(crate) fn overrides_tasks(&self) -> bool {
+        self.own_tasks.get()
+    }
+
     /// What `set_task_factory` was given.
     pub(crate) fn task_factory(&self) -> &Slot {
         &self.task_factory
@@ -237,6 +245,7 @@ impl LoopCore {
         match name {
             "call_soon" => self.own_call_soon.set(true),
             "call_later" | "call_at" | "time" => self.own_timers.set(true),
+            "create_task" => self.own_tasks.set(true),
             _ => {}
         }
     }

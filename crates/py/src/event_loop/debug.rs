@@ -114,7 +114,7 @@ impl Subject {
             Job::Callback { callback, future, .. } => {
                 Self::Callback { callback: callback.clone_ref(py), future: future.clone_ref(py) }
             }
-            Job::Hook { hook, .. } => Self::Object(hook.clone_ref(py)),
+            Job::Hook { hook: owner, .. } | Job::Expire { owner, .. } => Self::Object(owner.clone_ref(py)),
             Job::Complete(future) => Self::Object(future.clone_ref(py)),
             Job::Io(key, _) => match this.get().source(py, *key).and_then(|s: Source| s.transport(py)) {
                 Some(transport) => Self::Object(transport.unbind()),

@@ -57,7 +57,7 @@ impl EventLoop {
         driver.register(core.waker().as_raw_fd(), Interest::READ, Source::Waker).map_err(|e| os_error(&e))?;
         core.set_debug(debug::is_default(class.py())?);
         let own = class.py().get_type::<Self>();
-        for name in ["call_soon", "call_later", "call_at", "time"] {
+        for name in ["call_soon", "call_later", "call_at", "time", "create_task"] {
             if !class.is(&own) && !class.getattr(name)?.is(own.getattr(name)?) {
                 core.note_override(name);
             }

@@ -18,7 +18,7 @@ use crate::ffi::{context, detach};
 use crate::job::Job;
 use crate::local::LoopCore;
 use crate::transports::Source;
-use crate::{futures, handles, tasks};
+use crate::{futures, handles, tasks, timeouts};
 
 /// The longest wait, in seconds: asyncio's own limit, one day.
 const LONGEST_WAIT: f64 = 24.0 * 3600.0;
@@ -240,6 +240,7 @@ fn run(this: &Bound<'_, EventLoop>, job: Job) -> PyResult<()> {
         Job::Wake { task, future } => wake(this, &task.into_bound(py), &future.into_bound(py)),
         Job::Hook { hook, future } => crate::hooks::done(hook.bind(py), future.bind(py)),
         Job::Complete(future) => complete(&future.into_bound(py)),
+        Job::Expire { owner, turn } => timeouts::expire(owner.bind(py), turn),
         Job::Io(key, ready) => match this.get().source(py, key) {
             Some(source) => source.on_ready(this, key, ready),
             None => Ok(()), // forgotten since: a stale key is a miss

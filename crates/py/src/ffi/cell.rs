@@ -80,6 +80,12 @@ impl<T: Copy> Flag<T> {
     pub(crate) fn set(&self, value: T) {
         self.0.set(value);
     }
+
+    /// Sets the value and returns the one before.
+    #[inline]
+    pub(crate) fn replace(&self, value: T) -> T {
+        self.0.replace(value)
+    }
 }
 
 impl<T: Copy + fmt::Debug> fmt::Debug for Flag<T> {

@@ -168,6 +168,13 @@ impl<'a, 'py, T: Class> Inst<'a, 'py, T> {
         self.obj
     }
 
+    /// The value, for as long as the object is borrowed.
+    #[inline]
+    pub(crate) fn get(self) -> &'a T {
+        // SAFETY: as for `deref`; the reference that `self` was made from keeps the object alive for 'a.
+        unsafe { &(*tail::<T>(self.obj.as_ptr())).value }
+    }
+
     #[inline]
     pub(crate) fn to_owned(self) -> Bound<'py, PyAny> {
         self.obj.to_owned()

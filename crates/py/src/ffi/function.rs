@@ -109,6 +109,23 @@ pub(crate) fn coroutine_function<'py>(py: Python<'py>, module: &str, name: &str,
     make(py, module, name, body, true)
 }
 
+/// As [`function`], for a name that asyncio does not have in every supported Python; where it lacks it, a lambda
+/// shows the parameters.
+pub(crate) fn later_function<'py>(
+    py: Python<'py>,
+    module: &str,
+    name: &str,
+    lambda: &CStr,
+    body: Body,
+) -> Object<'py> {
+    if py.import(module)?.hasattr(name)? {
+        return make(py, module, name, body, false);
+    }
+    let shown = py.eval(lambda, None, None)?;
+    shown.setattr("__name__", name)?;
+    create(py, Function { vectorcall, body, is_coroutine: false, stock: Slot::holding(shown.unbind()) })
+}
+
 fn make<'py>(py: Python<'py>, module: &str, name: &str, body: Body, is_coroutine: bool) -> Object<'py> {
     let stock = Slot::holding(py.import(module)?.getattr(name)?.unbind());
     create(py, Function { vectorcall, body, is_coroutine, stock })

@@ -11,8 +11,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyString, PyTraceback};
 
 use super::args::Args;
-use super::class::{Builder, Class, Inst, bug};
-use super::method::{Of, anyargs, getter, noargs, onearg, unary, wrong_count};
+use super::class::{Builder, Class, Inst, bug, guard};
+use super::method::{Of, anyargs, getter, item, noargs, onearg, unary, wrong_count};
 
 /// How far a coroutine or awaitable got.
 #[derive(Debug)]
@@ -50,6 +50,28 @@ pub(crate) fn throw<'py>(coro: &Bound<'py, PyAny>, exc: &Bound<'py, PyAny>) -> P
     }
 }
 
+/// `throw` into what a coroutine awaits, as `coro.throw()` does: GeneratorExit closes it and goes on.
+pub(crate) fn throw_into<'py>(awaited: &Bound<'py, PyAny>, error: PyErr) -> PyResult<Step<'py>> {
+    let py = awaited.py();
+    if error.is_instance_of::<pyo3::exceptions::PyGeneratorExit>(py) {
+        if let Some(close) = awaited.getattr_opt(pyo3::intern!(py, "close"))? {
+            close.call0()?;
+        }
+        return Err(error);
+    }
+    if awaited.getattr_opt(pyo3::intern!(py, "throw"))?.is_none() {
+        return Err(error);
+    }
+    throw(awaited, error.into_value(py).bind(py).as_any())
+}
+
+/// The error of `raise value`: its context becomes the exception that is being handled, if any.
+pub(crate) fn raised(value: &Bound<'_, PyAny>) -> PyErr {
+    // SAFETY: a live exception object and its class; the GIL is held.
+    unsafe { ffi::PyErr_SetObject(value.get_type().as_ptr(), value.as_ptr()) };
+    PyErr::fetch(value.py())
+}
+
 /// The result that a StopIteration carries.
 pub(crate) fn stop_iteration_value<'py>(py: Python<'py>, error: &PyErr) -> Option<Bound<'py, PyAny>> {
     let value = error.value(py);
@@ -71,6 +93,11 @@ pub(crate) trait Awaitable: Class {
 pub(crate) trait Coroutine: Awaitable {
     /// As in `Lock.acquire`.
     fn qualname(this: Inst<'_, '_, Self>) -> &'static str;
+
+    /// What it awaits just now, for those who draw call graphs.
+    fn awaited<'py>(_this: Inst<'_, 'py, Self>) -> Option<Bound<'py, PyAny>> {
+        None
+    }
 }
 
 fn name<'py, T: Coroutine>(this: Inst<'_, 'py, T>) -> PyResult<Bound<'py, PyAny>> {
@@ -85,6 +112,15 @@ fn qualname<'py, T: Coroutine>(this: Inst<'_, 'py, T>) -> PyResult<Bound<'py, Py
 
 fn running<'py, T: Coroutine>(this: Inst<'_, 'py, T>) -> PyResult<Bound<'py, PyAny>> {
     Ok(PyBool::new(this.py(), false).to_owned().into_any())
+}
+
+fn awaited<'py, T: Coroutine>(this: Inst<'_, 'py, T>) -> PyResult<Bound<'py, PyAny>> {
+    Ok(T::awaited(this).unwrap_or_else(|| this.py().None().into_bound(this.py())))
+}
+
+/// There is no Python frame.
+fn frame<'py, T: Coroutine>(this: Inst<'_, 'py, T>) -> PyResult<Bound<'py, PyAny>> {
+    Ok(this.py().None().into_bound(this.py()))
 }
 
 fn origin<'py, T: Coroutine>(this: Inst<'_, 'py, T>) -> PyResult<Bound<'py, PyAny>> {
@@ -134,6 +170,46 @@ unsafe extern "C" fn am_send<T: Awaitable>(
             }
         }
     }
+}
+
+/// A function that gives the next object of an iteration, or none at its end. (A trait for the reason given at
+/// `method::Unary`.)
+pub(crate) trait Next<T>: Copy + 'static {
+    fn call<'py>(self, this: Inst<'_, 'py, T>) -> PyResult<Option<Bound<'py, PyAny>>>;
+}
+
+impl<F, T: Class> Next<T> for F
+where
+    F: for<'a, 'py> Fn(Inst<'a, 'py, T>) -> PyResult<Option<Bound<'py, PyAny>>> + Copy + 'static,
+{
+    #[inline]
+    fn call<'py>(self, this: Inst<'_, 'py, T>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self(this)
+    }
+}
+
+/// `tp_iternext` of a plain iterator.
+pub(crate) fn next_slot<T: Class, F: Next<T>>(_: F) -> *mut c_void {
+    unsafe extern "C" fn next<T: Class, F: Next<T>>(slf: *mut PyObject) -> *mut PyObject {
+        // SAFETY: CPython calls the slot with the GIL held and a receiver of the class.
+        unsafe {
+            let py = Python::assume_attached();
+            let this = Inst::<T>::from_ptr(py, slf);
+            let mut over = false;
+            let value = guard(py, || {
+                Ok(item::<F>().call(this)?.unwrap_or_else(|| {
+                    over = true;
+                    py.None().into_bound(py)
+                }))
+            });
+            if over {
+                ffi::Py_DECREF(value);
+                return ptr::null_mut(); // without an exception: the end
+            }
+            value
+        }
+    }
+    next::<T, F> as *mut c_void
 }
 
 unsafe extern "C" fn iternext<T: Awaitable>(slf: *mut PyObject) -> *mut PyObject {
@@ -279,5 +355,7 @@ impl Builder {
             .attribute(getter::<Of<T>, _>(c"__qualname__", qualname::<T>))
             .attribute(getter::<Of<T>, _>(c"cr_running", running::<T>))
             .attribute(getter::<Of<T>, _>(c"cr_origin", origin::<T>))
+            .attribute(getter::<Of<T>, _>(c"cr_await", awaited::<T>))
+            .attribute(getter::<Of<T>, _>(c"cr_frame", frame::<T>))
     }
 }

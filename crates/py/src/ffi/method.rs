@@ -66,6 +66,19 @@ impl<T: Class> Receiver for Of<T> {
     }
 }
 
+/// Functions that are bound to an object of any class ([`Method::bound`]), never part of one.
+#[derive(Debug)]
+pub(crate) struct AnyObject;
+
+impl Receiver for AnyObject {
+    type Of<'a, 'py> = Borrowed<'a, 'py, PyAny>;
+    #[inline]
+    unsafe fn receive<'a, 'py>(py: Python<'py>, slf: *mut PyObject) -> Borrowed<'a, 'py, PyAny> {
+        // SAFETY: the object that the function is bound to, alive for the call.
+        unsafe { Borrowed::from_ptr(py, slf) }
+    }
+}
+
 /// Methods of event loops: what the receiver is made of.
 #[derive(Clone, Copy)]
 pub(crate) struct LoopRef<'a, 'py> {
@@ -101,7 +114,7 @@ type Object<'py> = PyResult<Bound<'py, PyAny>>;
 
 /// The function item of type `F`: it has no data, so any well-aligned address is one.
 #[inline]
-fn item<F: Copy + 'static>() -> F {
+pub(super) fn item<F: Copy + 'static>() -> F {
     const { assert!(size_of::<F>() == 0, "a function item, not a pointer or closure with state") };
     // SAFETY: F has no bytes to read.
     unsafe { ptr::NonNull::<F>::dangling().read() }
@@ -131,6 +144,7 @@ unary_functions! {
     [] AnyFuture, Fut<'a, 'py>;
     [] AnyTask, Tsk<'a, 'py>;
     [] AnyLoop, LoopRef<'a, 'py>;
+    [] AnyObject, Borrowed<'a, 'py, PyAny>;
     [T: Class] Of<T>, Inst<'a, 'py, T>;
 }
 

@@ -10,6 +10,7 @@ pub(crate) mod class;
 pub(crate) mod context;
 pub(crate) mod detach;
 pub(crate) mod function;
+pub(crate) mod gathering;
 pub(crate) mod gc;
 pub(crate) mod iter;
 pub(crate) mod layout;

@@ -16,6 +16,7 @@ struct Stock {
     set_running_loop: Py<PyAny>,
     get_running_loop: Py<PyAny>,
     register: Py<PyAny>,
+    current_task: Py<PyAny>,
     #[cfg(Py_3_12)]
     swap: Py<PyAny>,
     #[cfg(not(Py_3_12))]
@@ -38,6 +39,7 @@ fn stock(py: Python<'_>) -> PyResult<&Stock> {
             set_running_loop: get("_set_running_loop")?,
             get_running_loop: get("_get_running_loop")?,
             register: get("_register_task")?,
+            current_task: py.import("asyncio.tasks")?.getattr("current_task")?.unbind(),
             #[cfg(Py_3_12)]
             swap: get("_swap_current_task")?,
             #[cfg(not(Py_3_12))]
@@ -107,6 +109,23 @@ pub(crate) fn leave_task(task: Tsk<'_, '_>) -> PyResult<()> {
         return Ok(());
     }
     leave_by_call(task)
+}
+
+/// `asyncio.current_task(event_loop)`.
+#[inline]
+pub(crate) fn current_task<'py>(event_loop: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let py = event_loop.py();
+    #[cfg(Py_3_14)]
+    if let Some(fields) = fields::of_thread() {
+        // SAFETY: the fields are null or own references; the GIL is held.
+        unsafe {
+            if *fields.running_loop == event_loop.as_ptr() {
+                return Ok(Bound::from_borrowed_ptr_or_opt(py, *fields.running_task));
+            }
+        }
+    }
+    let task = stock(py)?.current_task.bind(py).call1((event_loop,))?;
+    Ok((!task.is_none()).then_some(task))
 }
 
 /// Makes `task` (or none) the current one and returns the one before: an eager start runs inside another task.

@@ -13,6 +13,7 @@ use pyo3::Borrowed;
 
 use super::cell::GilCell;
 use super::class::{Builder, Spare, TypeCell};
+use super::gathering::GATHERING;
 use super::layout::{self, FUTURE_SIZE, Fut, TASK_SIZE, Tsk};
 use super::method::{AnyFuture, AnyTask, initializer, unary};
 use super::thread;
@@ -20,7 +21,7 @@ use crate::local::LoopCore;
 
 static FUTURE: TypeCell = TypeCell::new();
 static TASK: TypeCell = TypeCell::new();
-static STOCK_FUTURE: TypeCell = TypeCell::new();
+pub(super) static STOCK_FUTURE: TypeCell = TypeCell::new();
 static STOCK_TASK: TypeCell = TypeCell::new();
 
 /// aioxide.Future, the type.
@@ -41,11 +42,11 @@ impl<'a, 'py> Fut<'a, 'py> {
         FUTURE.is_instance(object).then(|| unsafe { Self::new(object.as_borrowed()) })
     }
 
-    /// The object if its methods are surely ours: exactly Future or Task.
+    /// The object if its methods are surely ours: exactly Future or Task, or the future of a `gather`.
     #[inline]
     pub(crate) fn cast_exact(object: &'a Bound<'py, PyAny>) -> Option<Self> {
         // SAFETY: checked.
-        (FUTURE.is_exact(object) || TASK.is_exact(object)).then(|| unsafe { Self::new(object.as_borrowed()) })
+        (FUTURE.is_exact(object) || TASK.is_exact(object) || GATHERING.is_exact(object)).then(|| unsafe { Self::new(object.as_borrowed()) })
     }
 
     /// The object as any asyncio future with CPython's layout: ours or stock, Future or Task or a subclass.
@@ -63,6 +64,14 @@ impl<'a, 'py> Tsk<'a, 'py> {
     pub(crate) fn cast(object: &'a Bound<'py, PyAny>) -> Option<Self> {
         // SAFETY: checked.
         TASK.is_instance(object).then(|| unsafe { Self::new(object.as_borrowed()) })
+    }
+
+    /// The object as any task with CPython's layout: ours or stock, or of a subclass.
+    #[inline]
+    pub(crate) fn cast_any(object: &'a Bound<'py, PyAny>) -> Option<Self> {
+        let known = TASK.is_exact(object) || STOCK_TASK.is_instance(object);
+        // SAFETY: checked; every other type derives from `_asyncio.Task`.
+        known.then(|| unsafe { Self::new(object.as_borrowed()) })
     }
 
     /// The object if it is exactly an aioxide Task.

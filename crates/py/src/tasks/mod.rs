@@ -18,6 +18,7 @@ use crate::futures;
 use crate::job::{self, Job};
 use crate::names::names;
 
+pub(crate) mod create;
 pub(crate) mod sleep;
 pub(crate) mod step;
 
@@ -171,7 +172,8 @@ fn method_cancelling<'py>(this: Tsk<'_, 'py>) -> Object<'py> {
     Ok(PyInt::new(this.py(), this.num_cancels()).into_any())
 }
 
-fn method_uncancel<'py>(this: Tsk<'_, 'py>) -> Object<'py> {
+/// `uncancel()`: takes one cancellation back and says how many are left.
+pub(crate) fn uncancel(this: Tsk<'_, '_>) -> i32 {
     let left = this.num_cancels();
     if left > 0 {
         this.set_num_cancels(left - 1);
@@ -179,7 +181,11 @@ fn method_uncancel<'py>(this: Tsk<'_, 'py>) -> Object<'py> {
             this.set_must_cancel(false);
         }
     }
-    method_cancelling(this)
+    this.num_cancels()
+}
+
+fn method_uncancel<'py>(this: Tsk<'_, 'py>) -> Object<'py> {
+    Ok(PyInt::new(this.py(), uncancel(this)).into_any())
 }
 
 fn method_get_stack<'py>(this: Tsk<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
@@ -358,5 +364,6 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .attribute(getter::<Of<TaskStep>, _>(c"__self__", step_self))
         .build(module, None, TaskStep::cell())?;
     let _ = iter::reused;
+    create::register(module)?;
     sleep::register(module)
 }

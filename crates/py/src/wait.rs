@@ -1,0 +1,292 @@
+//! `asyncio.wait`: until all, the first, or the first failure of some futures.
+
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PySet, PyString, PyTuple};
+
+use crate::alarm::{Alarm, When};
+use crate::anyfuture::{self, Outcome, running_loop};
+use crate::ffi::args::{Args, Signature, given};
+use crate::ffi::cell::{Flag, GilCell, Slot};
+use crate::ffi::class::{Builder, Class, Inst, Spare, TypeCell, create};
+use crate::ffi::gc::{Stopped, Visit};
+use crate::ffi::iter::{Awaitable, Coroutine, Step, reused, warn_never_awaited};
+use crate::ffi::{function, thread};
+use crate::futures;
+use crate::job::Job;
+use crate::parked::Parked;
+use crate::{hooks, tasks};
+
+type Object<'py> = PyResult<Bound<'py, PyAny>>;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    Created,
+    Waiting,
+    Over,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Until {
+    All,
+    First,
+    FirstException,
+}
+
+/// `wait(fs, *, timeout=None, return_when=ALL_COMPLETED)`.
+pub(crate) struct Wait {
+    phase: Flag<Phase>,
+    /// The argument, then the set of futures.
+    futures: Slot,
+    timeout: Slot,
+    return_when: Slot,
+    until: Flag<Until>,
+    left: Flag<usize>,
+    /// The task that waits.
+    task: Slot,
+    parked: Parked,
+    alarm: Alarm,
+}
+
+type This<'a, 'py> = Inst<'a, 'py, Wait>;
+
+impl Class for Wait {
+    const NAME: &'static std::ffi::CStr = c"aioxide._core.Wait";
+    const SPARE: usize = 64;
+
+    fn cell() -> &'static TypeCell {
+        static CELL: TypeCell = TypeCell::new();
+        &CELL
+    }
+
+    fn spare() -> Option<&'static GilCell<Vec<Spare>>> {
+        static SPARE: GilCell<Vec<Spare>> = GilCell::new(Vec::new());
+        Some(&SPARE)
+    }
+
+    fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
+        self.futures.traverse(visit)?;
+        self.timeout.traverse(visit)?;
+        self.return_when.traverse(visit)?;
+        self.task.traverse(visit)?;
+        self.parked.traverse(visit)?;
+        self.alarm.traverse(visit)
+    }
+
+    fn clear(&self, py: Python<'_>) {
+        self.phase.set(Phase::Over);
+        self.alarm.cancel(py);
+        drop((
+            self.parked.leave(py),
+            self.futures.take(py),
+            self.timeout.take(py),
+            self.return_when.take(py),
+        ));
+        drop(self.task.take(py));
+    }
+
+    fn wants_finalize(&self) -> bool {
+        self.phase.get() != Phase::Over
+    }
+
+    fn finalize(this: This<'_, '_>) {
+        match this.phase.get() {
+            Phase::Created => warn_never_awaited(&this.object()),
+            Phase::Waiting => futures::without_current_error(this.py(), || this.leave().map(drop)),
+            Phase::Over => {}
+        }
+    }
+}
+
+impl Awaitable for Wait {
+    fn resume<'py>(this: This<'_, 'py>) -> PyResult<Step<'py>> {
+        let py = this.py();
+        match this.phase.get() {
+            Phase::Created => {
+                this.phase.set(Phase::Over); // unless it gets to wait
+                begin(this)
+            }
+            Phase::Waiting => {
+                let result = this.parked.outcome(py);
+                let futures = this.leave()?;
+                result?;
+                sorted(&futures).map(Step::Return)
+            }
+            Phase::Over => Err(reused()),
+        }
+    }
+
+    fn throw<'py>(this: This<'_, 'py>, error: PyErr) -> PyResult<Step<'py>> {
+        match this.phase.get() {
+            Phase::Created => this.get().clear(this.py()),
+            Phase::Waiting => drop(this.leave()?),
+            Phase::Over => return Err(reused()),
+        }
+        Err(error)
+    }
+
+    fn close(this: This<'_, '_>) -> PyResult<()> {
+        match this.phase.get() {
+            Phase::Created => this.get().clear(this.py()),
+            Phase::Waiting => drop(this.leave()?),
+            Phase::Over => {}
+        }
+        Ok(())
+    }
+}
+
+impl Coroutine for Wait {
+    fn qualname(_: This<'_, '_>) -> &'static str {
+        "wait"
+    }
+
+    fn awaited<'py>(this: This<'_, 'py>) -> Option<Bound<'py, PyAny>> {
+        this.parked.future(this.py())
+    }
+}
+
+/// Checks the arguments, then watches the futures.
+fn begin<'py>(this: This<'_, 'py>) -> PyResult<Step<'py>> {
+    let py = this.py();
+    let argument = this.futures.take(py).unwrap_or_else(|| py.None().into_bound(py));
+    let return_when = this.return_when.take(py);
+    if anyfuture::is_future(&argument)? || tasks::is_coroutine(&argument)? {
+        let class = argument.get_type().name()?;
+        return Err(PyTypeError::new_err(format!("expect a list of futures, not {class}")));
+    }
+    if !argument.is_truthy()? {
+        return Err(PyValueError::new_err("Set of Tasks/Futures is empty."));
+    }
+    let until = until(return_when.as_ref())?;
+    let set = py.get_type::<PySet>().call1((argument,))?.cast_into::<PySet>()?;
+    for future in set.iter() {
+        if !anyfuture::is_future(&future)? && tasks::is_coroutine(&future)? {
+            return Err(PyTypeError::new_err("Passing coroutines is forbidden, use tasks explicitly."));
+        }
+    }
+    let event_loop = running_loop(py)?;
+    let waiter = anyfuture::create(&event_loop)?;
+    if let Some(timeout) = this.timeout.take(py) {
+        let when = When::after(&event_loop, &timeout)?;
+        this.alarm.set_at(&event_loop, &when, Job::Complete(waiter.clone().unbind()), || release(&waiter))?;
+    }
+    let task = thread::current_task(&event_loop)?;
+    this.until.set(until);
+    this.left.set(set.len());
+    this.futures.set(py, set.clone().into_any());
+    if let Some(task) = &task {
+        this.task.set(py, task.clone());
+    }
+    this.phase.set(Phase::Waiting);
+    for future in set.iter() {
+        if let Err(error) = hooks::watch(&future, &this.object())
+            .and_then(|()| anyfuture::add_awaited_by(&future, task.as_ref()))
+        {
+            this.leave()?;
+            return Err(error);
+        }
+    }
+    this.parked.wait(waiter)
+}
+
+/// `return_when`, which is one of three strings.
+fn until(return_when: Option<&Bound<'_, PyAny>>) -> PyResult<Until> {
+    let Some(return_when) = return_when else { return Ok(Until::All) };
+    match return_when.cast::<PyString>().ok().and_then(|text| text.to_str().ok()) {
+        Some("ALL_COMPLETED") => Ok(Until::All),
+        Some("FIRST_COMPLETED") => Ok(Until::First),
+        Some("FIRST_EXCEPTION") => Ok(Until::FirstException),
+        _ => Err(PyValueError::new_err(format!("Invalid return_when value: {}", return_when.str()?))),
+    }
+}
+
+/// `_release_waiter` with its argument, for a loop that isn't native.
+fn release<'py>(waiter: &Bound<'py, PyAny>) -> Object<'py> {
+    let py = waiter.py();
+    let release = py.import("asyncio.tasks")?.getattr("_release_waiter")?;
+    py.import("functools")?.call_method1("partial", (release, waiter))
+}
+
+impl Wait {
+    fn set<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PySet>> {
+        self.futures.take(py).and_then(|set| set.cast_into().ok())
+    }
+}
+
+impl<'py> This<'_, 'py> {
+    /// Waits no more: nothing watches the futures, and they are handed back.
+    fn leave(self) -> PyResult<Bound<'py, PySet>> {
+        let py = self.py();
+        self.phase.set(Phase::Over);
+        self.alarm.cancel(py);
+        drop(self.parked.leave(py));
+        let task = self.task.take(py);
+        let Some(set) = self.get().set(py) else { return PySet::empty(py) };
+        for future in set.iter() {
+            hooks::unwatch(&future, &self.object())?;
+            anyfuture::discard_awaited_by(&future, task.as_ref())?;
+        }
+        Ok(set)
+    }
+}
+
+/// One of the futures is done.
+pub(crate) fn on_done<'py>(this: This<'_, 'py>, future: &Bound<'py, PyAny>) -> PyResult<()> {
+    if this.phase.get() != Phase::Waiting {
+        return Ok(()); // this job was on its way when the wait ended
+    }
+    let py = this.py();
+    this.left.set(this.left.get().saturating_sub(1));
+    let enough = this.left.get() == 0
+        || match this.until.get() {
+            Until::All => false,
+            Until::First => true,
+            Until::FirstException => matches!(anyfuture::outcome(future)?, Outcome::Failed(_)),
+        };
+    if enough {
+        this.alarm.cancel(py);
+        if let Some(waiter) = this.parked.future(py) {
+            anyfuture::release(&waiter, py.None().into_bound(py))?;
+        }
+    }
+    anyfuture::discard_awaited_by(future, this.task.get(py).as_ref())
+}
+
+/// `(done, pending)`.
+fn sorted<'py>(futures: &Bound<'py, PySet>) -> Object<'py> {
+    let py = futures.py();
+    let (done, pending) = (PySet::empty(py)?, PySet::empty(py)?);
+    for future in futures.iter() {
+        if anyfuture::is_done(&future)? { done.add(future)? } else { pending.add(future)? }
+    }
+    Ok(PyTuple::new(py, [done, pending])?.into_any())
+}
+
+fn wait<'py>(args: Args<'_, 'py>) -> Object<'py> {
+    const SIGNATURE: Signature = Signature {
+        name: "wait",
+        positional: &["fs"],
+        required: 1,
+        positional_only: 0,
+        keyword_only: &["timeout", "return_when"],
+    };
+    let [futures, timeout, return_when] = SIGNATURE.bind::<3>(args)?;
+    let wait = Wait {
+        phase: Flag::new(Phase::Created),
+        futures: Slot::new(futures.map(|f| f.to_owned().unbind())),
+        timeout: Slot::new(given(timeout).map(Bound::unbind)),
+        return_when: Slot::new(return_when.map(|r| r.to_owned().unbind())),
+        until: Flag::new(Until::All),
+        left: Flag::new(0),
+        task: Slot::empty(),
+        parked: Parked::new(),
+        alarm: Alarm::unset(),
+    };
+    create(args.py(), wait)
+}
+
+/// Makes the type and the function.
+pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    Builder::of::<Wait>().coroutine::<Wait>().build(module, None, Wait::cell())?;
+    module.add("wait", function::coroutine_function(module.py(), "asyncio.tasks", "wait", wait)?)
+}
