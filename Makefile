@@ -13,7 +13,7 @@ sources := $(shell find crates python Cargo.toml Cargo.lock pyproject.toml -type
 
 needs_build := maturin>=1.9,<2
 needs_demo := aiohttp rich
-needs_test := pytest
+needs_test := pytest hypothesis
 needs_lint := ruff mypy
 
 help: ## Show this list
@@ -65,7 +65,7 @@ clean: ## Remove everything that was built
 	tools/environment create $(python) .venv/$*
 	@touch $@
 
-$(foreach set,demo test lint,$(eval .venv/%/.has-$(set): .venv/%/.made ; \
+$(foreach set,demo test lint,$(eval .venv/%/.has-$(set): .venv/%/.made Makefile ; \
     tools/environment install .venv/$$* $(needs_$(set)) && touch $$@))
 
 .venv/%/.tried-uvloop: .venv/%/.made
