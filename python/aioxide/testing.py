@@ -9,9 +9,9 @@ def new_virtual_loop(start: float = 0.0) -> EventLoop:
     """Return an event loop with a virtual clock.
 
     `start` is what `loop.time()` says at first, in seconds. When nothing is ready the clock jumps to the next timer
-    at once; a loop that has no timer to jump to and no input to wait for raises RuntimeError ("deadlock") out of
-    `run_forever()`. Real input and output, threads and signals still work, but no time passes while they are waited
-    for. The rules of order are those of every loop: FIFO, one iteration runs what was ready when it began.
+    at once. Real input and output, threads and signals still work, but no virtual time passes while they are waited
+    for, and a loop without timers waits for them as long as it takes. The rules of order are those of every loop:
+    FIFO, one iteration runs what was ready when it began.
     """
     loop = EventLoop()
     loop._use_virtual_clock(start)

@@ -23,6 +23,10 @@ use crate::{futures, handles, tasks, timeouts};
 /// The longest wait, in seconds: asyncio's own limit, one day.
 const LONGEST_WAIT: f64 = 24.0 * 3600.0;
 
+/// The shortest wait for a timer, in seconds: timers due within it of each other run in one turn. (asyncio's selectors
+/// wait whole milliseconds.)
+const SHORTEST_WAIT: f64 = 100e-6;
+
 /// A busy loop without traffic looks at its descriptors after this many turns …
 const BUSY_TURNS: u32 = 8;
 
@@ -89,7 +93,7 @@ impl Turns {
             Some(0.0)
         } else if timers > 0 {
             let now = now(this, core)?;
-            core.scheduler().with(py, |s| s.timeout(now)).map(|t| t.min(LONGEST_WAIT))
+            core.scheduler().with(py, |s| s.timeout(now)).map(|t| if t > 0.0 { t.clamp(SHORTEST_WAIT, LONGEST_WAIT) } else { t })
         } else {
             None
         };

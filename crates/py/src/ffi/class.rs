@@ -69,6 +69,8 @@ pub(crate) trait Class: Sized + 'static {
     const NAME: &'static CStr;
     /// How many freed instances are kept for reuse.
     const SPARE: usize = 0;
+    /// Whether the garbage collector has to know the instances: those that hold no objects it may ignore.
+    const TRACKED: bool = true;
     /// Whether Python code may subclass it.
     const SUBCLASSABLE: bool = false;
     /// How many `__slots__` of a base class come before our part: they belong to the instance and hold objects.
@@ -236,7 +238,9 @@ fn finish<T: Class>(py: Python<'_>, object: *mut PyObject, value: T) -> PyResult
         let instance = tail::<T>(object);
         (*instance).weakrefs = ptr::null_mut();
         ptr::write(&raw mut (*instance).value, ManuallyDrop::new(value));
-        ffi::PyObject_GC_Track(object.cast::<c_void>());
+        if T::TRACKED {
+            ffi::PyObject_GC_Track(object.cast::<c_void>());
+        }
         Ok(Bound::from_owned_ptr(py, object))
     }
 }
@@ -267,7 +271,9 @@ unsafe extern "C" fn dealloc<T: Class>(slf: *mut PyObject) {
         if (*instance).value.wants_finalize() && ffi::PyObject_CallFinalizerFromDealloc(slf) < 0 {
             return; // alive again
         }
-        ffi::PyObject_GC_UnTrack(slf.cast());
+        if T::TRACKED {
+            ffi::PyObject_GC_UnTrack(slf.cast());
+        }
         if !(*instance).weakrefs.is_null() {
             ffi::PyObject_ClearWeakRefs(slf);
         }

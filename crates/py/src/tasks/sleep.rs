@@ -193,6 +193,7 @@ pub(crate) struct Yield {
 impl Class for Yield {
     const NAME: &'static std::ffi::CStr = c"aioxide._core.Yield";
     const SPARE: usize = 256;
+    const TRACKED: bool = false;
 
     fn cell() -> &'static TypeCell {
         static CELL: TypeCell = TypeCell::new();
