@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyInt, PyList, PySlice, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyInt, PyList, PyString, PyTuple};
 
 use crate::async_fn::{self, attached};
 
@@ -37,15 +37,12 @@ pub(super) fn number(py: Python<'_>, name: &str) -> PyResult<i32> {
 impl Wanted {
     /// An address as a program gives it: a tuple that starts with host and port.
     pub(super) fn of_address(address: &Bound<'_, PyAny>, family: i32, kind: i32, proto: i32) -> PyResult<Self> {
-        let py = address.py();
-        let first = address.get_item(PySlice::new(py, 0, 2, 1))?.try_iter()?.collect::<PyResult<Vec<_>>>()?;
-        let count = first.len();
-        let [host, port] = <[_; 2]>::try_from(first).map_err(|_| {
-            PyValueError::new_err(format!("not enough values to unpack (expected 2, got {count})"))
+        let mut parts = address.try_iter()?.map(|part| part.map(Bound::unbind)).collect::<PyResult<Vec<_>>>()?;
+        let more = parts.split_off(parts.len().min(2));
+        let [host, port] = <[_; 2]>::try_from(parts).map_err(|parts| {
+            PyValueError::new_err(format!("not enough values to unpack (expected 2, got {})", parts.len()))
         })?;
-        let rest = address.get_item(PySlice::new(py, 2, isize::MAX, 1))?;
-        let more = rest.try_iter()?.map(|item| item.map(Bound::unbind)).collect::<PyResult<Vec<_>>>()?;
-        Ok(Self { host: host.unbind(), port: port.unbind(), family, kind, proto, flags: 0, more })
+        Ok(Self { host, port, family, kind, proto, flags: 0, more })
     }
 
     /// The address that a socket is to connect to, if its family has names.

@@ -8,7 +8,7 @@ use pyo3::exceptions::{PyBlockingIOError, PyInterruptedError, PyOSError, PyTypeE
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyMemoryView, PyType};
+use pyo3::types::{PyMemoryView, PySlice, PyType};
 
 use super::resolve::{Wanted, resolve};
 use super::readers::{self, Direction};
@@ -227,7 +227,7 @@ fn send_some(sock: &Bound<'_, PyAny>, data: &Bound<'_, PyAny>, start: usize) -> 
     let rest = if start == 0 {
         data.clone()
     } else {
-        let slice = pyo3::types::PySlice::new(py, start.cast_signed(), isize::MAX, 1);
+        let slice = py.get_type::<PySlice>().call1((start, py.None()))?;
         PyMemoryView::from(data)?.get_item(slice)?
     };
     let sent = tried(sock.call_method1(intern!(py, "send"), (rest,)))?;
