@@ -3,20 +3,54 @@
 Each class behaves as asyncio's of the same name, so it has that class's type:
 a program that is typed against asyncio stays typed.  The event loop has the
 type of asyncio's own concrete loop for the same reason, though it is no subclass.
+
+Which of asyncio's names are native grows from version to version; this lists all
+that are, or may be before long.
 """
 
 import asyncio
 from asyncio import (
+    Barrier as Barrier,
     BoundedSemaphore as BoundedSemaphore,
+    Condition as Condition,
     Event as Event,
     Future as Future,
     Handle as Handle,
+    LifoQueue as LifoQueue,
     Lock as Lock,
+    PriorityQueue as PriorityQueue,
+    Queue as Queue,
     Semaphore as Semaphore,
     Server as Server,
+    StreamReader as StreamReader,
+    StreamReaderProtocol as StreamReaderProtocol,
+    StreamWriter as StreamWriter,
     Task as Task,
+    TaskGroup as TaskGroup,
+    Timeout as Timeout,
     TimerHandle as TimerHandle,
+    all_tasks as all_tasks,
+    as_completed as as_completed,
+    create_task as create_task,
+    current_task as current_task,
+    ensure_future as ensure_future,
+    gather as gather,
+    get_event_loop as get_event_loop,
+    get_running_loop as get_running_loop,
+    isfuture as isfuture,
+    open_connection as open_connection,
+    open_unix_connection as open_unix_connection,
+    run_coroutine_threadsafe as run_coroutine_threadsafe,
+    shield as shield,
     sleep as sleep,
+    start_server as start_server,
+    start_unix_server as start_unix_server,
+    timeout as timeout,
+    timeout_at as timeout_at,
+    to_thread as to_thread,
+    wait as wait,
+    wait_for as wait_for,
+    wrap_future as wrap_future,
 )
 from typing import Any, Final
 

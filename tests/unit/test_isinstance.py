@@ -26,8 +26,11 @@ def objects(loop, aio):
 
 
 @pytest.mark.parametrize("installation", [False, True], ids=["not installed", "installed"])
-def test_objects_are_instances(objects, installation):
+def test_objects_are_instances(objects, installation, aio, request):
     if installation:
+        if aio is asyncio:  # isfuture() tells the truth about them, isinstance() needs a metaclass
+            reason = "futures of CPython's own class are no instances of the one installed"
+            request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
         aioxide.install()
     try:
         assert isinstance(objects["loop"], asyncio.AbstractEventLoop)
