@@ -14,7 +14,7 @@ use crate::ffi::args::{Args, Signature, given};
 use crate::ffi::cell::{GilCell, Slot};
 use crate::ffi::class::{Builder, Class, Inst, TypeCell, create};
 use crate::ffi::gc::{Stopped, Visit};
-use crate::ffi::method::{Of, anyargs, constructor, getter, initializer, noargs, onearg, unary};
+use crate::ffi::method::{Of, anyargs, constructor, getter, initializer, noargs, unary};
 use crate::waiters::{self, Home, boolean, standing};
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
@@ -218,8 +218,16 @@ fn wait<'py>(this: This<'_, 'py>) -> Object<'py> {
     notified::make(this, None)
 }
 
-fn wait_for<'py>(this: This<'_, 'py>, predicate: Borrowed<'_, 'py, PyAny>) -> Object<'py> {
-    notified::make(this, Some(predicate.to_owned()))
+fn wait_for<'py>(this: This<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
+    const SIGNATURE: Signature = Signature {
+        name: "wait_for",
+        positional: &["predicate"],
+        required: 1,
+        positional_only: 0,
+        keyword_only: &[],
+    };
+    let [predicate] = SIGNATURE.bind::<1>(args)?;
+    notified::make(this, predicate.map(|predicate| predicate.to_owned()))
 }
 
 fn notify<'py>(this: This<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
@@ -280,8 +288,8 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
             c"wait($self, /)\n--\n\nLet go of the lock, wait for a notification, take the lock again, and return True.\n\n\
               May return without a notification, so check what you wait for again. RuntimeError if the lock is free.",
         ))
-        .method(onearg::<Of<Condition>, _>(c"wait_for", wait_for).doc(
-            c"wait_for($self, predicate, /)\n--\n\nwait() until predicate() is true, and return what it returned.",
+        .method(anyargs::<Of<Condition>, _>(c"wait_for", wait_for).doc(
+            c"wait_for($self, predicate)\n--\n\nwait() until predicate() is true, and return what it returned.",
         ))
         .method(anyargs::<Of<Condition>, _>(c"notify", notify).doc(
             c"notify($self, n=1)\n--\n\nWake up to n of the tasks that wait. RuntimeError if the lock is free.",
