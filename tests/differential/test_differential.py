@@ -37,5 +37,5 @@ def names_of_stock() -> object:
 def test_same_trace(program: Program) -> None:
     with ordered_sets():
         expected = run(program, names_of_stock(), StockLoop)
-    actual = run(program, aioxide, aioxide.testing.new_virtual_loop)
+        actual = run(program, aioxide, aioxide.testing.new_virtual_loop)
     assert actual == expected

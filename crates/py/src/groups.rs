@@ -7,7 +7,7 @@ use pyo3::exceptions::{
 };
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict, PyList, PySet, PyString, PyType};
+use pyo3::types::{PyBool, PyDict, PyList, PyString, PyType};
 
 use crate::anyfuture::{self, Outcome, running_loop};
 use crate::ffi::args::{Args, Signature};
@@ -39,7 +39,7 @@ pub(crate) struct TaskGroup {
     cancel_on_enter: Flag<bool>,
     event_loop: Slot,
     parent: Slot,
-    /// The set of tasks that are not done.
+    /// The tasks that are not done: the keys of a dict, which keep their order.
     tasks: Slot,
     /// The list of what they raised.
     errors: Slot,
@@ -80,7 +80,7 @@ impl TaskGroup {
         self.tasks(py).is_some_and(|tasks| !tasks.is_empty())
     }
 
-    fn tasks<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PySet>> {
+    fn tasks<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyDict>> {
         self.tasks.get(py).and_then(|tasks| tasks.cast_into().ok())
     }
 
@@ -116,7 +116,7 @@ impl TaskGroup {
         self.aborting.set(true);
         let Some(tasks) = self.tasks(py) else { return Ok(()) };
         // Cancelling may run other people's code: look at a copy.
-        for task in tasks.iter().collect::<Vec<_>>() {
+        for task in tasks.keys() {
             if !anyfuture::is_done(&task)? {
                 anyfuture::cancel(&task)?;
             }
@@ -208,8 +208,12 @@ fn method_create_task<'py>(this: This<'_, 'py>, args: Args<'_, 'py>) -> Object<'
     let task = create::task_with(&event_loop, args)?;
     anyfuture::add_awaited_by(&task, this.parent.get(py).as_ref())?;
     match this.tasks(py) {
-        Some(tasks) => tasks.add(&task)?,
-        None => this.tasks.set(py, PySet::new(py, [&task])?.into_any()),
+        Some(tasks) => tasks.set_item(&task, py.None())?,
+        None => {
+            let tasks = PyDict::new(py);
+            tasks.set_item(&task, py.None())?;
+            this.tasks.set(py, tasks.into_any());
+        }
     }
     // Also for one that is done already: what it raised must not cancel the parent before its next step.
     hooks::watch(&task, &this.object())?;
@@ -226,7 +230,9 @@ pub(crate) fn on_done<'py>(this: This<'_, 'py>, task: &Bound<'py, PyAny>) -> PyR
     let py = this.py();
     let parent = this.parent.get(py);
     let Some(tasks) = this.tasks(py) else { return Ok(()) };
-    tasks.discard(task)?;
+    if tasks.contains(task)? {
+        tasks.del_item(task)?;
+    }
     anyfuture::discard_awaited_by(task, parent.as_ref())?;
     if tasks.is_empty()
         && let Some(waiter) = this.on_completed.get(py)
@@ -569,11 +575,11 @@ fn repr<'py>(this: This<'_, 'py>) -> Object<'py> {
 fn get_tasks<'py>(this: This<'_, 'py>) -> Object<'py> {
     let py = this.py();
     match this.tasks(py) {
-        Some(tasks) => Ok(tasks.into_any()),
+        Some(tasks) => tasks.call_method0(intern!(py, "keys")),
         None => {
-            let tasks = PySet::empty(py)?.into_any();
-            this.tasks.set(py, tasks.clone());
-            Ok(tasks)
+            let tasks = PyDict::new(py);
+            this.tasks.set(py, tasks.clone().into_any());
+            tasks.call_method0(intern!(py, "keys"))
         }
     }
 }
