@@ -6,7 +6,6 @@ Every public name of asyncio is here too, so `import aioxide as asyncio` works.
 """
 
 import asyncio
-from asyncio import *  # noqa: F403  (all of it, whichever names this Python has)
 from typing import TYPE_CHECKING
 
 from aioxide import _names, _stdlib
@@ -14,6 +13,12 @@ from aioxide._core import __version__
 from aioxide._install import Installation, install, installed, uninstall
 from aioxide._loop import EventLoop, EventLoopPolicy, new_event_loop
 from aioxide._runners import Runner, run
+
+# Type checkers give a name the type that it is imported with first.  At run time the last one
+# counts, so aioxide's own are put back below.
+# isort: split
+from asyncio import *  # type: ignore[assignment]  # noqa: F403  (whichever names this Python has)
+from asyncio import TaskGroup as TaskGroup  # which 3.11 has left out of __all__
 
 if TYPE_CHECKING:
     import sys
@@ -62,12 +67,13 @@ else:
     globals().update(_stdlib.submodules())
     globals().update(_names.twins())
 
-__all__ = list(asyncio.__all__)  # mypy: the star import above carries the names
+__all__ = list(asyncio.__all__)  # type checkers take these from the star import
 __all__ += [
     "EventLoop",
     "EventLoopPolicy",
     "Installation",
     "Runner",
+    "TaskGroup",
     "__version__",
     "install",
     "installed",

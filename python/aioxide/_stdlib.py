@@ -11,14 +11,15 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
-# Public names that asyncio gained after 3.11.  aioxide offers them on every
-# Python for which the native module has them.
+# Public names that asyncio gained after 3.11, or has there without saying so in
+# __all__.  aioxide offers them on every Python for which the native module has them.
 LATER_NAMES = frozenset(
     {
         "EventLoop",
         "FrameCallGraphEntry",
         "FutureCallGraph",
         "QueueShutDown",
+        "TaskGroup",
         "capture_call_graph",
         "create_eager_task_factory",
         "eager_task_factory",

@@ -6,7 +6,7 @@ import inspect
 
 import aioxide
 import pytest
-from aioxide import _core, _stdlib
+from aioxide import _core, _names, _stdlib
 from house import text_of
 
 # asyncio's classes are compared as programs can see them: what is there before anything is installed.
@@ -99,3 +99,13 @@ def test_every_native_name_has_a_type():
     native = {name for name in vars(_core) if not name.startswith("_")}
     # What some Pythons have no type for is typed where it is used: in the asyncio of the others.
     assert sorted(native - typed - _stdlib.LATER_NAMES) == []
+
+
+def test_public_names_that_asyncio_does_not_list_are_exported_too():
+    unlisted = {name for name, value in vars(asyncio).items() if not name.startswith("_") and name != "sys"}
+    assert sorted(name for name in unlisted if not hasattr(aioxide, name)) == []
+
+
+def test_own_versions_are_the_ones_exported():
+    for name, twin in _names.twins().items():
+        assert getattr(aioxide, name) is twin
