@@ -13,7 +13,7 @@ sources := $(shell find crates python Cargo.toml Cargo.lock pyproject.toml -type
 
 needs_build := maturin>=1.9,<2
 needs_demo := aiohttp rich
-needs_test := pytest hypothesis
+needs_test := pytest pytest-timeout hypothesis
 needs_lint := ruff mypy
 
 help: ## Show this list
@@ -30,7 +30,7 @@ demo: ## Build, run the main job on aioxide, and show its figure on other loops
 test: ## Run the tests of the Rust crates and of the Python package
 	$(call have,built has-test)
 	cargo test --quiet -p aioxide-core -p aioxide-sys
-	$(venv)/bin/python -m pytest $(ARGS)
+	$(venv)/bin/python -m pytest --timeout 150 $(ARGS)
 
 conformance: ## Run CPython's own asyncio tests (MODULES=test_tasks,... picks some)
 	$(call have,built)
