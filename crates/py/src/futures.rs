@@ -13,7 +13,7 @@ use crate::ffi::class::{Builder, Class, Inst, TypeCell, create};
 use crate::ffi::cell::{GilCell, Slot};
 use crate::ffi::class::Spare;
 use crate::ffi::gc::{Stopped, Visit};
-use crate::ffi::iter::{Awaitable, Step};
+use crate::ffi::iter::{Awaitable, Step, raised};
 use crate::ffi::layout::{Fut, State, Tsk};
 use crate::ffi::method::{AnyFuture, anyargs, getter, noargs, onearg};
 use crate::ffi::{context, thread, types};
@@ -273,11 +273,11 @@ pub(crate) fn result<'py>(this: Fut<'_, 'py>) -> Object<'py> {
         State::Finished if this.is_initialized() => {
             this.set_log_tb(false);
             if let Some(error) = this.exception() {
-                return Err(raisable(this, error));
+                return Err(raised(raisable(this, error).value(py).as_any()));
             }
             Ok(this.result().unwrap_or_else(|| none(py)))
         }
-        State::Cancelled => Err(PyErr::from_value(cancelled_error(this)?)),
+        State::Cancelled => Err(raised(&cancelled_error(this)?)),
         _ if !this.is_initialized() => Err(invalid_state(py, "Future object is not initialized.")),
         _ => Err(invalid_state(py, "Result is not set.")),
     }
@@ -314,7 +314,7 @@ fn method_exception<'py>(this: Fut<'_, 'py>) -> Object<'py> {
     let py = this.py();
     match this.state() {
         _ if !this.is_initialized() => Err(invalid_state(py, "Future object is not initialized.")),
-        State::Cancelled => Err(PyErr::from_value(cancelled_error(this)?)),
+        State::Cancelled => Err(raised(&cancelled_error(this)?)),
         State::Pending => Err(invalid_state(py, "Exception is not set.")),
         State::Finished => {
             let error = this.exception();

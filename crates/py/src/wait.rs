@@ -232,9 +232,8 @@ impl<'py> This<'_, 'py> {
 
 /// One of the futures is done.
 pub(crate) fn on_done<'py>(this: This<'_, 'py>, future: &Bound<'py, PyAny>) -> PyResult<()> {
-    if this.phase.get() != Phase::Waiting {
-        return Ok(()); // this job was on its way when the wait ended
-    }
+    // A call that was on its way when the wait ended still counts and looks, as asyncio's does: looking retrieves an
+    // exception.
     let py = this.py();
     this.left.set(this.left.get().saturating_sub(1));
     let enough = this.left.get() == 0
