@@ -50,7 +50,7 @@ pub(crate) fn recursive<R>(py: Python<'_>, f: impl FnOnce() -> PyResult<R>) -> P
 }
 
 #[cold]
-fn not_a_context(object: &Bound<'_, PyAny>) -> PyErr {
+pub(crate) fn not_a_context(object: &Bound<'_, PyAny>) -> PyErr {
     let shown = object.get_type().name().map_or_else(|_| String::new(), |n| n.to_string());
     pyo3::exceptions::PyTypeError::new_err(format!("a contextvars.Context was expected, got {shown}"))
 }

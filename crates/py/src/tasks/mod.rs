@@ -85,6 +85,10 @@ fn start<'py>(
         return Err(PyTypeError::new_err(format!("a coroutine was expected, got {}", coro.repr()?)));
     }
     let context = match context {
+        Some(context) if !context::is_context(&context) => {
+            this.set_log_destroy_pending(false);
+            return Err(context::not_a_context(&context));
+        }
         Some(context) => context,
         None => context::copy_current(py)?,
     };
@@ -105,7 +109,7 @@ fn start<'py>(
     drop(this.set_name(Some(name)));
     let Some(event_loop) = this.fut().event_loop() else { return Ok(()) };
     if eager && event_loop.call_method0(intern!(py, "is_running"))?.is_truthy()? {
-        return step::eager(this, &event_loop);
+        return step::eager(this, &event_loop).inspect_err(|_| this.set_log_destroy_pending(false));
     }
     job::soon_for(this.fut(), Job::Step(this.object().to_owned().unbind()))?;
     thread::register(this)
