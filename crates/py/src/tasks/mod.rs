@@ -84,14 +84,6 @@ fn start<'py>(
         this.set_log_destroy_pending(false);
         return Err(PyTypeError::new_err(format!("a coroutine was expected, got {}", coro.repr()?)));
     }
-    let context = match context {
-        Some(context) if !context::is_context(&context) => {
-            this.set_log_destroy_pending(false);
-            return Err(context::not_a_context(&context));
-        }
-        Some(context) => context,
-        None => context::copy_current(py)?,
-    };
     let name = match name {
         Some(name) if name.is_exact_instance_of::<PyString>() => name,
         Some(name) => name.str()?.into_any(),
@@ -99,6 +91,14 @@ fn start<'py>(
             COUNTER.set(COUNTER.get() + 1);
             PyInt::new(py, COUNTER.get()).into_any() // spelt out when somebody asks for it
         }
+    };
+    let context = match context {
+        Some(context) if !context::is_context(&context) => {
+            this.set_log_destroy_pending(false);
+            return Err(context::not_a_context(&context));
+        }
+        Some(context) => context,
+        None => context::copy_current(py)?,
     };
     drop(this.set_context(Some(context)));
     drop(this.take_fut_waiter());
