@@ -331,7 +331,9 @@ def test_a_handler_that_fails(loop, caplog):
     assert caplog.records[-1].message.startswith("Exception in default exception handler")
 
 
-def test_a_handler_runs_in_the_context_of_the_task(run, loop):
+def test_a_handler_runs_in_the_context_of_the_task(run, loop, aio):
+    if aio is asyncio and sys.version_info < (3, 12):
+        pytest.skip("this version of asyncio calls the handler in the loop's own context")
     variable = contextvars.ContextVar("variable", default="outside")
     seen = []
     loop.set_exception_handler(lambda where, context: seen.append(variable.get()))
