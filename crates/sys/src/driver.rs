@@ -202,6 +202,26 @@ mod tests {
     }
 
     #[test]
+    fn an_edge_is_reported_once_and_the_end_with_the_last_bytes() {
+        let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut driver = Driver::new().unwrap();
+        let key = driver.register(ours.as_raw_fd(), Interest::READ | Interest::EDGE, ()).unwrap();
+        let (poller, mut events) = (driver.poller(), Events::new());
+        theirs.write_all(b"hello").unwrap();
+        assert_eq!(poller.wait(&mut events, None).unwrap(), 1);
+        assert!(events.as_slice()[0].readable && !events.as_slice()[0].hangup);
+        assert_eq!(poller.wait(&mut events, AT_ONCE).unwrap(), 0, "no news");
+        driver.rearm(key, Interest::BOTH).unwrap();
+        driver.rearm(key, Interest::READ | Interest::EDGE).unwrap();
+        assert_eq!(poller.wait(&mut events, None).unwrap(), 1, "armed again: what is left is news");
+        ours.read_exact(&mut [0; 5]).unwrap();
+        theirs.write_all(b"bye").unwrap();
+        drop(theirs);
+        assert_eq!(poller.wait(&mut events, None).unwrap(), 1);
+        assert!(events.as_slice()[0].readable && events.as_slice()[0].hangup);
+    }
+
+    #[test]
     fn forgetting_is_final_and_tolerates_a_closed_descriptor() {
         let (ours, _theirs) = UnixStream::pair().unwrap();
         let mut driver = Driver::new().unwrap();

@@ -45,12 +45,12 @@ pub fn shutdown_write(fd: RawFd) -> io::Result<()> {
     with_raw(fd, |fd| Ok(net::shutdown(fd, Shutdown::Write)?))
 }
 
-/// Sends small pieces at once instead of waiting for more (`TCP_NODELAY`). What is no TCP socket stays as it
-/// is.
-pub fn set_nodelay(fd: RawFd) -> io::Result<()> {
+/// Sends small pieces at once instead of waiting for more (`TCP_NODELAY`). False: it is no TCP socket, and stays as
+/// it is.
+pub fn set_nodelay(fd: RawFd) -> io::Result<bool> {
     with_raw(fd, |fd| match net::sockopt::set_tcp_nodelay(fd, true) {
-        Err(Errno::OPNOTSUPP | Errno::NOPROTOOPT | Errno::INVAL | Errno::NOTSOCK) => Ok(()),
-        result => Ok(result?),
+        Err(Errno::OPNOTSUPP | Errno::NOPROTOOPT | Errno::INVAL | Errno::NOTSOCK) => Ok(false),
+        result => Ok(result.map(|()| true)?),
     })
 }
 
@@ -74,7 +74,7 @@ mod tests {
         assert_eq!(&buffer[..6], b"abcdef");
         shutdown_write(them).unwrap();
         assert_eq!(recv(us, &mut buffer).unwrap(), 0);
-        set_nodelay(us).unwrap();
+        assert!(!set_nodelay(us).unwrap());
         drop(theirs);
         assert_eq!(send(us, b"x").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
         assert_eq!(recv(-1, &mut buffer).unwrap_err().raw_os_error(), Some(libc::EBADF));

@@ -39,27 +39,32 @@ pub(crate) fn is_later(kind: ErrorKind) -> bool {
 
 const READ_FAILED: &str = "Fatal read error on socket transport";
 
-/// The socket can be read.
+/// The socket can be read; `last`: a receive stops before something else that is to be read, an end for instance.
 #[inline]
-pub(super) fn on_readable(this: This<'_, '_>) -> PyResult<()> {
+pub(super) fn on_readable(this: This<'_, '_>, last: bool) -> PyResult<()> {
     let py = this.py();
     let Some(protocol) = this.protocol.get(py).filter(|_| this.is_reading()) else { return Ok(()) };
     if this.buffered.get() {
-        return into_buffer(this, &protocol);
+        return into_buffer(this, &protocol, last);
     }
     match receive(py, this.fd, MOST) {
         Ok(data) if data.as_bytes().is_empty() => on_end(this, &protocol),
-        Ok(data) => match protocol.call_method1(intern!(py, "data_received"), (data,)) {
-            Ok(_) => Ok(()),
-            Err(error) => this.failed(error, "Fatal error: protocol.data_received() call failed."),
-        },
+        Ok(data) => {
+            if last || data.as_bytes().len() == MOST {
+                this.read_again()?;
+            }
+            match protocol.call_method1(intern!(py, "data_received"), (data,)) {
+                Ok(_) => Ok(()),
+                Err(error) => this.failed(error, "Fatal error: protocol.data_received() call failed."),
+            }
+        }
         Err(error) if is_later(error.kind()) => Ok(()),
         Err(error) => this.failed(os_error(&error), READ_FAILED),
     }
 }
 
 /// A BufferedProtocol lends the memory.
-fn into_buffer<'py>(this: This<'_, 'py>, protocol: &Bound<'py, PyAny>) -> PyResult<()> {
+fn into_buffer<'py>(this: This<'_, 'py>, protocol: &Bound<'py, PyAny>, last: bool) -> PyResult<()> {
     let py = this.py();
     let lend = || -> PyResult<Bound<'py, PyAny>> {
         let memory = protocol.call_method1(intern!(py, "get_buffer"), (-1,))?;
@@ -72,9 +77,14 @@ fn into_buffer<'py>(this: This<'_, 'py>, protocol: &Bound<'py, PyAny>) -> PyResu
         Ok(memory) => memory,
         Err(error) => return this.failed(error, "Fatal error: protocol.get_buffer() call failed."),
     };
-    let length = match buffer::write(&memory, |bytes| stream::recv(this.fd, bytes)) {
-        Ok(Ok(0)) => return on_end(this, protocol),
-        Ok(Ok(length)) => length,
+    let length = match buffer::write(&memory, |bytes| stream::recv(this.fd, bytes).map(|got| (got, bytes.len()))) {
+        Ok(Ok((0, _))) => return on_end(this, protocol),
+        Ok(Ok((length, room))) => {
+            if last || length == room {
+                this.read_again()?;
+            }
+            length
+        }
         Ok(Err(error)) if is_later(error.kind()) => return Ok(()),
         Ok(Err(error)) => return this.failed(os_error(&error), READ_FAILED),
         Err(error) => return this.failed(error, READ_FAILED),

@@ -25,33 +25,42 @@ use crate::ffi::context;
 use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::layout::Fut;
 use crate::futures;
+use crate::job::Job;
+use crate::local::LoopCore;
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
 pub(super) type This<'a, 'py> = Inst<'a, 'py, TcpTransport>;
 
-/// A stream transport.
+/// A stream transport. What every received and sent byte looks at comes first, close together.
+#[repr(C)]
 pub(crate) struct TcpTransport {
-    pub(super) event_loop: Slot,
-    pub(super) protocol: Slot,
-    pub(super) sock: Slot,
-    pub(super) server: Slot,
     /// The context that everything the transport calls runs in.
     context: Slot,
+    pub(super) protocol: Slot,
     /// The future that waits for the outbox to be empty (`sendfile`).
     pub(super) flushed: Slot,
     pub(super) fd: RawFd,
-    key: Flag<Option<Key>>,
-    watched: Flag<Interest>,
     pub(super) phase: Flag<Phase>,
-    pub(super) outbox: GilCell<Outbox<Chunk>>,
-    pub(super) lost_writes: Flag<u32>,
     pub(super) reading: Flag<Reading>,
-    /// `write_eof` was called.
-    pub(super) eof: Flag<bool>,
     /// The protocol is a BufferedProtocol.
     pub(super) buffered: Flag<bool>,
+    /// `write_eof` was called.
+    pub(super) eof: Flag<bool>,
+    /// Something is in the outbox.
+    pub(super) unsent: Flag<bool>,
+    /// Being told by the loop that the descriptor is ready.
+    pub(super) called: Flag<bool>,
+    /// A short receive means that nothing is left, as it does for TCP: no need to be told again.
+    edge: bool,
     /// The protocol has been set since the transport was made (it may be taken away by a subclass).
     connected: Flag<bool>,
+    watched: Flag<Interest>,
+    key: Flag<Option<Key>>,
+    pub(super) event_loop: Slot,
+    pub(super) sock: Slot,
+    pub(super) server: Slot,
+    pub(super) outbox: GilCell<Outbox<Chunk>>,
+    pub(super) lost_writes: Flag<u32>,
 }
 
 /// What keeps the transport from reading.
@@ -82,7 +91,7 @@ impl Class for TcpTransport {
         for slot in self.slots() {
             drop(slot.take(py));
         }
-        drop(self.outbox.with(py, Outbox::take_all));
+        self.discard(py);
     }
 
     /// Nobody has closed it and nobody can any more.
@@ -125,23 +134,27 @@ pub(crate) fn make<'py>(parts: Parts<'_, 'py>) -> Object<'py> {
     readers::ensure_fd_no_transport(event_loop, sock)?;
     let fd: RawFd = sock.call_method0(intern!(py, "fileno"))?.extract()?;
     let extra = extra_info(sock, peername)?;
+    let is_tcp = stream::set_nodelay(fd).map_err(|e| os_error(&e))?;
     let value = TcpTransport {
-        event_loop: Slot::holding(event_loop.clone().unbind()),
-        protocol: Slot::empty(),
-        sock: Slot::holding(sock.clone().unbind()),
-        server: Slot::new(server.map(|s| s.clone().unbind())),
         context: Slot::holding(context.clone().unbind()),
+        protocol: Slot::empty(),
         flushed: Slot::empty(),
         fd,
-        key: Flag::new(None),
-        watched: Flag::new(Interest::NONE),
         phase: Flag::new(Phase::Open),
+        reading: Flag::new(Reading { started: false, paused: false, ended: false }),
+        buffered: Flag::new(false),
+        eof: Flag::new(false),
+        unsent: Flag::new(false),
+        called: Flag::new(false),
+        edge: is_tcp && is_plain_tcp(sock)?,
+        connected: Flag::new(false),
+        watched: Flag::new(Interest::NONE),
+        key: Flag::new(None),
+        event_loop: Slot::holding(event_loop.clone().unbind()),
+        sock: Slot::holding(sock.clone().unbind()),
+        server: Slot::new(server.map(|s| s.clone().unbind())),
         outbox: GilCell::new(Outbox::new()),
         lost_writes: Flag::new(0),
-        reading: Flag::new(Reading { started: false, paused: false, ended: false }),
-        eof: Flag::new(false),
-        buffered: Flag::new(false),
-        connected: Flag::new(false),
     };
     let object = create(py, value)?;
     object.setattr(intern!(py, "_extra"), extra)?;
@@ -150,11 +163,17 @@ pub(crate) fn make<'py>(parts: Parts<'_, 'py>) -> Object<'py> {
     if let Some(server) = server {
         server.call_method1(intern!(py, "_attach"), (&object,))?;
     }
-    stream::set_nodelay(fd).map_err(|e| os_error(&e))?;
     this.call_soon(&protocol.getattr(intern!(py, "connection_made"))?, &object)?;
     let none = py.None().into_bound(py);
     this.call_soon(&object.getattr(intern!(py, "_start"))?, waiter.unwrap_or(&none))?;
     Ok(object)
+}
+
+/// Whether the protocol is TCP itself, and not one of those built on it that also know its options.
+fn is_plain_tcp(sock: &Bound<'_, PyAny>) -> PyResult<bool> {
+    const TCP: i32 = 6;
+    let protocol: i32 = sock.getattr(intern!(sock.py(), "proto"))?.extract()?;
+    Ok(protocol == 0 || protocol == TCP)
 }
 
 /// The dict behind `get_extra_info`.
@@ -184,15 +203,18 @@ pub(crate) fn transport_socket<'py>(sock: &Bound<'py, PyAny>) -> Object<'py> {
 /// The descriptor is ready.
 pub(super) fn on_ready(this: This<'_, '_>, ready: Readiness) -> PyResult<()> {
     let Some(context) = this.context.get(this.py()) else { return Ok(()) };
-    context::run(&context, || {
+    this.called.set(true);
+    let result = context::run(&context, || {
         if ready.readable {
-            read::on_readable(this)?;
+            read::on_readable(this, ready.hangup)?;
         }
         if ready.writable {
             write::on_writable(this)?;
         }
         Ok(())
-    })
+    });
+    this.called.set(false);
+    result
 }
 
 impl TcpTransport {
@@ -206,8 +228,15 @@ impl TcpTransport {
         self.phase.get().may_read() && !reading.paused && !reading.ended
     }
 
-    pub(super) fn has_unsent(&self, py: Python<'_>) -> bool {
-        self.outbox.with(py, |outbox| !outbox.is_empty())
+    /// Looks whether something is in the outbox, after a change of it.
+    pub(super) fn note_unsent(&self, py: Python<'_>) {
+        self.unsent.set(self.outbox.with(py, |outbox| !outbox.is_empty()));
+    }
+
+    /// Throws away what is in the outbox.
+    pub(super) fn discard(&self, py: Python<'_>) {
+        drop(self.outbox.with(py, Outbox::take_all));
+        self.unsent.set(false);
     }
 
     /// What the driver watches the descriptor for.
@@ -231,8 +260,12 @@ impl<'py> This<'_, 'py> {
     pub(super) fn watch(self) -> PyResult<()> {
         let py = self.py();
         let read = if self.is_reading() && self.reading.get().started { Interest::READ } else { Interest::NONE };
-        let sending = !self.phase.get().is_lost() && self.has_unsent(py);
-        let wanted = if sending { read | Interest::WRITE } else { read };
+        let sending = !self.phase.get().is_lost() && self.unsent.get();
+        let wanted = match (sending, read.is_empty() || !self.edge) {
+            (true, _) => read | Interest::WRITE,
+            (false, true) => read,
+            (false, false) => read | Interest::EDGE,
+        };
         if wanted == self.watched.get() {
             return Ok(());
         }
@@ -255,6 +288,21 @@ impl<'py> This<'_, 'py> {
         }
         self.watched.set(wanted);
         Ok(())
+    }
+
+    /// More may be there to read, and nobody will tell: looks again in the next turn.
+    pub(super) fn read_again(self) -> PyResult<()> {
+        if !self.watched.get().is_edge() {
+            return Ok(());
+        }
+        let (py, event_loop) = (self.py(), self.event_loop.get(self.py()));
+        match (self.key.get(), event_loop.as_ref().and_then(LoopCore::of)) {
+            (Some(key), Some(core)) => {
+                let ready = Readiness { readable: true, writable: false, hangup: false };
+                core.soon(py, Job::Io(key, ready))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// `loop.call_soon(callback, argument, context=…)`.
@@ -297,15 +345,14 @@ impl<'py> This<'_, 'py> {
     /// Something happened in the transport's life; `error` is what `connection_lost` will be told.
     pub(super) fn happened(self, happening: Happening, error: Option<&Bound<'py, PyAny>>) -> PyResult<()> {
         let py = self.py();
-        let (phase, action) = self.phase.get().on(happening, self.has_unsent(py));
+        let (phase, action) = self.phase.get().on(happening, self.unsent.get());
         self.phase.set(phase);
         match action {
             Action::Nothing => Ok(()),
             Action::ShutWrite => stream::shutdown_write(self.fd).map_err(|e| os_error(&e)),
             Action::StopReading => self.watch(),
             Action::End | Action::Discard => {
-                // Empty already when it ends in peace.
-                drop(self.outbox.with(py, Outbox::take_all));
+                self.discard(py); // empty already when it ends in peace
                 self.watch()?;
                 let none = py.None().into_bound(py);
                 let callback = self.object().getattr(intern!(py, "_call_connection_lost"))?;

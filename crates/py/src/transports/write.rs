@@ -3,7 +3,6 @@
 
 use std::io::{self, IoSlice};
 
-use aioxide_core::outbox::Outbox;
 use aioxide_core::phase::Happening;
 use aioxide_core::Flow;
 use aioxide_sys::stream;
@@ -46,13 +45,12 @@ fn send(fd: i32, bytes: &[u8]) -> Sent {
 
 /// `write(data)`.
 pub(super) fn write<'py>(this: This<'_, 'py>, data: Borrowed<'_, 'py, PyAny>) -> PyResult<()> {
-    let py = this.py();
     if let Ok(bytes) = data.cast::<PyBytes>() {
         let content = bytes.as_bytes();
         if !may_write(this, content.is_empty(), "write", "write")? {
             return Ok(());
         }
-        let sent = if this.has_unsent(py) { Sent::Some(0) } else { send(this.fd, content) };
+        let sent = if this.unsent.get() { Sent::Some(0) } else { send(this.fd, content) };
         return match sent {
             Sent::All => {
                 note_io(this);
@@ -67,7 +65,7 @@ pub(super) fn write<'py>(this: This<'_, 'py>, data: Borrowed<'_, 'py, PyAny>) ->
     if !may_write(this, empty, "write", "write")? {
         return Ok(());
     }
-    let busy = this.has_unsent(py);
+    let busy = this.unsent.get();
     let (sent, rest) = buffer::read(&data, |content| {
         let sent = if busy { Sent::Some(0) } else { send(this.fd, content) };
         let rest = match sent {
@@ -108,6 +106,9 @@ fn may_write(this: This<'_, '_>, empty: bool, method: &str, verb: &str) -> PyRes
 /// Bytes went: the answer may come soon.
 #[inline]
 fn note_io(this: This<'_, '_>) {
+    if this.called.get() {
+        return; // the loop has just seen the descriptor
+    }
     if let Some(event_loop) = this.event_loop.get(this.py())
         && let Some(event_loop) = EventLoop::of(&event_loop)
     {
@@ -128,6 +129,7 @@ fn queue(this: This<'_, '_>, chunks: impl IntoIterator<Item = Chunk>) -> PyResul
         }
     }
     drop(empty);
+    this.note_unsent(py);
     this.watch()?;
     tell(this, asked)
 }
@@ -144,7 +146,6 @@ fn tell(this: This<'_, '_>, asked: Flow) -> PyResult<()> {
 
 /// `writelines(list_of_data)`: one gathering call of the system.
 pub(super) fn write_lines<'py>(this: This<'_, 'py>, lines: Borrowed<'_, 'py, PyAny>) -> PyResult<()> {
-    let py = this.py();
     if !may_write(this, !lines.is_truthy()?, "writelines", "writelines")? {
         return Ok(());
     }
@@ -162,7 +163,7 @@ pub(super) fn write_lines<'py>(this: This<'_, 'py>, lines: Borrowed<'_, 'py, PyA
     if chunks.is_empty() {
         return Ok(());
     }
-    if this.has_unsent(py) {
+    if this.unsent.get() {
         return queue(this, chunks);
     }
     let pieces: Vec<_> = chunks.iter().take(PIECES).map(|chunk| IoSlice::new(chunk.as_ref())).collect();
@@ -200,7 +201,7 @@ pub(super) fn write_eof(this: This<'_, '_>) -> PyResult<()> {
 /// The socket can be written.
 pub(super) fn on_writable(this: This<'_, '_>) -> PyResult<()> {
     let py = this.py();
-    if this.phase.get().is_lost() || !this.has_unsent(py) {
+    if this.phase.get().is_lost() || !this.unsent.get() {
         return Ok(());
     }
     let sent = this.outbox.with(py, |outbox| {
@@ -218,8 +219,9 @@ pub(super) fn on_writable(this: This<'_, '_>) -> PyResult<()> {
     let mut spent = Vec::new();
     let asked = this.outbox.with(py, |outbox| outbox.advance(length, &mut spent));
     drop(spent);
+    this.note_unsent(py);
     tell(this, asked)?; // which may write more
-    if this.has_unsent(py) {
+    if this.unsent.get() {
         return Ok(());
     }
     this.watch()?;
@@ -232,7 +234,7 @@ pub(super) fn on_writable(this: This<'_, '_>) -> PyResult<()> {
 /// The connection is broken: nothing of what waits can go.
 fn give_up(this: This<'_, '_>, error: &io::Error) -> PyResult<()> {
     let py = this.py();
-    drop(this.outbox.with(py, Outbox::take_all));
+    this.discard(py);
     this.watch()?;
     let error = os_error(error);
     let value = error.value(py).clone().into_any();
@@ -256,7 +258,7 @@ pub(super) fn make_empty_waiter<'py>(this: This<'_, 'py>) -> PyResult<Bound<'py,
     };
     let waiter = event_loop.call_method0(intern!(py, "create_future"))?;
     this.flushed.set(py, waiter.clone());
-    if !this.has_unsent(py) {
+    if !this.unsent.get() {
         waiter.call_method1(intern!(py, "set_result"), (py.None(),))?;
     }
     Ok(waiter)

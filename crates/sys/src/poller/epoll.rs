@@ -79,21 +79,25 @@ fn whole_milliseconds(timeout: Duration) -> Timespec {
     Timespec { tv_sec: milliseconds / 1000, tv_nsec: milliseconds % 1000 * 1_000_000 }
 }
 
+/// What a receive stops at although more is there: the end of the peer's direction, and urgent data.
+const BEYOND_BYTES: epoll::EventFlags = epoll::EventFlags::RDHUP.union(epoll::EventFlags::PRI);
+
 fn flags(interest: Interest) -> epoll::EventFlags {
     let mut flags = epoll::EventFlags::empty();
     flags.set(epoll::EventFlags::IN, interest.is_read());
     flags.set(epoll::EventFlags::OUT, interest.is_write());
+    flags.set(epoll::EventFlags::ET | BEYOND_BYTES, interest.is_edge());
     flags
 }
 
 fn event(raw: &epoll::Event) -> Event {
     let (flags, data) = (raw.flags, raw.data);
-    let hangup = flags.intersects(epoll::EventFlags::HUP | epoll::EventFlags::ERR);
+    let broken = flags.intersects(epoll::EventFlags::HUP | epoll::EventFlags::ERR);
     Event {
         key: Key::from_token(data.u64()),
-        readable: hangup || flags.contains(epoll::EventFlags::IN),
-        writable: hangup || flags.contains(epoll::EventFlags::OUT),
-        hangup,
+        readable: broken || flags.contains(epoll::EventFlags::IN),
+        writable: broken || flags.contains(epoll::EventFlags::OUT),
+        hangup: broken || flags.intersects(BEYOND_BYTES),
     }
 }
 

@@ -2,7 +2,9 @@
 //!
 //! The contract that every backend keeps, and that its tests check:
 //!
-//! 1. Level-triggered: a descriptor is reported by each `wait` for as long as it stays ready.
+//! 1. Level-triggered: a descriptor is reported by each `wait` for as long as it stays ready. With
+//!    [`Interest::EDGE`] a backend may report it only when something has changed, and then reports the end of the
+//!    peer's direction and urgent data as a hang-up: a receive stops before them, and there is more to read.
 //! 2. `wait` takes `&self` and runs without Python's lock: other threads may add, modify and delete
 //!    meanwhile, and an add is seen by the wait that is going on.
 //! 3. `wait(None)` blocks until something happens, `wait(0)` never blocks, and no wait ends before its
@@ -44,6 +46,9 @@ impl Interest {
     /// Both.
     pub const BOTH: Self = Self(3);
 
+    /// A hint, beside `READ`: the owner reads until nothing is left, so that being told again is a waste.
+    pub const EDGE: Self = Self(4);
+
     /// Whether it includes reading.
     pub const fn is_read(self) -> bool {
         self.0 & Self::READ.0 != 0
@@ -54,9 +59,14 @@ impl Interest {
         self.0 & Self::WRITE.0 != 0
     }
 
-    /// Whether it is [`NONE`](Self::NONE).
+    /// Whether it has the hint [`EDGE`](Self::EDGE).
+    pub const fn is_edge(self) -> bool {
+        self.0 & Self::EDGE.0 != 0
+    }
+
+    /// Whether it is neither reading nor writing.
     pub const fn is_empty(self) -> bool {
-        self.0 == 0
+        self.0 & Self::BOTH.0 == 0
     }
 
     /// Whether all of `other` is in it.
