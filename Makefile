@@ -2,16 +2,13 @@
 #   PYTHON=   the interpreter, a name or a path (default: the newest python3 on PATH)
 #   PROFILE=  how cargo builds the extension: release, or quick to compile faster
 PROFILE ?= release
-.DEFAULT_GOAL := help
-.PHONY: help demo test conformance bench lint fmt clean
-# Asked once, and only by the targets that need them.
+.PHONY: help demo test conformance fuzz bench lint fmt clean
 python = $(eval python := $(shell tools/environment find $(PYTHON)))$(or $(python),$(error no Python to work with))
 venv = $(eval venv := .venv/$(shell tools/environment tag $(python)))$(venv)
 # What the environment is to have: built, or has-SET for one of the sets of packages below.
 have = @$(MAKE) -s $(patsubst %,$(venv)/.%,$(patsubst built,built-$(PROFILE),$(1)))
 sources := $(shell find crates python Cargo.toml Cargo.lock pyproject.toml -type f ! -name '*.so' ! -name '*.pyc')
 
-needs_build := maturin>=1.9,<2
 needs_demo := aiohttp rich
 needs_test := pytest pytest-timeout hypothesis
 needs_lint := ruff mypy
@@ -30,11 +27,15 @@ demo: ## Build, run the main job on aioxide, and show its figure on other loops
 test: ## Run the tests of the Rust crates and of the Python package
 	$(call have,built has-test)
 	cargo test --quiet -p aioxide-core -p aioxide-sys
-	$(venv)/bin/python -m pytest --timeout 150 $(ARGS)
+	$(venv)/bin/python -m pytest --timeout 600 $(ARGS)
 
 conformance: ## Run CPython's own asyncio tests (MODULES=test_tasks,... picks some)
 	$(call have,built)
 	$(venv)/bin/python tests/conformance/run.py $(if $(MODULES),--modules $(MODULES)) $(ARGS)
+
+fuzz: ## Run random programs on asyncio and on aioxide until they differ
+	$(call have,built has-test)
+	FUZZ=1 EXAMPLES=1000000 $(venv)/bin/python -m pytest tests/differential $(ARGS)
 
 bench: ## Measure speed against asyncio and uvloop
 	$(call have,built has-demo tried-uvloop)
@@ -73,7 +74,7 @@ $(foreach set,demo test lint,$(eval .venv/%/.has-$(set): .venv/%/.made Makefile 
 	@touch $@
 
 .venv/%/.built-$(PROFILE): .venv/%/.made $(sources)
-	@tools/environment install .venv/$* '$(needs_build)'
+	@tools/environment install .venv/$* 'maturin>=1.9,<2'
 	@rm -rf .venv/$*/.built-* .venv/$*/wheels
 	.venv/$*/bin/maturin build --profile $(PROFILE) --interpreter .venv/$*/bin/python --compatibility linux --out .venv/$*/wheels
 	@tools/environment install .venv/$* --force-reinstall --no-deps .venv/$*/wheels/*.whl
