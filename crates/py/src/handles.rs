@@ -19,7 +19,7 @@ use crate::ffi::method::{
 };
 use crate::futures;
 use crate::job::Job;
-use crate::local::LoopCore;
+use crate::local::{LoopCore, thread_id};
 use crate::names::names;
 use crate::tasks;
 
@@ -37,7 +37,17 @@ pub(crate) struct Handle {
     source: Slot,
     repr: Slot,
     when: Flag<f64>,
+    /// The time as it was given, where that was not a float.
+    given: Slot,
+    /// Made by `call_soon_threadsafe`: the thread that runs it now (see `thread_id`), and what others wait for then.
+    threadsafe: Flag<bool>,
+    runner: Flag<usize>,
+    finished: Slot,
 }
+
+/// The type of what `call_soon_threadsafe` returns (3.14's `_ThreadSafeHandle`): while its callback runs, `cancel()` and
+/// `cancelled()` of other threads wait for the end (gh-128308).
+static THREADSAFE: TypeCell = TypeCell::new();
 
 /// The type TimerHandle: the same instances as Handle's, with a time.
 static TIMER: TypeCell = TypeCell::new();
@@ -58,14 +68,11 @@ impl Class for Handle {
     }
 
     fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
-        for slot in [&self.callback, &self.args, &self.event_loop, &self.context, &self.source, &self.repr] {
-            slot.traverse(visit)?;
-        }
-        Ok(())
+        self.slots().into_iter().try_for_each(|slot| slot.traverse(visit))
     }
 
     fn clear(&self, py: Python<'_>) {
-        for slot in [&self.callback, &self.args, &self.event_loop, &self.context, &self.source, &self.repr] {
+        for slot in self.slots() {
             drop(slot.take(py));
         }
     }
@@ -76,6 +83,11 @@ fn none(py: Python<'_>) -> Bound<'_, PyAny> {
 }
 
 impl Handle {
+    fn slots(&self) -> [&Slot; 8] {
+        let Self { callback, args, event_loop, context, source, repr, given, finished, .. } = self;
+        [callback, args, event_loop, context, source, repr, given, finished]
+    }
+
     #[inline]
     fn new<'py>(
         event_loop: &Bound<'py, PyAny>,
@@ -104,6 +116,10 @@ impl Handle {
             cancelled: Flag::new(false),
             when: Flag::new(when),
             timer: Flag::new(None),
+            given: Slot::empty(),
+            threadsafe: Flag::new(false),
+            runner: Flag::new(0),
+            finished: Slot::empty(),
         })
     }
 }
@@ -130,8 +146,12 @@ fn new_timer(args: Args<'_, '_>) -> PyResult<Handle> {
         keyword_only: &[],
     };
     let [when, callback, arguments, event_loop, context] = SIGNATURE.bind::<5>(args)?;
-    let when = when.map_or(Ok(0.0), |w| w.extract())?;
-    from_arguments([callback, arguments, event_loop, context], when)
+    let Some(when) = when else { return Err(missing("TimerHandle", "when")) };
+    let handle = from_arguments([callback, arguments, event_loop, context], when.extract()?)?;
+    if !when.is_exact_instance_of::<PyFloat>() {
+        handle.given.set(args.py(), when.to_owned());
+    }
+    Ok(handle)
 }
 
 fn from_arguments(bound: [Option<Borrowed<'_, '_, PyAny>>; 4], when: f64) -> PyResult<Handle> {
@@ -152,16 +172,17 @@ fn or_none<'py>(py: Python<'py>, slot: &Slot) -> Bound<'py, PyAny> {
 
 fn cancel<'py>(this: This<'_, 'py>) -> Object<'py> {
     let py = this.py();
+    wait_for_runner(this)?;
     if this.cancelled.get() {
         return Ok(none(py));
     }
+    this.cancelled.set(true);
     let event_loop = or_none(py, &this.event_loop);
     if futures::is_debug(&event_loop)? {
         // What "Executing <Handle ...> took 2.5 seconds" will show.
         let shown = this.object().repr()?.into_any();
         this.repr.set(py, shown);
     }
-    this.cancelled.set(true);
     drop((this.callback.take(py), this.args.take(py)));
     if TIMER.is_instance(&this.object()) {
         match (this.timer.get(), LoopCore::of(&event_loop)) {
@@ -179,6 +200,28 @@ fn cancel<'py>(this: This<'_, 'py>) -> Object<'py> {
 }
 
 fn cancelled<'py>(this: This<'_, 'py>) -> Object<'py> {
+    wait_for_runner(this)?;
+    get_cancelled(this)
+}
+
+/// While another thread runs the callback of a threadsafe handle: waits for the end.
+fn wait_for_runner(this: This<'_, '_>) -> PyResult<()> {
+    let py = this.py();
+    while this.runner.get() != 0 && this.runner.get() != thread_id() {
+        let finished = match this.finished.get(py) {
+            Some(finished) => finished,
+            None => {
+                let event = py.import("threading")?.getattr("Event")?.call0()?;
+                this.finished.set(py, event.clone());
+                event
+            }
+        };
+        finished.call_method0(intern!(py, "wait"))?;
+    }
+    Ok(())
+}
+
+fn get_cancelled<'py>(this: This<'_, 'py>) -> Object<'py> {
     Ok(PyBool::new(this.py(), this.cancelled.get()).to_owned().into_any())
 }
 
@@ -212,6 +255,9 @@ fn get_repr<'py>(this: This<'_, 'py>) -> Object<'py> {
 }
 
 fn when<'py>(this: This<'_, 'py>) -> Object<'py> {
+    if let Some(given) = this.given.get(this.py()) {
+        return Ok(given);
+    }
     Ok(PyFloat::new(this.py(), this.when.get()).into_any())
 }
 
@@ -231,7 +277,7 @@ fn repr_info<'py>(this: This<'_, 'py>) -> PyResult<Bound<'py, PyList>> {
         info.append("cancelled")?;
     }
     if TIMER.is_instance(&this.object()) {
-        info.append(format!("when={}", PyFloat::new(py, this.when.get()).repr()?))?;
+        info.append(format!("when={}", when(this)?.str()?))?;
     }
     if let Some(callback) = this.callback.get(py) {
         let debug = futures::is_debug(&or_none(py, &this.event_loop))?;
@@ -296,12 +342,16 @@ fn hash_when(this: This<'_, '_>) -> PyResult<isize> {
 fn get_class<'py>(this: This<'_, 'py>) -> Object<'py> {
     let py = this.py();
     let class = this.object().get_type();
-    let own = class.is(Handle::cell().get(py)) || class.is(TIMER.get(py));
-    if !own {
+    let (object, classes) = (this.object(), names(py));
+    let stock = if TIMER.is_exact(&object) {
+        &classes.timer_handle
+    } else if THREADSAFE.is_exact(&object) {
+        &classes.threadsafe_handle
+    } else if Handle::cell().is_exact(&object) {
+        &classes.handle
+    } else {
         return Ok(class.into_any());
-    }
-    let classes = names(py);
-    let stock = if TIMER.is_exact(&this.object()) { &classes.timer_handle } else { &classes.handle };
+    };
     Ok(stock.bind(py).clone().into_any())
 }
 
@@ -316,11 +366,20 @@ pub(crate) fn run(this: This<'_, '_>) -> PyResult<()> {
     }
     let (Some(callback), Some(context)) = (this.callback.get(py), this.context.get(py)) else { return Ok(()) };
     let args = or_none(py, &this.args);
+    if this.threadsafe.get() {
+        this.runner.set(thread_id());
+    }
     let result = context::run(&context, || match args.cast::<PyTuple>() {
         Ok(args) if args.is_empty() => callback.call0(),
         Ok(args) => callback.call1(args),
         Err(_) => callback.call1(args.try_iter()?.collect::<PyResult<Vec<_>>>().and_then(|a| PyTuple::new(py, a))?),
     });
+    if this.threadsafe.get() {
+        this.runner.set(0);
+        if let Some(finished) = this.finished.take(py) {
+            finished.call_method0(intern!(py, "set"))?;
+        }
+    }
     match result {
         Ok(_) => Ok(()),
         Err(error) if errors::ends_the_loop(py, &error) => Err(error),
@@ -386,14 +445,13 @@ fn missing(method: &str, parameter: &str) -> PyErr {
 }
 
 #[inline]
-fn make<'py>(this: LoopRef<'_, 'py>, args: Args<'_, 'py>, method: &str) -> Object<'py> {
+fn make<'py>(this: LoopRef<'_, 'py>, args: Args<'_, 'py>, method: &str) -> PyResult<Handle> {
     let Some(callback) = args.get(0) else { return Err(missing(method, "callback")) };
     let context = given(args.only_keyword(method, "context")?);
     if this.core.is_debug() {
         check_callback(&callback, method)?;
     }
-    let handle = Handle::new(&this.object, callback.to_owned(), args.rest(1)?.into_any(), context, 0.0)?;
-    create(args.py(), handle)
+    Handle::new(&this.object, callback.to_owned(), args.rest(1)?.into_any(), context, 0.0)
 }
 
 /// `call_soon(callback, *args, context=None)`.
@@ -402,7 +460,7 @@ fn call_soon<'py>(this: LoopRef<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
     if this.core.is_debug() {
         this.core.check_thread()?;
     }
-    let handle = make(this, args, "call_soon")?;
+    let handle = create(args.py(), make(this, args, "call_soon")?)?;
     this.core.soon(args.py(), Job::Handle(handle.clone().unbind()))?;
     Ok(handle)
 }
@@ -411,6 +469,8 @@ fn call_soon<'py>(this: LoopRef<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
 fn call_soon_threadsafe<'py>(this: LoopRef<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
     this.core.check_closed()?;
     let handle = make(this, args, "call_soon_threadsafe")?;
+    handle.threadsafe.set(true);
+    let handle = create_in(args.py(), &THREADSAFE, handle)?;
     this.core.soon_from_anywhere(args.py(), Job::Handle(handle.clone().unbind()));
     Ok(handle)
 }
@@ -535,7 +595,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
             .attribute(getter::<Of<Handle>, _>(c"_args", get_args))
             .attribute(getter::<Of<Handle>, _>(c"_loop", get_loop))
             .attribute(getter::<Of<Handle>, _>(c"_context", get_context))
-            .attribute(getter::<Of<Handle>, _>(c"_cancelled", cancelled))
+            .attribute(getter::<Of<Handle>, _>(c"_cancelled", get_cancelled))
             .attribute(getter::<Of<Handle>, _>(c"_repr", get_repr))
             .attribute(
                 getter::<Of<Handle>, _>(c"_source_traceback", get_source).setter::<Of<Handle>, _>(set_source),
@@ -552,6 +612,9 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .attribute(getter::<Of<Handle>, _>(c"_when", when))
         .attribute(getter::<Of<Handle>, _>(c"_scheduled", get_scheduled))
         .build(module, Some(&PyTuple::new(module.py(), [&handle])?), &TIMER)?;
+    builder(Builder::of::<Handle>().named(c"aioxide._ThreadSafeHandle"))
+        .slot(pyo3::ffi::Py_tp_new, constructor::<Handle, _>(new_handle))
+        .build(module, Some(&PyTuple::new(module.py(), [&handle])?), &THREADSAFE)?;
     module.add("Handle", handle)?;
     module.add("TimerHandle", timer)?;
     let core: Bound<'_, PyType> = module.py().get_type::<LoopCore>();

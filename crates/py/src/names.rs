@@ -18,8 +18,9 @@ pub(crate) struct Names {
     /// Whether the above takes `debug=`, without which it hides arguments (3.13 and later).
     format_takes_debug: bool,
     pub(crate) extract_stack: Py<PyAny>,
-    /// asyncio's own Handle and TimerHandle.
+    /// asyncio's own Handle, TimerHandle and (3.14) _ThreadSafeHandle.
     pub(crate) handle: Py<PyAny>,
+    pub(crate) threadsafe_handle: Py<PyAny>,
     pub(crate) timer_handle: Py<PyAny>,
 }
 
@@ -48,6 +49,7 @@ pub(crate) fn init(py: Python<'_>) -> PyResult<()> {
         format_callback_source,
         extract_stack: get("asyncio.format_helpers", "extract_stack")?,
         handle: get("asyncio.events", "Handle")?,
+        threadsafe_handle: get("asyncio.events", "_ThreadSafeHandle").or_else(|_| get("asyncio.events", "Handle"))?,
         timer_handle: get("asyncio.events", "TimerHandle")?,
     };
     let _ = NAMES.set(py, names);
