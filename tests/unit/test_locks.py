@@ -45,8 +45,11 @@ def scripts(*acts):
             yield {**script, turn: [acts[0], *script.get(turn, [])]}
 
 
-def cancel_everywhere(scenario):
-    """Plays the scenario in all its variants on both, and compares what happened."""
+def cancel_everywhere(scenario, right_since=(3, 11)):
+    """Plays the scenario in all its variants on both, and compares what happened.
+
+    CPython's asyncio counts from the version it does the right thing in.
+    """
 
     async def play(aio, number):
         trace = []
@@ -76,9 +79,10 @@ def cancel_everywhere(scenario):
     number = asyncio.run(count(asyncio))
     assert number >= TURNS
     for variant in range(number):
-        expected, got = run(asyncio, variant), run(aioxide, variant)
-        assert got == expected, f"variant {variant}"
-        yield expected
+        got = run(aioxide, variant)
+        if sys.version_info >= right_since:
+            assert got == run(asyncio, variant), f"variant {variant}"
+        yield got
 
 
 def test_no_lock_is_lost_or_doubled():
@@ -173,7 +177,7 @@ def test_no_notification_is_lost():
         acts = (go.set, tasks[0].cancel, tasks[1].cancel)
         return acts, tasks, lambda: (condition.locked(), len(condition._waiters))
 
-    for trace in cancel_everywhere(scenario):
+    for trace in cancel_everywhere(scenario, right_since=(3, 13)):
         ends, (locked, _) = trace[-1]
         assert ends[3] == "done"
         assert not locked
@@ -234,6 +238,9 @@ def test_what_was_never_awaited_says_so(aio, name, method):
     coroutine = getattr(make(aio, name), method)()
     with pytest.warns(RuntimeWarning, match="was never awaited"):
         del coroutine
+        if method == "__aenter__":
+            # aioxide keeps the last one for the next `async with`, and looks at it then.
+            getattr(make(aio, name), method)().close()
 
 
 @pytest.mark.parametrize(("name", "method"), METHODS)
@@ -284,6 +291,9 @@ def test_a_waiter_that_is_given_up_leaves_the_line(aio, run, end):
 
 
 def test_the_latest_cancellation_comes_out_of_a_wait(aio, run):
+    if aio is asyncio and sys.version_info < (3, 13):
+        pytest.skip("it raises a new CancelledError")
+
     async def main():
         condition = aio.Condition()
 
@@ -448,7 +458,7 @@ def test_instances_are_like_those_of_a_python_class(aio, name):
     assert vars(lock)["label"] == "mine"
     assert weakref.ref(lock)() is lock
     assert type(lock).__name__ in repr(lock)
-    with pytest.raises(TypeError, match=rf"'?{name}'? object can't be"):
+    with pytest.raises(TypeError, match=rf"\b{name}\b.* can't be"):
         asyncio.run(await_it(lock))
 
 
@@ -512,7 +522,7 @@ def test_bad_numbers(aio):
     for name in ("Semaphore", "BoundedSemaphore"):
         with pytest.raises(ValueError, match="must be >= 0"):
             getattr(aio, name)(-1)
-    with pytest.raises(ValueError, match="parties must be >= 1"):
+    with pytest.raises(ValueError, match="parties must be"):
         aio.Barrier(0)
     with pytest.raises(ValueError, match="released too many times"):
         aio.BoundedSemaphore(1).release()

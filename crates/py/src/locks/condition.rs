@@ -200,18 +200,18 @@ fn release<'py>(this: This<'_, 'py>) -> Object<'py> {
 fn enter<'py>(this: This<'_, 'py>) -> Object<'py> {
     let lock = get_lock(this)?;
     if Condition::is_plain(this) && Lock::plain(&lock).is_some() {
-        return wait::make(&lock, Op::LockEnter);
+        return wait::make_end(&lock, Op::LockEnter);
     }
-    wait::make(&this.object(), Op::EnterBy)
+    wait::make_end(&this.object(), Op::EnterBy)
 }
 
 fn exit<'py>(this: This<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
     wait::check_exit(args)?;
     let lock = get_lock(this)?;
     if Condition::is_plain(this) && Lock::plain(&lock).is_some() {
-        return wait::make(&lock, Op::LockExit);
+        return wait::make_end(&lock, Op::LockExit);
     }
-    wait::make(&this.object(), Op::ExitBy)
+    wait::make_end(&this.object(), Op::ExitBy)
 }
 
 fn wait<'py>(this: This<'_, 'py>) -> Object<'py> {

@@ -168,7 +168,7 @@ fn release<'py>(this: This<'_, 'py>) -> Object<'py> {
 }
 
 fn enter<'py>(this: This<'_, 'py>) -> Object<'py> {
-    wait::make(
+    wait::make_end(
         &this.object(),
         if Lock::plain(&this.object()).is_some() { Op::LockEnter } else { Op::EnterBy },
     )
@@ -176,7 +176,10 @@ fn enter<'py>(this: This<'_, 'py>) -> Object<'py> {
 
 fn exit<'py>(this: This<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
     wait::check_exit(args)?;
-    wait::make(&this.object(), if Lock::plain(&this.object()).is_some() { Op::LockExit } else { Op::ExitBy })
+    wait::make_end(
+        &this.object(),
+        if Lock::plain(&this.object()).is_some() { Op::LockExit } else { Op::ExitBy },
+    )
 }
 
 fn get_waiters<'py>(this: This<'_, 'py>) -> Object<'py> {

@@ -214,12 +214,12 @@ fn is_exact(this: This<'_, '_>) -> bool {
 }
 
 fn enter<'py>(this: This<'_, 'py>) -> Object<'py> {
-    wait::make(&this.object(), if is_exact(this) { Op::SemaphoreEnter } else { Op::EnterBy })
+    wait::make_end(&this.object(), if is_exact(this) { Op::SemaphoreEnter } else { Op::EnterBy })
 }
 
 fn exit<'py>(this: This<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
     wait::check_exit(args)?;
-    wait::make(&this.object(), if is_exact(this) { Op::SemaphoreExit } else { Op::ExitBy })
+    wait::make_end(&this.object(), if is_exact(this) { Op::SemaphoreExit } else { Op::ExitBy })
 }
 
 fn get_value<'py>(this: This<'_, 'py>) -> Object<'py> {

@@ -235,13 +235,110 @@ fn list_items<'py>(this: This<'_, 'py>) -> PyResult<Bound<'py, PyList>> {
 
 // --- putting and getting -------------------------------------------------------------------------
 
+/// Whether the items of a plain Queue are here, in Rust: then putting and getting is one borrow.
+#[inline]
+fn is_native(this: This<'_, '_>) -> bool {
+    !this.object.is_some() && is_plain(this)
+}
+
+/// Puts an item if the rules of a native queue allow it; else the item comes back, and why.
+#[inline]
+fn put_native<'py>(
+    this: This<'_, 'py>,
+    item: Bound<'py, PyAny>,
+) -> PyResult<Result<(), (Turn, Bound<'py, PyAny>)>> {
+    let (py, item) = (this.py(), item.unbind());
+    let done = this.with(py, |inner| match inner.rules.may_put(inner.items.len()) {
+        Turn::Now => {
+            inner.items.push_back(item);
+            inner.rules.on_put();
+            Ok(inner.rules.next_getter())
+        }
+        turn => Err((turn, item)),
+    });
+    match done {
+        Ok(getter) => {
+            unfinish(this);
+            wake_getters(this, getter).map(Ok)
+        }
+        Err((turn, item)) => Ok(Err((turn, item.into_bound(py)))),
+    }
+}
+
+/// Takes an item out of a native queue; else says why not.
+#[inline]
+fn get_native<'py>(this: This<'_, 'py>) -> PyResult<Result<Bound<'py, PyAny>, Turn>> {
+    let py = this.py();
+    let got = this.with(py, |inner| match inner.items.pop_front() {
+        Some(item) => Ok((item, inner.rules.next_putter())),
+        None => Err(inner.rules.may_get(0)),
+    });
+    match got {
+        Ok((item, putter)) => {
+            wake_putters(this, putter)?;
+            Ok(Ok(item.into_bound(py)))
+        }
+        Err(turn) => Ok(Err(turn)),
+    }
+}
+
+/// One attempt of `put(item)`, with its result; the item comes back if there is no room.
+#[inline]
+fn try_put<'py>(
+    this: This<'_, 'py>,
+    item: Bound<'py, PyAny>,
+) -> PyResult<Result<Bound<'py, PyAny>, Bound<'py, PyAny>>> {
+    let py = this.py();
+    if is_native(this) {
+        return match put_native(this, item)? {
+            Ok(()) => Ok(Ok(py.None().into_bound(py))),
+            Err((Turn::ShutDown, _)) => Err(shut_down(py)),
+            Err((_, item)) => Ok(Err(item)),
+        };
+    }
+    if is_full(this)? {
+        return if this.is_shut_down(py) { Err(shut_down(py)) } else { Ok(Err(item)) };
+    }
+    if is_plain(this) {
+        put_now(this, item)?;
+        return Ok(Ok(py.None().into_bound(py)));
+    }
+    this.object().call_method1(intern!(py, "put_nowait"), (item,)).map(Ok)
+}
+
+/// One attempt of `get()`; nothing if there is no item.
+#[inline]
+fn try_get<'py>(this: This<'_, 'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let py = this.py();
+    if is_native(this) {
+        return match get_native(this)? {
+            Ok(item) => Ok(Some(item)),
+            Err(Turn::ShutDown) => Err(shut_down(py)),
+            Err(_) => Ok(None),
+        };
+    }
+    if is_empty(this)? {
+        // A subclass's `empty` may have changed its mind.
+        return if this.is_shut_down(py) && is_empty(this)? { Err(shut_down(py)) } else { Ok(None) };
+    }
+    let item = if is_plain(this) {
+        get_now(this)?
+    } else {
+        this.object().call_method0(intern!(py, "get_nowait"))?
+    };
+    Ok(Some(item))
+}
+
 /// `put_nowait(item)`.
 fn put_now<'py>(this: This<'_, 'py>, item: Bound<'py, PyAny>) -> PyResult<()> {
     let py = this.py();
+    if is_native(this) {
+        return match put_native(this, item)? {
+            Ok(()) => Ok(()),
+            Err((turn, _)) => refuse(py, turn, &known(py)?.full),
+        };
+    }
     if is_plain(this) {
-        if !this.object.is_some() {
-            return put_native(this, item);
-        }
         let items = size(this)?;
         refuse(py, this.with(py, |inner| inner.rules.may_put(items)), &known(py)?.full)?;
         store(this, this.order.get(), item)?;
@@ -262,47 +359,12 @@ fn put_now<'py>(this: This<'_, 'py>, item: Bound<'py, PyAny>) -> PyResult<()> {
     wake_getters(this, getter)
 }
 
-/// [`put_now`] of a plain Queue.
-#[inline]
-fn put_native<'py>(this: This<'_, 'py>, item: Bound<'py, PyAny>) -> PyResult<()> {
-    let py = this.py();
-    let item = item.unbind();
-    let done = this.with(py, |inner| match inner.rules.may_put(inner.items.len()) {
-        Turn::Now => {
-            inner.items.push_back(item);
-            inner.rules.on_put();
-            Ok(inner.rules.next_getter())
-        }
-        turn => Err((turn, item)),
-    });
-    match done {
-        Ok(getter) => {
-            unfinish(this);
-            wake_getters(this, getter)
-        }
-        Err((turn, item)) => {
-            drop(item.into_bound(py));
-            refuse(py, turn, &known(py)?.full)
-        }
-    }
-}
-
 /// `get_nowait()`.
 fn get_now<'py>(this: This<'_, 'py>) -> Object<'py> {
     let py = this.py();
-    if is_plain(this) && !this.object.is_some() {
-        let got = this.with(py, |inner| {
-            inner
-                .items
-                .pop_front()
-                .map(|item| (item, inner.rules.next_putter()))
-                .ok_or(inner.rules.may_get(0))
-        });
-        return match got {
-            Ok((item, putter)) => {
-                wake_putters(this, putter)?;
-                Ok(item.into_bound(py))
-            }
+    if is_native(this) {
+        return match get_native(this)? {
+            Ok(item) => Ok(item),
             Err(turn) => refuse(py, turn, &known(py)?.empty).map(|()| py.None().into_bound(py)),
         };
     }

@@ -3,13 +3,9 @@
 
 use aioxide_core::WaiterKey;
 use pyo3::exceptions::PyGeneratorExit;
-use pyo3::intern;
 use pyo3::prelude::*;
 
-use super::{
-    Queue, This, finished, get_now, is_empty, is_full, is_plain, put_now, shut_down, wake_getters,
-    wake_putters,
-};
+use super::{Queue, This, finished, is_empty, is_full, try_get, try_put, wake_getters, wake_putters};
 use crate::ffi::cell::{Flag, GilCell, Slot};
 use crate::ffi::class::{Builder, Class, Inst, Spare, TypeCell, create};
 use crate::ffi::gc::{Stopped, Visit};
@@ -108,32 +104,25 @@ impl Transfer {
     fn attempt<'py>(&self, this: This<'_, 'py>) -> PyResult<Step<'py>> {
         let py = this.py();
         match self.op {
-            Op::Get if is_empty(this)? => {
-                // A subclass's `empty` may have changed its mind.
-                if this.is_shut_down(py) && is_empty(this)? {
-                    return Err(shut_down(py));
+            Op::Get => match try_get(this)? {
+                Some(item) => Ok(Step::Return(item)),
+                None => {
+                    let future = this.home.future(&this.object())?;
+                    let parked = future.clone().unbind();
+                    self.park(this.with(py, |inner| inner.rules.wait_to_get(parked)), future)
                 }
-                let future = this.home.future(&this.object())?;
-                let parked = future.clone().unbind();
-                self.park(this.with(py, |inner| inner.rules.wait_to_get(parked)), future)
-            }
-            Op::Get if is_plain(this) => get_now(this).map(Step::Return),
-            Op::Get => this.object().call_method0(intern!(py, "get_nowait")).map(Step::Return),
-            Op::Put if is_full(this)? => {
-                if this.is_shut_down(py) {
-                    return Err(shut_down(py));
-                }
-                let future = this.home.future(&this.object())?;
-                let parked = future.clone().unbind();
-                self.park(this.with(py, |inner| inner.rules.wait_to_put(parked)), future)
-            }
+            },
             Op::Put => {
                 let item = self.item.take(py).unwrap_or_else(|| py.None().into_bound(py));
-                if is_plain(this) {
-                    put_now(this, item)?;
-                    return Ok(Step::Return(py.None().into_bound(py)));
+                match try_put(this, item)? {
+                    Ok(result) => Ok(Step::Return(result)),
+                    Err(item) => {
+                        self.item.set(py, item);
+                        let future = this.home.future(&this.object())?;
+                        let parked = future.clone().unbind();
+                        self.park(this.with(py, |inner| inner.rules.wait_to_put(parked)), future)
+                    }
                 }
-                this.object().call_method1(intern!(py, "put_nowait"), (item,)).map(Step::Return)
             }
             Op::Join => {
                 if this.with(py, |inner| inner.rules.is_finished()) {
@@ -208,15 +197,17 @@ impl Transfer {
             return Err(reused());
         }
         self.phase.set(Phase::Over); // unless it waits again
-        let Some(object) = self.owner.get(py) else { return Err(reused()) };
+        let Some(object) = self.owner.take(py) else { return Err(reused()) };
         let this = Inst::<Queue>::cast(&object).ok_or_else(reused)?;
         let step = match (phase, error) {
             (Phase::Waiting, error) => self.go_on(this, error.map_or_else(|| self.parked.outcome(py), Err)),
             (_, None) => self.attempt(this),
             (_, Some(error)) => Err(error),
         };
-        if self.phase.get() == Phase::Over {
-            drop((self.owner.take(py), self.item.take(py)));
+        if self.phase.get() == Phase::Waiting {
+            self.owner.set(py, object);
+        } else if self.item.is_some() {
+            drop(self.item.take(py));
         }
         step
     }
