@@ -4,6 +4,8 @@
 
 use std::ffi::c_void;
 use std::ptr;
+#[cfg(Py_3_12)]
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration, PyTypeError};
 use pyo3::ffi::{self, PyObject};
@@ -240,36 +242,78 @@ fn resume_guarded<'py, T: Awaitable>(this: Inst<'_, 'py, T>) -> PyResult<Step<'p
     }
 }
 
-/// Raises `StopIteration(value)`: also right for tuples and exceptions, which CPython would unpack. The instance is
-/// put together by hand, which takes a third of the time of a call of its class.
+/// Raises `StopIteration(value)`: also right for tuples and exceptions, which CPython would unpack.
 fn set_stop_iteration(value: &Bound<'_, PyAny>) {
-    // SAFETY: live objects, the GIL is held. The memory comes zeroed, which is a StopIteration without arguments, and
-    // the two references are given to its fields; on failure an exception is set all the same.
+    // SAFETY: live objects, the GIL is held, and what is given away is a new reference. On failure an exception is set
+    // all the same.
     unsafe {
         #[cfg(not(Py_3_12))]
-        if ffi::PyTuple_Check(value.as_ptr()) == 0 && ffi::PyExceptionInstance_Check(value.as_ptr()) == 0 {
-            ffi::PyErr_SetObject(ffi::PyExc_StopIteration, value.as_ptr()); // made when somebody looks at it
-            return;
+        {
+            if ffi::PyTuple_Check(value.as_ptr()) == 0 && ffi::PyExceptionInstance_Check(value.as_ptr()) == 0 {
+                ffi::PyErr_SetObject(ffi::PyExc_StopIteration, value.as_ptr()); // made when somebody looks at it
+                return;
+            }
+            let stop = new_stop_iteration(value);
+            if !stop.is_null() {
+                ffi::PyErr_SetObject(ffi::PyExc_StopIteration, stop);
+                ffi::Py_DECREF(stop);
+            }
         }
+        #[cfg(Py_3_12)]
+        {
+            let stop =
+                if value.as_ptr() == ffi::Py_True() { stop_iteration_true(value) } else { new_stop_iteration(value) };
+            if !stop.is_null() {
+                ffi::PyErr_SetRaisedException(stop);
+            }
+        }
+    }
+}
+
+/// `StopIteration(value)`, put together by hand, which takes a third of the time of a call of its class; null and an
+/// exception if there is no memory.
+unsafe fn new_stop_iteration(value: &Bound<'_, PyAny>) -> *mut PyObject {
+    // SAFETY: live objects, the GIL is held. The memory comes zeroed, which is a StopIteration without arguments, and
+    // the two references are given to its fields.
+    unsafe {
         let args = ffi::PyTuple_Pack(1, value.as_ptr());
         if args.is_null() {
-            return;
+            return args;
         }
         let stop = ffi::PyType_GenericAlloc(ffi::PyExc_StopIteration.cast(), 0);
         if stop.is_null() {
             ffi::Py_DECREF(args);
-            return;
+            return stop;
         }
         let fields = stop.cast::<ffi::PyStopIterationObject>();
         (*fields).args = args;
         (*fields).value = value.clone().into_ptr();
-        #[cfg(Py_3_12)]
-        ffi::PyErr_SetRaisedException(stop);
-        #[cfg(not(Py_3_12))]
-        {
-            ffi::PyErr_SetObject(ffi::PyExc_StopIteration, stop);
-            ffi::Py_DECREF(stop);
+        stop
+    }
+}
+
+/// `StopIteration(True)`, which every `acquire` and `wait` ends with: the one of the time before, if nobody else has it
+/// and it carries nothing of its way. It keeps nothing alive that isn't there for good.
+#[cfg(Py_3_12)]
+unsafe fn stop_iteration_true(value: &Bound<'_, PyAny>) -> *mut PyObject {
+    static KEPT: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
+    // SAFETY: the GIL is held; KEPT is null or owns a reference to a StopIteration.
+    unsafe {
+        let kept = KEPT.load(Ordering::Relaxed);
+        if !kept.is_null() && ffi::Py_REFCNT(kept) == 1 {
+            let fields = kept.cast::<ffi::PyStopIterationObject>();
+            let traces = [(*fields).traceback, (*fields).context, (*fields).cause, (*fields).notes, (*fields).dict];
+            if traces.iter().all(|trace| trace.is_null()) {
+                ffi::Py_INCREF(kept);
+                return kept;
+            }
         }
+        let fresh = new_stop_iteration(value);
+        if !fresh.is_null() {
+            ffi::Py_INCREF(fresh);
+            ffi::Py_XDECREF(KEPT.swap(fresh, Ordering::Relaxed));
+        }
+        fresh
     }
 }
 

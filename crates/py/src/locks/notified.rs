@@ -159,11 +159,24 @@ impl Notified {
     /// Lets go of the lock and gets in line.
     #[inline]
     fn wait<'py>(&self, owner: condition::This<'_, 'py>) -> PyResult<Step<'py>> {
-        if !Condition::is_locked(owner)? {
-            return Err(PyRuntimeError::new_err("cannot wait on un-acquired lock"));
-        }
-        let future = Condition::future(owner)?;
-        Condition::release(owner)?;
+        let py = owner.py();
+        let not_locked = || PyRuntimeError::new_err("cannot wait on un-acquired lock");
+        let lock = owner.lock(py)?;
+        let future = if let Some(lock) = Lock::plain(&lock) {
+            if !lock.is_locked(py) {
+                return Err(not_locked());
+            }
+            let future = Condition::future(owner)?;
+            lock.release(py)?;
+            future
+        } else {
+            if !Condition::is_locked(owner)? {
+                return Err(not_locked());
+            }
+            let future = Condition::future(owner)?;
+            Condition::release(owner)?;
+            future
+        };
         self.key.set(Some(owner.join(&future)));
         self.phase.set(Phase::Waiting);
         self.parked.wait(future)
@@ -315,7 +328,10 @@ impl Notified {
             (Phase::WaitingBy, error) => self.wait_by(py, error),
         };
         if self.phase.get() == Phase::Over {
-            drop((self.owner.take(py), self.predicate.take(py)));
+            drop(self.owner.take(py));
+            if self.predicate.is_some() {
+                drop(self.predicate.take(py));
+            }
         }
         step
     }
