@@ -1,17 +1,17 @@
 //! Making tasks: `create_task`, `ensure_future`, and the eager task factories.
 
-use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyAttributeError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyTuple};
 
 use crate::anyfuture;
 use crate::ffi::args::{Args, Signature, given};
 use crate::ffi::cell::Slot;
 use crate::ffi::class::{Builder, Class, Inst, TypeCell, create};
 use crate::ffi::gc::{Stopped, Visit};
-use crate::ffi::method::{LoopRef, Of, caller};
+use crate::ffi::method::{LoopRef, Of, caller, getter};
 use crate::ffi::{function, types};
 use crate::local::LoopCore;
 use crate::{futures, handles, tasks};
@@ -179,6 +179,23 @@ fn call_factory<'py>(this: Inst<'_, 'py, EagerFactory>, args: Args<'_, 'py>) -> 
     constructor.call((coro,), Some(&keywords))
 }
 
+/// The code of CPython's own eager factories, by which anyio knows one.
+static STOCK_CODE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+
+fn factory_code<'py>(this: Inst<'_, 'py, EagerFactory>) -> Object<'py> {
+    match STOCK_CODE.get(this.py()) {
+        Some(code) => Ok(code.bind(this.py()).clone()),
+        None => Err(PyAttributeError::new_err("__code__")), // before 3.12 there were no eager factories
+    }
+}
+
+/// `__closure__[0].cell_contents` is the constructor, as it is for the function that CPython's is.
+fn factory_closure<'py>(this: Inst<'_, 'py, EagerFactory>) -> Object<'py> {
+    let py = this.py();
+    let cell = py.import("types")?.getattr("CellType")?.call1((this.constructor.get(py),))?;
+    Ok(PyTuple::new(py, [cell])?.into_any())
+}
+
 fn factory_of<'py>(constructor: Bound<'py, PyAny>) -> Object<'py> {
     create(constructor.py(), EagerFactory { constructor: Slot::holding(constructor.clone().unbind()) })
 }
@@ -198,8 +215,15 @@ fn create_eager_task_factory<'py>(args: Args<'_, 'py>) -> Object<'py> {
 /// Makes the functions and the factory's type.
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
+    if let Some(factory) = py.import("asyncio.tasks")?.getattr_opt("eager_task_factory")?
+        && let Some(code) = factory.getattr_opt("__code__")?
+    {
+        let _ = STOCK_CODE.set(py, code.unbind());
+    }
     Builder::of::<EagerFactory>()
         .slot(pyo3::ffi::Py_tp_call, caller::<Of<EagerFactory>, _>(call_factory))
+        .attribute(getter::<Of<EagerFactory>, _>(c"__code__", factory_code))
+        .attribute(getter::<Of<EagerFactory>, _>(c"__closure__", factory_closure))
         .build(module, None, EagerFactory::cell())?;
     module.add("create_task", function::function(py, "asyncio.tasks", "create_task", create_task)?)?;
     module.add(
