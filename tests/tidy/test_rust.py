@@ -75,7 +75,7 @@ def test_core_forbids_unsafe_code():
 
 PY = [name for name in RUST if name.startswith("crates/py/src/")]
 # These put the floors together: the list of exports, and the tables that give each type its slots.
-JOINTS = {"crates/py/src/lib.rs", "crates/py/src/ffi/types.rs"}
+JOINTS = {"crates/py/src/lib.rs", "crates/py/src/ffi/types.rs", "crates/py/src/ffi/gathering.rs"}
 
 
 def test_tasks_and_what_they_wait_for_know_no_loop_and_no_transport():
