@@ -12,6 +12,7 @@ use pyo3::prelude::*;
 
 use crate::ffi::cell::{Flag, GilCell, Slot};
 use crate::ffi::gc::{Stopped, Visit};
+use crate::ffi::layout::Tsk;
 use crate::job::Job;
 
 /// Where native threads and other Python threads leave work for the loop, and how they wake it.
@@ -262,6 +263,19 @@ impl LoopCore {
     /// Shows every job to the garbage collector.
     pub(crate) fn traverse_jobs(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
         self.scheduler.visit(|s| s.iter().try_for_each(|job| job.traverse(visit))).unwrap_or(Ok(()))
+    }
+
+    /// The loop stops: tasks that were to begin may stay where they are for good (see `Tsk::show`).
+    pub(crate) fn show_tasks(&self, py: Python<'_>) {
+        self.scheduler.with(py, |scheduler| {
+            for job in scheduler.iter() {
+                if let Job::Step(task) = job
+                    && let Some(task) = Tsk::cast_exact(task.bind(py))
+                {
+                    task.show();
+                }
+            }
+        });
     }
 
     /// Takes every job, for `close()` and the garbage collector; the caller drops them.

@@ -82,6 +82,7 @@ pub(super) fn clean_up(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     let (py, core, life) = (this.py(), EventLoop::core(this), &this.get().life);
     core.set_stopping(false);
     core.set_thread(0);
+    core.show_tasks(py);
     life.ident.set(None);
     let unset = thread::set_running_loop(py, None);
     let untracked = debug::track_origins(this, false);

@@ -16,6 +16,7 @@ use crate::ffi::method::{AnyTask, Method, Of, anyargs, caller, getter, noargs, o
 use crate::ffi::{context, thread, types};
 use crate::futures;
 use crate::job::{self, Job};
+use crate::local::{self, LoopCore};
 use crate::names::names;
 
 pub(crate) mod create;
@@ -64,10 +65,20 @@ pub(crate) fn new<'py>(
 ) -> Object<'py> {
     let object = types::alloc_task(event_loop.py())?;
     if let Some(task) = Tsk::cast_exact(&object) {
+        if eager || !runs_here(event_loop) {
+            task.show();
+        }
         futures::init_with(task.fut(), Some(event_loop.as_borrowed()))?;
         start(task, coro, name, context, eager)?;
     }
     Ok(object)
+}
+
+/// Whether the loop's own turn will run the next job that it is given.
+#[inline]
+fn runs_here(event_loop: &Bound<'_, PyAny>) -> bool {
+    LoopCore::of(event_loop)
+        .is_some_and(|core| core.thread() == local::thread_id() && !core.overrides_call_soon())
 }
 
 fn start<'py>(

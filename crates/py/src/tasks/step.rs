@@ -85,6 +85,7 @@ fn advance<'py>(this: Tsk<'_, 'py>, error: Option<Bound<'py, PyAny>>) -> PyResul
         None => iter::send_none(&coro),
         Some(error) => iter::throw(&coro, &error),
     };
+    this.show();
     match step {
         Ok(Step::Yield(value)) => wait_for(this, value),
         Ok(Step::Return(value)) => finish(this, value),
