@@ -21,7 +21,7 @@ use crate::hooks;
 use crate::job::Job;
 use crate::parked::Parked;
 use crate::tasks::create;
-use crate::timeouts;
+use crate::{timeouts, wait};
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
 
@@ -88,7 +88,9 @@ fn as_completed<'py>(args: Args<'_, 'py>) -> Object<'py> {
     let Some(awaitables) = awaitables else {
         return Err(PyTypeError::new_err("as_completed() needs an argument"));
     };
-    if py.import("inspect")?.call_method1("isawaitable", (awaitables,))?.is_truthy()? {
+    if !wait::is_collection(&awaitables)
+        && py.import("inspect")?.call_method1("isawaitable", (awaitables,))?.is_truthy()?
+    {
         let class = awaitables.get_type().name()?;
         return Err(PyTypeError::new_err(format!("expects an iterable of awaitables, not {class}")));
     }

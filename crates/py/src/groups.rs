@@ -3,7 +3,7 @@
 //! The group itself watches its tasks: it is the hook that a turn calls for each that is done (see `hooks`).
 
 use pyo3::exceptions::{
-    PyBaseExceptionGroup, PyGeneratorExit, PyKeyboardInterrupt, PyRuntimeError, PySystemExit,
+    PyBaseExceptionGroup, PyGeneratorExit, PyKeyError, PyKeyboardInterrupt, PyRuntimeError, PySystemExit,
 };
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -230,8 +230,9 @@ pub(crate) fn on_done<'py>(this: This<'_, 'py>, task: &Bound<'py, PyAny>) -> PyR
     let py = this.py();
     let parent = this.parent.get(py);
     let Some(tasks) = this.tasks(py) else { return Ok(()) };
-    if tasks.contains(task)? {
-        tasks.del_item(task)?;
+    match tasks.del_item(task) {
+        Err(error) if !error.is_instance_of::<PyKeyError>(py) => return Err(error),
+        _ => {}
     }
     anyfuture::discard_awaited_by(task, parent.as_ref())?;
     if tasks.is_empty()

@@ -432,6 +432,9 @@ pub(crate) fn exit_arguments<'py>(
         positional_only: 0,
         keyword_only: &[],
     };
+    if let (Some(class), Some(value), 3, false) = (args.get(0), args.get(1), args.len(), args.has_names()) {
+        return Ok((given(Some(class)), given(Some(value))));
+    }
     let [class, value, _] = SIGNATURE.bind::<3>(args)?;
     Ok((given(class), given(value)))
 }

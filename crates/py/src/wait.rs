@@ -2,7 +2,7 @@
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PySet, PyString, PyTuple};
+use pyo3::types::{PyList, PySet, PyString, PyTuple};
 
 use crate::alarm::{Alarm, When};
 use crate::anyfuture::{self, Outcome, running_loop};
@@ -11,6 +11,7 @@ use crate::ffi::cell::{Flag, GilCell, Slot};
 use crate::ffi::class::{Builder, Class, Inst, Spare, TypeCell, create};
 use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::iter::{Awaitable, Coroutine, Step, reused, warn_never_awaited};
+use crate::ffi::layout::Fut;
 use crate::ffi::{function, thread};
 use crate::futures;
 use crate::job::Job;
@@ -36,7 +37,7 @@ enum Until {
 /// `wait(fs, *, timeout=None, return_when=ALL_COMPLETED)`.
 pub(crate) struct Wait {
     phase: Flag<Phase>,
-    /// The argument, then the set of futures.
+    /// The argument, then the tuple of different futures.
     futures: Slot,
     timeout: Slot,
     return_when: Slot,
@@ -150,7 +151,7 @@ fn begin<'py>(this: This<'_, 'py>) -> PyResult<Step<'py>> {
     let py = this.py();
     let argument = this.futures.take(py).unwrap_or_else(|| py.None().into_bound(py));
     let return_when = this.return_when.take(py);
-    if anyfuture::is_future(&argument)? || tasks::is_coroutine(&argument)? {
+    if !is_collection(&argument) && (anyfuture::is_future(&argument)? || tasks::is_coroutine(&argument)?) {
         let class = argument.get_type().name()?;
         return Err(PyTypeError::new_err(format!("expect a list of futures, not {class}")));
     }
@@ -158,8 +159,8 @@ fn begin<'py>(this: This<'_, 'py>) -> PyResult<Step<'py>> {
         return Err(PyValueError::new_err("Set of Tasks/Futures is empty."));
     }
     let until = until(return_when.as_ref())?;
-    let set = py.get_type::<PySet>().call1((argument,))?.cast_into::<PySet>()?;
-    for future in set.iter() {
+    let futures = distinct(&argument)?;
+    for future in futures.iter_borrowed() {
         if !anyfuture::is_future(&future)? && tasks::is_coroutine(&future)? {
             return Err(PyTypeError::new_err("Passing coroutines is forbidden, use tasks explicitly."));
         }
@@ -172,13 +173,13 @@ fn begin<'py>(this: This<'_, 'py>) -> PyResult<Step<'py>> {
     }
     let task = thread::current_task(&event_loop)?;
     this.until.set(until);
-    this.left.set(set.len());
-    this.futures.set(py, set.clone().into_any());
+    this.left.set(futures.len());
+    this.futures.set(py, futures.clone().into_any());
     if let Some(task) = &task {
         this.task.set(py, task.clone());
     }
     this.phase.set(Phase::Waiting);
-    for future in set.iter() {
+    for future in futures.iter_borrowed() {
         if let Err(error) = hooks::watch(&future, &this.object())
             .and_then(|()| anyfuture::add_awaited_by(&future, task.as_ref()))
         {
@@ -187,6 +188,34 @@ fn begin<'py>(this: This<'_, 'py>) -> PyResult<Step<'py>> {
         }
     }
     this.parked.wait(waiter)
+}
+
+/// Whether this is neither a future nor a coroutine at first sight.
+pub(crate) fn is_collection(argument: &Bound<'_, PyAny>) -> bool {
+    argument.is_exact_instance_of::<PyTuple>()
+        || argument.is_exact_instance_of::<PyList>()
+        || argument.is_exact_instance_of::<PySet>()
+}
+
+/// Up to here looking for doubles among all is faster than a set.
+const FEW: usize = 8;
+
+/// The elements, each once.
+fn distinct<'py>(argument: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyTuple>> {
+    let py = argument.py();
+    if let Ok(set) = argument.cast_exact::<PySet>() {
+        return PyTuple::new(py, set.iter());
+    }
+    let all = argument
+        .cast_exact::<PyTuple>()
+        .map_or_else(|_| argument.try_iter()?.collect(), |t| Ok(t.iter().collect()));
+    let all: Vec<_> = all?;
+    let few = all.len() <= FEW
+        && all
+            .iter()
+            .enumerate()
+            .all(|(i, one)| Fut::cast_exact(one).is_some() && !all[..i].iter().any(|other| other.is(one)));
+    if few { PyTuple::new(py, all) } else { PyTuple::new(py, PySet::new(py, all)?.iter()) }
 }
 
 /// `return_when`, which is one of three strings.
@@ -207,26 +236,21 @@ fn release<'py>(waiter: &Bound<'py, PyAny>) -> Object<'py> {
     py.import("functools")?.call_method1("partial", (release, waiter))
 }
 
-impl Wait {
-    fn set<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PySet>> {
-        self.futures.take(py).and_then(|set| set.cast_into().ok())
-    }
-}
-
 impl<'py> This<'_, 'py> {
     /// Waits no more: nothing watches the futures, and they are handed back.
-    fn leave(self) -> PyResult<Bound<'py, PySet>> {
+    fn leave(self) -> PyResult<Bound<'py, PyTuple>> {
         let py = self.py();
         self.phase.set(Phase::Over);
         self.alarm.cancel(py);
         drop(self.parked.leave(py));
         let task = self.task.take(py);
-        let Some(set) = self.get().set(py) else { return PySet::empty(py) };
-        for future in set.iter() {
+        let futures = self.futures.take(py).and_then(|futures| futures.cast_into::<PyTuple>().ok());
+        let Some(futures) = futures else { return Ok(PyTuple::empty(py)) };
+        for future in futures.iter_borrowed() {
             hooks::unwatch(&future, &self.object())?;
             anyfuture::discard_awaited_by(&future, task.as_ref())?;
         }
-        Ok(set)
+        Ok(futures)
     }
 }
 
@@ -252,10 +276,10 @@ pub(crate) fn on_done<'py>(this: This<'_, 'py>, future: &Bound<'py, PyAny>) -> P
 }
 
 /// `(done, pending)`.
-fn sorted<'py>(futures: &Bound<'py, PySet>) -> Object<'py> {
+fn sorted<'py>(futures: &Bound<'py, PyTuple>) -> Object<'py> {
     let py = futures.py();
     let (done, pending) = (PySet::empty(py)?, PySet::empty(py)?);
-    for future in futures.iter() {
+    for future in futures.iter_borrowed() {
         if anyfuture::is_done(&future)? { done.add(future)? } else { pending.add(future)? }
     }
     Ok(PyTuple::new(py, [done, pending])?.into_any())
