@@ -61,19 +61,18 @@ impl Turns {
     /// One turn. An error is SystemExit, KeyboardInterrupt or what a signal handler raised; nothing is lost by it.
     pub(super) fn once(&mut self, this: &Bound<'_, EventLoop>) -> PyResult<()> {
         let (py, core) = (this.py(), EventLoop::core(this));
-        self.wait(this, core)?;
-        py.check_signals()?;
-        let count = if core.scheduler().with(py, |s| s.timers_len()) == 0 {
-            core.scheduler().with(py, |s| s.turn_len())
-        } else {
-            let now = now(this, core)?;
-            // asyncio's rule: due is what lies before now plus the clock's resolution.
-            let end = now + self.resolution.max(now.next_up() - now);
-            core.scheduler().with(py, |s| {
-                s.admit_due(end.next_down());
-                s.turn_len()
-            })
-        };
+        admit_remote(py, core);
+        let (ready, timers) = core.scheduler().with(py, |s| (s.turn_len(), s.timers_len()));
+        let is_busy = ready > 0 || core.is_stopping();
+        let mut count = ready;
+        if !is_busy || core.is_stopping() || self.wants_poll(this.get(), py) {
+            self.wait(this, core, is_busy)?;
+            // Where a turn does not wait, the Python code that it runs handles the signals.
+            py.check_signals()?;
+            count = self.admit_due(this, core)?;
+        } else if timers > 0 {
+            count = self.admit_due(this, core)?;
+        }
         for _ in 0..count {
             let Some(job) = core.scheduler().with(py, aioxide_core::Scheduler::pop) else { break };
             if core.is_debug() { debug::run(this, job, run)? } else { run(this, job)? }
@@ -81,19 +80,31 @@ impl Turns {
         Ok(())
     }
 
-    /// Looks at the descriptors, for as long as there is nothing else to do; what happened becomes jobs.
-    fn wait(&mut self, this: &Bound<'_, EventLoop>, core: &LoopCore) -> PyResult<()> {
+    /// Takes in the timers that are due. Returns how many jobs this turn runs.
+    fn admit_due(&self, this: &Bound<'_, EventLoop>, core: &LoopCore) -> PyResult<usize> {
         let py = this.py();
-        admit_remote(py, core);
         let (ready, timers) = core.scheduler().with(py, |s| (s.turn_len(), s.timers_len()));
-        let timeout = if ready > 0 || core.is_stopping() {
-            if !core.is_stopping() && !self.wants_poll(this.get(), py) {
-                return Ok(());
-            }
+        if timers == 0 {
+            return Ok(ready);
+        }
+        let now = now(this, core)?;
+        // asyncio's rule: due is what lies before now plus the clock's resolution.
+        let end = now + self.resolution.max(now.next_up() - now);
+        Ok(core.scheduler().with(py, |s| {
+            s.admit_due(end.next_down());
+            s.turn_len()
+        }))
+    }
+
+    /// Looks at the descriptors, for as long as there is nothing else to do; what happened becomes jobs.
+    fn wait(&mut self, this: &Bound<'_, EventLoop>, core: &LoopCore, is_busy: bool) -> PyResult<()> {
+        let py = this.py();
+        let timeout = if is_busy {
             Some(0.0)
-        } else if timers > 0 {
+        } else if core.scheduler().with(py, |s| s.timers_len()) > 0 {
             let now = now(this, core)?;
-            core.scheduler().with(py, |s| s.timeout(now)).map(|t| if t > 0.0 { t.clamp(SHORTEST_WAIT, LONGEST_WAIT) } else { t })
+            let left = core.scheduler().with(py, |s| s.timeout(now));
+            left.map(|t| if t > 0.0 { t.clamp(SHORTEST_WAIT, LONGEST_WAIT) } else { t })
         } else {
             None
         };
