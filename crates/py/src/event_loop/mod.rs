@@ -125,11 +125,6 @@ impl EventLoop {
         self.driver.with(py, |driver| driver.as_ref().and_then(|d| d.key_of_fd(fd)))
     }
 
-    /// What `key` is watched for.
-    pub(crate) fn interest(&self, py: Python<'_>, key: Key) -> Option<Interest> {
-        self.driver.with(py, |driver| driver.as_ref().and_then(|d| d.interest(key)))
-    }
-
     /// Something was read, written or registered: the next turns look at the descriptors even when busy.
     #[inline]
     pub(crate) fn note_io(&self) {
