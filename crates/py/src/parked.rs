@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use crate::ffi::cell::Slot;
 use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::iter::Step;
-use crate::ffi::layout::Fut;
+use crate::ffi::layout::{Fut, State};
 use crate::futures;
 
 /// The future under way, if any.
@@ -54,5 +54,19 @@ impl Parked {
 
     pub(crate) fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
         self.0.traverse(visit)
+    }
+}
+
+/// How the wait for a future ended, for those who don't need its result.
+#[inline]
+pub(crate) fn outcome_of(future: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+    let Some(future) = future else { return Ok(()) };
+    match Fut::cast_exact(future) {
+        Some(known) => match known.state() {
+            State::Finished if known.exception().is_none() => Ok(()),
+            State::Pending => Err(PyRuntimeError::new_err("await wasn't used with future")),
+            State::Finished | State::Cancelled => futures::result(known).map(drop),
+        },
+        None => future.call_method0(intern!(future.py(), "result")).map(drop),
     }
 }

@@ -30,7 +30,7 @@ fn none(py: Python<'_>) -> Bound<'_, PyAny> {
 
 /// Tells how the wait on a parked future stands. Objects that aren't our futures count as waiting until they are asked.
 #[inline]
-pub(crate) fn standing<'py>(py: Python<'py>) -> impl Fn(&Py<PyAny>) -> Waiting + Copy + 'py {
+pub(crate) fn standing(py: Python<'_>) -> impl Fn(&Py<PyAny>) -> Waiting + Copy {
     move |parked| match Fut::cast_exact(parked.bind(py)).map(Fut::state) {
         Some(State::Cancelled) => Waiting::Cancelled,
         Some(State::Finished) => Waiting::Woken,
@@ -64,7 +64,9 @@ pub(crate) fn boolean(py: Python<'_>, value: bool) -> Bound<'_, PyAny> {
 
 /// Drops what a list gave back, where Python code may run.
 pub(crate) fn drop_all(py: Python<'_>, parked: Vec<Py<PyAny>>) {
-    parked.into_iter().for_each(|one| drop(one.into_bound(py)));
+    for one in parked {
+        drop(one.into_bound(py));
+    }
 }
 
 /// Shows a list to the garbage collector.
@@ -72,11 +74,12 @@ pub(crate) fn traverse(line: &Line, visit: &Visit<'_>) -> Result<(), Stopped> {
     line.iter().try_for_each(|(_, _, parked)| visit.call(Some(parked)))
 }
 
-/// `<module.Class object at 0x... [extra]>`.
-pub(crate) fn repr_with<'py>(this: &Bound<'py, PyAny>, extra: &str) -> Object<'py> {
+/// `<module.Class object at 0x... [extra, waiters:N]>`, or without the number of those who wait if nobody does.
+pub(crate) fn repr_with<'py>(this: &Bound<'py, PyAny>, extra: &str, waiting: usize) -> Object<'py> {
     let class = this.get_type();
     let (module, name, address) = (class.module()?, class.qualname()?, this.as_ptr().addr());
-    let text = format!("<{module}.{name} object at {address:#x} [{extra}]>");
+    let waiters = if waiting > 0 { format!(", waiters:{waiting}") } else { String::new() };
+    let text = format!("<{module}.{name} object at {address:#x} [{extra}{waiters}]>");
     Ok(pyo3::types::PyString::new(this.py(), &text).into_any())
 }
 

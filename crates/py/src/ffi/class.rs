@@ -170,6 +170,13 @@ impl<'a, 'py, T: Class> Inst<'a, 'py, T> {
         self.obj
     }
 
+    /// How many references there are to the instance.
+    #[inline]
+    pub(crate) fn references(self) -> isize {
+        // SAFETY: reads the count of a live object under the GIL.
+        unsafe { ffi::Py_REFCNT(self.obj.as_ptr()) }
+    }
+
     /// The value, for as long as the object is borrowed.
     #[inline]
     pub(crate) fn get(self) -> &'a T {

@@ -215,13 +215,13 @@ impl Passage {
                 Ok(Step::Yield(value))
             }
             Ok(Step::Return(_)) => match (self.verb, phase) {
-                (Verb::Reset, _) => self.change(owner, condition, sync::Barrier::reset),
-                (Verb::Abort, _) => self.change(owner, condition, sync::Barrier::abort),
+                (Verb::Reset, _) => change(owner, condition, sync::Barrier::reset),
+                (Verb::Abort, _) => change(owner, condition, sync::Barrier::abort),
                 (_, Phase::Inside) => self.inside(owner, condition),
                 _ => self.enter(owner, condition),
             },
             Err(error) => match phase {
-                Phase::Inside => self.leave(owner, condition, Err(error)),
+                Phase::Inside => leave(owner, condition, Err(error)),
                 Phase::Blocked => {
                     Condition::release(condition)?;
                     Err(error)
@@ -263,39 +263,37 @@ impl Passage {
             }
             Outcome::Pass => {
                 let index = PyInt::new(py, self.index.get()).into_any();
-                self.leave(owner, condition, Ok(Step::Return(index)))
+                leave(owner, condition, Ok(Step::Return(index)))
             }
-            Outcome::Broken => self.leave(owner, condition, Err(broken(py, "Abort or reset of barrier"))),
+            Outcome::Broken => leave(owner, condition, Err(broken(py, "Abort or reset of barrier"))),
         }
     }
+}
 
-    /// Leaves: the last one out makes way for those who wait to get in.
-    fn leave<'py>(
-        &self,
-        owner: This<'_, 'py>,
-        condition: condition::This<'_, 'py>,
-        result: PyResult<Step<'py>>,
-    ) -> PyResult<Step<'py>> {
-        if owner.with(owner.py(), sync::Barrier::exit) {
-            notify_all(condition)?;
-        }
-        Condition::release(condition)?;
-        result
-    }
-
-    /// `reset` and `abort`, with the lock held.
-    fn change<'py>(
-        &self,
-        owner: This<'_, 'py>,
-        condition: condition::This<'_, 'py>,
-        change: fn(&mut sync::Barrier),
-    ) -> PyResult<Step<'py>> {
-        let py = owner.py();
-        owner.with(py, change);
+/// Leaves: the last one out makes way for those who wait to get in.
+fn leave<'py>(
+    owner: This<'_, 'py>,
+    condition: condition::This<'_, 'py>,
+    result: PyResult<Step<'py>>,
+) -> PyResult<Step<'py>> {
+    if owner.with(owner.py(), sync::Barrier::exit) {
         notify_all(condition)?;
-        Condition::release(condition)?;
-        Ok(Step::Return(py.None().into_bound(py)))
     }
+    Condition::release(condition)?;
+    result
+}
+
+/// `reset` and `abort`, with the lock held.
+fn change<'py>(
+    owner: This<'_, 'py>,
+    condition: condition::This<'_, 'py>,
+    change: fn(&mut sync::Barrier),
+) -> PyResult<Step<'py>> {
+    let py = owner.py();
+    owner.with(py, change);
+    notify_all(condition)?;
+    Condition::release(condition)?;
+    Ok(Step::Return(py.None().into_bound(py)))
 }
 
 impl Awaitable for Passage {
@@ -349,7 +347,10 @@ fn init(this: This<'_, '_>, args: Args<'_, '_>) -> PyResult<()> {
     };
     let [parties] = SIGNATURE.bind::<1>(args)?;
     let py = this.py();
-    let parties: i64 = parties.map_or(Ok(0), |parties| parties.extract())?;
+    let parties: i64 = match parties {
+        Some(parties) => parties.extract()?,
+        None => 0,
+    };
     let parties = usize::try_from(parties).ok().filter(|parties| *parties > 0);
     let parties = parties.ok_or_else(|| PyValueError::new_err("parties must be >= 1"))?;
     this.condition.set(py, Condition::make(py)?);
@@ -359,11 +360,11 @@ fn init(this: This<'_, '_>, args: Args<'_, '_>) -> PyResult<()> {
 
 fn repr<'py>(this: This<'_, 'py>) -> Object<'py> {
     let (state, waiting, parties) = this.with(this.py(), |s| (s.state(), s.n_waiting(), s.parties()));
-    let mut extra = state.name().to_owned();
-    if state != BarrierState::Broken {
-        extra += &format!(", waiters:{waiting}/{parties}");
-    }
-    waiters::repr_with(&this.object(), &extra)
+    let extra = match state {
+        BarrierState::Broken => state.name().to_owned(),
+        _ => format!("{}, waiters:{waiting}/{parties}", state.name()),
+    };
+    waiters::repr_with(&this.object(), &extra, 0)
 }
 
 fn wait<'py>(this: This<'_, 'py>) -> Object<'py> {
@@ -386,7 +387,7 @@ fn exit<'py>(this: This<'_, 'py>, _: Args<'_, 'py>) -> Object<'py> {
     make(this, Verb::Exit)
 }
 
-fn number<'py>(py: Python<'py>, value: usize) -> Object<'py> {
+fn number(py: Python<'_>, value: usize) -> Object<'_> {
     Ok(PyInt::new(py, value).into_any())
 }
 

@@ -168,12 +168,8 @@ fn init(this: This<'_, '_>, args: Args<'_, '_>) -> PyResult<()> {
 }
 
 fn repr<'py>(this: This<'_, 'py>) -> Object<'py> {
-    let mut extra = if Condition::is_locked(this)? { "locked" } else { "unlocked" }.to_owned();
-    let waiting = this.waiting(this.py());
-    if waiting > 0 {
-        extra += &format!(", waiters:{waiting}");
-    }
-    waiters::repr_with(&this.object(), &extra)
+    let extra = if Condition::is_locked(this)? { "locked" } else { "unlocked" };
+    waiters::repr_with(&this.object(), extra, this.waiting(this.py()))
 }
 
 fn get_lock<'py>(this: This<'_, 'py>) -> Object<'py> {
@@ -227,7 +223,7 @@ fn wait_for<'py>(this: This<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
         keyword_only: &[],
     };
     let [predicate] = SIGNATURE.bind::<1>(args)?;
-    notified::make(this, predicate.map(|predicate| predicate.to_owned()))
+    notified::make(this, predicate.map(Borrowed::to_owned))
 }
 
 fn notify<'py>(this: This<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
@@ -237,7 +233,10 @@ fn notify<'py>(this: This<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
     if !Condition::is_locked(this)? {
         return Err(PyRuntimeError::new_err("cannot notify on un-acquired lock"));
     }
-    let most: i64 = most.map_or(Ok(1), |most| most.extract())?;
+    let most: i64 = match most {
+        Some(most) => most.extract()?,
+        None => 1,
+    };
     this.notify(this.py(), usize::try_from(most).unwrap_or(0))?;
     Ok(this.py().None().into_bound(this.py()))
 }

@@ -116,11 +116,7 @@ fn init(this: This<'_, '_>, args: Args<'_, '_>) -> PyResult<()> {
 
 fn repr<'py>(this: This<'_, 'py>) -> Object<'py> {
     let (set, waiting) = this.state.with(this.py(), |s| (s.is_set(), s.waiters().len()));
-    let mut extra = if set { "set" } else { "unset" }.to_owned();
-    if waiting > 0 {
-        extra += &format!(", waiters:{waiting}");
-    }
-    waiters::repr_with(&this.object(), &extra)
+    waiters::repr_with(&this.object(), if set { "set" } else { "unset" }, waiting)
 }
 
 fn is_set<'py>(this: This<'_, 'py>) -> Object<'py> {

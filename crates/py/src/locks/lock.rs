@@ -141,11 +141,7 @@ fn init(this: This<'_, '_>, args: Args<'_, '_>) -> PyResult<()> {
 
 fn repr<'py>(this: This<'_, 'py>) -> Object<'py> {
     let (locked, waiting) = this.state.with(this.py(), |s| (s.is_locked(), s.waiters().len()));
-    let mut extra = if locked { "locked" } else { "unlocked" }.to_owned();
-    if waiting > 0 {
-        extra += &format!(", waiters:{waiting}");
-    }
-    waiters::repr_with(&this.object(), &extra)
+    waiters::repr_with(&this.object(), if locked { "locked" } else { "unlocked" }, waiting)
 }
 
 fn locked<'py>(this: This<'_, 'py>) -> Object<'py> {

@@ -18,7 +18,7 @@ use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::iter::{Awaitable, Coroutine, Step, reused, warn_never_awaited};
 use crate::futures;
 use crate::names::names;
-use crate::parked::Parked;
+use crate::parked::{Parked, outcome_of};
 use crate::waiters::boolean;
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
@@ -184,14 +184,14 @@ impl Notified {
 
     /// The wait for the notification is over: the lock is next.
     #[inline]
-    fn notified<'py>(&self, py: Python<'py>, outcome: PyResult<Bound<'py, PyAny>>) -> PyResult<Step<'py>> {
+    fn notified<'py>(&self, py: Python<'py>, error: Option<PyErr>) -> PyResult<Step<'py>> {
         let object = self.owner(py)?;
         let owner = cast(&object)?;
         if let Some(key) = self.key.get() {
             owner.leave(py, key);
         }
-        drop(self.parked.leave(py));
-        if let Err(error) = outcome {
+        let future = self.parked.leave(py);
+        if let Err(error) = error.map_or_else(|| outcome_of(future.as_ref()), Err) {
             self.keep(py, error);
         }
         self.relock(owner)
@@ -204,7 +204,7 @@ impl Notified {
         let Some(lock) = Lock::plain(&lock) else {
             return match self.begin_acquire(owner) {
                 Ok(()) => self.lock_by(owner, None),
-                Err(error) => self.fail(owner, error),
+                Err(error) => fail(owner, error),
             };
         };
         if lock.try_acquire(py) {
@@ -216,27 +216,27 @@ impl Notified {
                 self.phase.set(Phase::Locking);
                 self.parked.wait(future)
             }
-            Err(error) => self.fail(owner, error),
+            Err(error) => fail(owner, error),
         }
     }
 
     /// The wait for our lock is over.
     #[inline]
-    fn locked<'py>(&self, py: Python<'py>, outcome: PyResult<Bound<'py, PyAny>>) -> PyResult<Step<'py>> {
+    fn locked<'py>(&self, py: Python<'py>, error: Option<PyErr>) -> PyResult<Step<'py>> {
         let object = self.owner(py)?;
         let owner = cast(&object)?;
-        match outcome {
-            Ok(_) => {
+        let future = self.parked.leave(py);
+        match error.map_or_else(|| outcome_of(future.as_ref()), Err) {
+            Ok(()) => {
                 let lock = owner.lock(py)?;
                 if let (Some(lock), Some(key)) = (Inst::<Lock>::cast(&lock), self.key.get()) {
                     lock.admit(py, key);
                 }
-                drop(self.parked.leave(py));
                 self.relocked(owner)
             }
             Err(error) => {
                 if let Err(error) = self.leave_the_locks_line(py) {
-                    return self.fail(owner, error);
+                    return fail(owner, error);
                 }
                 self.cancelled_or_fail(owner, error)
             }
@@ -266,25 +266,19 @@ impl Notified {
             self.keep(py, error);
             return self.relock(owner);
         }
-        self.fail(owner, error)
+        fail(owner, error)
     }
 
     /// The lock is taken: the end of this wait.
     fn relocked<'py>(&self, owner: condition::This<'_, 'py>) -> PyResult<Step<'py>> {
         let py = owner.py();
         if let Some(error) = self.error.take(py) {
-            return self.fail(owner, PyErr::from_value(error));
+            return fail(owner, PyErr::from_value(error));
         }
         match self.predicate.get(py) {
             Some(predicate) => self.look(py, &predicate),
             None => Ok(Step::Return(boolean(py, true))),
         }
-    }
-
-    /// Raises `error` after passing on the notification that this waiter may have got.
-    fn fail<'py>(&self, owner: condition::This<'_, 'py>, error: PyErr) -> PyResult<Step<'py>> {
-        owner.notify(owner.py(), 1)?;
-        Err(error)
     }
 
     /// Keeps an exception until the lock is taken; the latest wins, with the one before as its context.
@@ -314,7 +308,6 @@ impl Notified {
     fn step<'py>(&self, py: Python<'py>, error: Option<PyErr>) -> PyResult<Step<'py>> {
         let phase = self.phase.get();
         self.phase.set(Phase::Over); // unless it waits again
-        let outcome = |error: Option<PyErr>| error.map_or_else(|| self.parked.outcome(py), Err);
         let step = match (phase, error) {
             (Phase::Over, _) => return Err(reused()),
             (Phase::Created, Some(error)) => Err(error),
@@ -322,8 +315,8 @@ impl Notified {
                 Some(predicate) => self.look(py, &predicate),
                 None => self.wait(cast(&self.owner(py)?)?),
             },
-            (Phase::Waiting, error) => self.notified(py, outcome(error)),
-            (Phase::Locking, error) => self.locked(py, outcome(error)),
+            (Phase::Waiting, error) => self.notified(py, error),
+            (Phase::Locking, error) => self.locked(py, error),
             (Phase::LockingBy, error) => self.lock_by(cast(&self.owner(py)?)?, error),
             (Phase::WaitingBy, error) => self.wait_by(py, error),
         };
@@ -335,6 +328,12 @@ impl Notified {
         }
         step
     }
+}
+
+/// Raises `error` after passing on the notification that this waiter may have got.
+fn fail<'py>(owner: condition::This<'_, 'py>, error: PyErr) -> PyResult<Step<'py>> {
+    owner.notify(owner.py(), 1)?;
+    Err(error)
 }
 
 fn cast<'a, 'py>(object: &'a Bound<'py, PyAny>) -> PyResult<condition::This<'a, 'py>> {

@@ -187,11 +187,8 @@ fn repr<'py>(this: This<'_, 'py>) -> Object<'py> {
     let py = this.py();
     let locked = this.is_locked(py);
     let (value, waiting) = this.state.with(py, |s| (s.value(), s.waiters().len()));
-    let mut extra = if locked { "locked".to_owned() } else { format!("unlocked, value:{value}") };
-    if waiting > 0 {
-        extra += &format!(", waiters:{waiting}");
-    }
-    waiters::repr_with(&this.object(), &extra)
+    let extra = if locked { "locked".to_owned() } else { format!("unlocked, value:{value}") };
+    waiters::repr_with(&this.object(), &extra, waiting)
 }
 
 fn locked<'py>(this: This<'_, 'py>) -> Object<'py> {

@@ -18,7 +18,7 @@ use crate::ffi::class::{Builder, Class, Inst, Spare, TypeCell, create};
 use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::iter::{Awaitable, Coroutine, Step, reused, warn_never_awaited};
 use crate::futures;
-use crate::parked::Parked;
+use crate::parked::{Parked, outcome_of};
 use crate::waiters::boolean;
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
@@ -97,7 +97,7 @@ impl Class for Wait {
             Phase::Over => {}
             Phase::Created => warn_never_awaited(&this.object()),
             Phase::Waiting | Phase::Delegating => {
-                futures::without_current_error(this.py(), || Self::close(this))
+                futures::without_current_error(this.py(), || Self::close(this));
             }
         }
     }
@@ -124,8 +124,8 @@ pub(super) fn make_end<'py>(owner: &Bound<'py, PyAny>, op: Op) -> Object<'py> {
     static LAST: Slot = Slot::empty();
     let py = owner.py();
     if let Some(last) = LAST.get(py)
-        && last.get_refcnt() == 2
         && let Some(wait) = Inst::<Wait>::cast_exact(&last)
+        && wait.references() == 2
         && wait.phase.get() == Phase::Over
     {
         wait.op.set(op);
@@ -218,8 +218,12 @@ impl Wait {
     fn result<'py>(&self, py: Python<'py>) -> Step<'py> {
         Step::Return(match self.op.get() {
             Op::LockAcquire | Op::SemaphoreAcquire | Op::EventWait => boolean(py, true),
-            Op::LockEnter | Op::SemaphoreEnter | Op::EnterBy => py.None().into_bound(py),
-            Op::LockExit | Op::SemaphoreExit | Op::ExitBy => py.None().into_bound(py),
+            Op::LockEnter
+            | Op::SemaphoreEnter
+            | Op::EnterBy
+            | Op::LockExit
+            | Op::SemaphoreExit
+            | Op::ExitBy => py.None().into_bound(py),
         })
     }
 
@@ -255,15 +259,16 @@ impl Wait {
     }
 
     /// The wait is over, with the lock or with an error.
-    fn finish<'py>(&self, py: Python<'py>, outcome: PyResult<Bound<'py, PyAny>>) -> PyResult<Step<'py>> {
+    #[inline]
+    fn finish<'py>(&self, py: Python<'py>, error: Option<PyErr>) -> PyResult<Step<'py>> {
         self.phase.set(Phase::Over);
         let future = self.parked.leave(py);
+        let outcome = error.map_or_else(|| outcome_of(future.as_ref()), Err);
         let (Some(object), Some(key)) = (self.owner.take(py), self.key.get()) else { return Err(reused()) };
         let owner = Owner::of(&object, self.op.get())?;
         match outcome {
-            Ok(_) => {
+            Ok(()) => {
                 owner.admit(py, key)?;
-                drop(future);
                 Ok(self.result(py))
             }
             Err(error) => {
@@ -292,7 +297,7 @@ impl Awaitable for Wait {
         let py = this.py();
         match this.phase.get() {
             Phase::Created => this.start(py),
-            Phase::Waiting => this.finish(py, this.parked.outcome(py)),
+            Phase::Waiting => this.finish(py, None),
             Phase::Delegating => this.delegate(py, None),
             Phase::Over => Err(reused()),
         }
@@ -305,7 +310,7 @@ impl Awaitable for Wait {
                 this.phase.set(Phase::Over);
                 Err(error)
             }
-            Phase::Waiting => this.finish(py, Err(error)),
+            Phase::Waiting => this.finish(py, Some(error)),
             Phase::Delegating => this.delegate(py, Some(error)),
             Phase::Over => Err(reused()),
         }

@@ -23,7 +23,7 @@ fn none(py: Python<'_>) -> Object<'_> {
     Ok(py.None().into_bound(py))
 }
 
-fn number<'py>(py: Python<'py>, value: usize) -> Object<'py> {
+fn number(py: Python<'_>, value: usize) -> Object<'_> {
     Ok(PyInt::new(py, value).into_any())
 }
 
@@ -52,7 +52,7 @@ fn init(this: This<'_, '_>, args: Args<'_, '_>) -> PyResult<()> {
     let [maxsize] = SIGNATURE.bind::<1>(args)?;
     let py = this.py();
     let bound = maxsize.map_or(Ok(0), |maxsize| bound_of(&maxsize))?;
-    let given = maxsize.map(|maxsize| maxsize.to_owned());
+    let given = maxsize.map(Borrowed::to_owned);
     drop(this.maxsize.replace(py, given.clone()));
     let before =
         this.with(py, |inner| std::mem::replace(&mut inner.rules, sync::Queue::new(bound)).take_all());
@@ -198,10 +198,10 @@ fn shutdown<'py>(this: This<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
 /// What `repr` and `str` show of the state.
 fn format(this: This<'_, '_>) -> PyResult<String> {
     let py = this.py();
-    let mut text = format!("maxsize={}", get_maxsize(this)?.repr()?);
+    let mut text = vec![format!("maxsize={}", get_maxsize(this)?.repr()?)];
     let items = list_items(this)?;
     if !items.is_empty() {
-        text += &format!(" _queue={}", items.repr()?);
+        text.push(format!("_queue={}", items.repr()?));
     }
     let (getters, putters, unfinished, closed) = this.with(py, |inner| {
         let rules = &inner.rules;
@@ -209,16 +209,16 @@ fn format(this: This<'_, '_>) -> PyResult<String> {
     });
     for (name, waiting) in [("_getters", getters), ("_putters", putters)] {
         if waiting > 0 {
-            text += &format!(" {name}[{waiting}]");
+            text.push(format!("{name}[{waiting}]"));
         }
     }
     if unfinished > 0 {
-        text += &format!(" tasks={unfinished}");
+        text.push(format!("tasks={unfinished}"));
     }
     if closed {
-        text += " shutdown";
+        text.push("shutdown".to_owned());
     }
-    Ok(text)
+    Ok(text.join(" "))
 }
 
 fn method_format<'py>(this: This<'_, 'py>) -> Object<'py> {

@@ -107,6 +107,7 @@ impl Queue {
         }
     }
 
+    #[inline]
     fn with<R>(&self, py: Python<'_>, f: impl FnOnce(&mut Inner) -> R) -> R {
         self.inner.with(py, f)
     }
@@ -114,7 +115,9 @@ impl Queue {
     /// Throws away what is kept in Rust.
     fn drop_items(&self, py: Python<'_>) {
         let items = self.with(py, |inner| std::mem::take(&mut inner.items));
-        items.into_iter().for_each(|item| drop(item.into_bound(py)));
+        for item in items {
+            drop(item.into_bound(py));
+        }
     }
 
     fn is_shut_down(&self, py: Python<'_>) -> bool {
@@ -199,9 +202,9 @@ fn fetch<'py>(this: This<'_, 'py>, order: Order) -> Object<'py> {
         (Order::Least, _) => known(py)?.heappop.bind(py).call1((object,)),
         (Order::First, _) => object.call_method0(intern!(py, "popleft")),
         (Order::Last, Ok(list)) if !list.is_empty() => {
-            let last = list.len() - 1;
-            let item = list.get_item(last)?;
-            list.del_item(last)?;
+            let end = list.len() - 1;
+            let item = list.get_item(end)?;
+            list.del_item(end)?;
             Ok(item)
         }
         (Order::Last, _) => object.call_method0(intern!(py, "pop")),
@@ -223,14 +226,11 @@ fn show_items<'py>(this: This<'_, 'py>) -> Object<'py> {
 /// The items as a list.
 fn list_items<'py>(this: This<'_, 'py>) -> PyResult<Bound<'py, PyList>> {
     let py = this.py();
-    match this.object.get(py) {
-        Some(object) => PyList::new(py, object.try_iter()?.collect::<PyResult<Vec<_>>>()?),
-        None => {
-            let items: Vec<_> =
-                this.with(py, |inner| inner.items.iter().map(|item| item.clone_ref(py)).collect());
-            PyList::new(py, items.into_iter().map(|item| item.into_bound(py)))
-        }
+    if let Some(object) = this.object.get(py) {
+        return PyList::new(py, object.try_iter()?.collect::<PyResult<Vec<_>>>()?);
     }
+    let items: Vec<_> = this.with(py, |inner| inner.items.iter().map(|item| item.clone_ref(py)).collect());
+    PyList::new(py, items.into_iter().map(|item| item.into_bound(py)))
 }
 
 // --- putting and getting -------------------------------------------------------------------------
@@ -385,13 +385,13 @@ fn get_now<'py>(this: This<'_, 'py>) -> Object<'py> {
 /// Wakes the first getter whose wait isn't over, beginning with one that is out of the line already.
 #[inline]
 fn wake_getters(this: This<'_, '_>, first: Option<Py<PyAny>>) -> PyResult<()> {
-    wake_one(this, first, |rules| rules.next_getter())
+    wake_one(this, first, sync::Queue::next_getter)
 }
 
 /// As [`wake_getters`], for putters.
 #[inline]
 fn wake_putters(this: This<'_, '_>, first: Option<Py<PyAny>>) -> PyResult<()> {
-    wake_one(this, first, |rules| rules.next_putter())
+    wake_one(this, first, sync::Queue::next_putter)
 }
 
 #[inline]

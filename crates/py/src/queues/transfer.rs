@@ -13,7 +13,7 @@ use crate::ffi::iter::{Awaitable, Coroutine, Step, reused, warn_never_awaited};
 use crate::ffi::layout::{Fut, State};
 use crate::futures;
 use crate::locks::Event;
-use crate::parked::Parked;
+use crate::parked::{Parked, outcome_of};
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
 
@@ -104,14 +104,14 @@ impl Transfer {
     fn attempt<'py>(&self, this: This<'_, 'py>) -> PyResult<Step<'py>> {
         let py = this.py();
         match self.op {
-            Op::Get => match try_get(this)? {
-                Some(item) => Ok(Step::Return(item)),
-                None => {
-                    let future = this.home.future(&this.object())?;
-                    let parked = future.clone().unbind();
-                    self.park(this.with(py, |inner| inner.rules.wait_to_get(parked)), future)
+            Op::Get => {
+                if let Some(item) = try_get(this)? {
+                    return Ok(Step::Return(item));
                 }
-            },
+                let future = this.home.future(&this.object())?;
+                let parked = future.clone().unbind();
+                self.park(this.with(py, |inner| inner.rules.wait_to_get(parked)), future)
+            }
             Op::Put => {
                 let item = self.item.take(py).unwrap_or_else(|| py.None().into_bound(py));
                 match try_put(this, item)? {
@@ -142,18 +142,20 @@ impl Transfer {
     }
 
     /// The wait is over: tries again, or passes the chance on and fails.
-    fn go_on<'py>(&self, this: This<'_, 'py>, outcome: PyResult<Bound<'py, PyAny>>) -> PyResult<Step<'py>> {
+    #[inline]
+    fn go_on<'py>(&self, this: This<'_, 'py>, error: Option<PyErr>) -> PyResult<Step<'py>> {
         let py = this.py();
         let future = self.parked.leave(py);
+        let outcome = error.map_or_else(|| outcome_of(future.as_ref()), Err);
         match (self.op, outcome) {
             (Op::Join, outcome) => {
                 let event = finished(this)?;
                 if let (Some(event), Some(key)) = (Inst::<Event>::cast(&event), self.key.get()) {
                     event.leave(py, key);
                 }
-                outcome.map(|_| Step::Return(py.None().into_bound(py)))
+                outcome.map(|()| Step::Return(py.None().into_bound(py)))
             }
-            (Op::Get | Op::Put, Ok(_)) => self.attempt(this),
+            (Op::Get | Op::Put, Ok(())) => self.attempt(this),
             (Op::Get | Op::Put, Err(error)) => {
                 self.give_up(this, future)?;
                 Err(error)
@@ -200,7 +202,7 @@ impl Transfer {
         let Some(object) = self.owner.take(py) else { return Err(reused()) };
         let this = Inst::<Queue>::cast(&object).ok_or_else(reused)?;
         let step = match (phase, error) {
-            (Phase::Waiting, error) => self.go_on(this, error.map_or_else(|| self.parked.outcome(py), Err)),
+            (Phase::Waiting, error) => self.go_on(this, error),
             (_, None) => self.attempt(this),
             (_, Some(error)) => Err(error),
         };
