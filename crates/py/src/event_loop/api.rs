@@ -222,7 +222,7 @@ impl EventLoop {
         sockets::sock_recvfrom(slf.as_any(), sock, bufsize)
     }
 
-    #[pyo3(signature = (sock, buf, nbytes=None))]
+    #[pyo3(signature = (sock, buf, nbytes=None), text_signature = "($self, sock, buf, nbytes=0)")]
     fn sock_recvfrom_into<'py>(
         slf: &Bound<'py, Self>,
         sock: Py<PyAny>,
@@ -255,7 +255,8 @@ impl EventLoop {
 
     // --- names ---
 
-    #[pyo3(signature = (host, port, *, family=None, r#type=None, proto=None, flags=None))]
+    #[pyo3(signature = (host, port, *, family=None, r#type=None, proto=None, flags=None),
+        text_signature = "($self, host, port, *, family=0, type=0, proto=0, flags=0)")]
     fn getaddrinfo<'py>(
         slf: &Bound<'py, Self>,
         host: Bound<'py, PyAny>,
@@ -270,7 +271,7 @@ impl EventLoop {
         names::getaddrinfo(slf, [host, port, family, kind, proto, flags])
     }
 
-    #[pyo3(signature = (sockaddr, flags=None))]
+    #[pyo3(signature = (sockaddr, flags=None), text_signature = "($self, sockaddr, flags=0)")]
     fn getnameinfo<'py>(
         slf: &Bound<'py, Self>,
         sockaddr: Bound<'py, PyAny>,
