@@ -109,7 +109,7 @@ def test_failures_are_combined(run, loop, delay, aio):
 
     async def main():
         loop.getaddrinfo = getaddrinfo
-        with pytest.raises(OSError, match="Multiple exceptions: .*Connect call failed.*Connect call failed") as caught:
+        with pytest.raises(OSError, match=r"Multiple exceptions: .*Connect call failed.*Connect call failed") as caught:
             await loop.create_connection(Client, "some.name", 80, happy_eyeballs_delay=delay)
         assert not isinstance(caught.value, ConnectionRefusedError)
         with pytest.raises(ExceptionGroup, match="create_connection failed") as caught:
