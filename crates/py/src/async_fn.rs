@@ -11,8 +11,8 @@ use std::task::{Context, Poll, Waker};
 use pyo3::exceptions::{
     PyAttributeError, PyGeneratorExit, PyRuntimeError, PyStopIteration, PyTypeError, PyValueError,
 };
-use pyo3::prelude::*;
 use pyo3::intern;
+use pyo3::prelude::*;
 
 use crate::ffi::cell::{Flag, GilCell, Slot};
 use crate::ffi::class::{Builder, Class, Inst, TypeCell, create};
@@ -31,7 +31,7 @@ pub(crate) fn attached<R>(f: impl for<'py> FnOnce(Python<'py>) -> R) -> R {
 
 /// `None`, as the result of a block.
 pub(crate) fn none() -> PyResult<Py<PyAny>> {
-    Ok(attached(|py| py.None()))
+    Ok(attached(Python::None))
 }
 
 // --- between a coroutine and what it waits for ---------------------------------------------------
@@ -129,7 +129,9 @@ fn begin(object: Bound<'_, PyAny>) -> PyResult<Waiting<'_>> {
             Ok(iterator) => iterator,
             Err(error) if error.is_instance_of::<PyAttributeError>(py) => {
                 let class = object.get_type().name()?;
-                return Err(PyTypeError::new_err(format!("object {class} can't be used in 'await' expression")));
+                return Err(PyTypeError::new_err(format!(
+                    "object {class} can't be used in 'await' expression"
+                )));
             }
             Err(error) => return Err(error),
         },
@@ -199,7 +201,11 @@ pub(crate) struct Coroutine {
 type This<'a, 'py> = Inst<'a, 'py, Coroutine>;
 
 /// A coroutine object with that body; `qualname` is what reprs and warnings call it.
-pub(crate) fn coroutine<'py, F>(py: Python<'py>, qualname: &'static str, body: F) -> PyResult<Bound<'py, PyAny>>
+pub(crate) fn coroutine<'py, F>(
+    py: Python<'py>,
+    qualname: &'static str,
+    body: F,
+) -> PyResult<Bound<'py, PyAny>>
 where
     F: Future<Output = PyResult<Py<PyAny>>> + Send + 'static,
 {
@@ -331,9 +337,7 @@ impl iter::Coroutine for Coroutine {
 
 /// Makes the type.
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    let class = Builder::of::<Coroutine>()
-        .coroutine::<Coroutine>()
-        .build(module, None, Coroutine::cell())?;
+    let class = Builder::of::<Coroutine>().coroutine::<Coroutine>().build(module, None, Coroutine::cell())?;
     module.py().import("collections.abc")?.getattr("Coroutine")?.call_method1("register", (class,))?;
     Ok(())
 }

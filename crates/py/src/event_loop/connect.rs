@@ -65,7 +65,9 @@ impl Request {
         if tls && self.server_hostname.is_none() {
             let named = self.host.as_ref().map_or(Ok(false), |host| host.bind(py).is_truthy())?;
             if !named {
-                return Err(PyValueError::new_err("You must set server_hostname when using ssl without a host"));
+                return Err(PyValueError::new_err(
+                    "You must set server_hostname when using ssl without a host",
+                ));
             }
         }
         let options = [
@@ -87,7 +89,8 @@ impl Request {
     }
 
     fn wanted(&self, py: Python<'_>) -> PyResult<Wanted> {
-        let or_none = |value: &Option<Py<PyAny>>| value.as_ref().map_or_else(|| py.None(), |v| v.clone_ref(py));
+        let or_none =
+            |value: &Option<Py<PyAny>>| value.as_ref().map_or_else(|| py.None(), |v| v.clone_ref(py));
         Ok(Wanted {
             host: or_none(&self.host),
             port: or_none(&self.port),
@@ -232,7 +235,8 @@ async fn dial(event_loop: &Py<PyAny>, request: &Request) -> PyResult<Py<PyAny>> 
         }
         None => None,
     };
-    let interleave = request.interleave.or(request.happy_eyeballs_delay.map(|_| 1)).filter(|count| *count > 0);
+    let interleave =
+        request.interleave.or(request.happy_eyeballs_delay.map(|_| 1)).filter(|count| *count > 0);
     let infos = match interleave {
         Some(count) => attached(|py| {
             let known: Vec<(i32, Py<PyAny>)> = infos
@@ -268,7 +272,11 @@ async fn resolved(event_loop: &Py<PyAny>, wanted: Wanted) -> PyResult<Vec<Py<PyA
 /// A socket, if one connected, and what went wrong with the others.
 type Dialled = (Option<Py<PyAny>>, Vec<PyErr>);
 
-async fn one_by_one(event_loop: &Py<PyAny>, infos: Vec<Py<PyAny>>, local: Option<Vec<Py<PyAny>>>) -> PyResult<Dialled> {
+async fn one_by_one(
+    event_loop: &Py<PyAny>,
+    infos: Vec<Py<PyAny>>,
+    local: Option<Vec<Py<PyAny>>>,
+) -> PyResult<Dialled> {
     let mut errors = Vec::new();
     for info in infos {
         match attempt(event_loop, &info, local.as_deref(), &mut errors).await {
@@ -400,7 +408,8 @@ async fn staggered(
     }
     let mut outcome = result;
     loop {
-        let rung = attached(|py| attempts.collect(py, &mut race).and_then(|()| attempts.bell(py, event_loop)))?;
+        let rung =
+            attached(|py| attempts.collect(py, &mut race).and_then(|()| attempts.bell(py, event_loop)))?;
         let Some(rung) = rung else { break };
         if let Err(error) = async_fn::wait(rung).await {
             outcome = Err(error);
@@ -524,7 +533,9 @@ impl Attempts {
                         close_quietly(&sock); // two connected in the same turn
                     }
                 }
-                Err(error) if error.is_instance(py, names(py).cancelled_error.bind(py)) => race.failed(number),
+                Err(error) if error.is_instance(py, names(py).cancelled_error.bind(py)) => {
+                    race.failed(number)
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -533,7 +544,8 @@ impl Attempts {
 
     /// A future that is completed when one of the running attempts ends; nothing when none runs.
     fn bell(&self, py: Python<'_>, event_loop: &Py<PyAny>) -> PyResult<Option<Py<PyAny>>> {
-        let running: Vec<_> = self.tasks.iter().zip(&self.seen).filter(|(_, seen)| !**seen).map(|(t, _)| t).collect();
+        let running: Vec<_> =
+            self.tasks.iter().zip(&self.seen).filter(|(_, seen)| !**seen).map(|(t, _)| t).collect();
         if running.is_empty() {
             return Ok(None);
         }
@@ -545,4 +557,3 @@ impl Attempts {
         Ok(Some(bell))
     }
 }
-

@@ -36,8 +36,14 @@ pub(super) fn number(py: Python<'_>, name: &str) -> PyResult<i32> {
 
 impl Wanted {
     /// An address as a program gives it: a tuple that starts with host and port.
-    pub(super) fn of_address(address: &Bound<'_, PyAny>, family: i32, kind: i32, proto: i32) -> PyResult<Self> {
-        let mut parts = address.try_iter()?.map(|part| part.map(Bound::unbind)).collect::<PyResult<Vec<_>>>()?;
+    pub(super) fn of_address(
+        address: &Bound<'_, PyAny>,
+        family: i32,
+        kind: i32,
+        proto: i32,
+    ) -> PyResult<Self> {
+        let mut parts =
+            address.try_iter()?.map(|part| part.map(Bound::unbind)).collect::<PyResult<Vec<_>>>()?;
         let more = parts.split_off(parts.len().min(2));
         let [host, port] = <[_; 2]>::try_from(parts).map_err(|parts| {
             PyValueError::new_err(format!("not enough values to unpack (expected 2, got {})", parts.len()))
@@ -87,7 +93,9 @@ impl Wanted {
         }
         // An address with a zone, `fe80::1%eth0`, does not parse: getaddrinfo knows the interfaces.
         if (any || inet6.eq(self.family)?) && text.parse::<Ipv6Addr>().is_ok() {
-            let more = |i: usize| self.more.get(i).map_or_else(|| PyInt::new(py, 0).into_any(), |m| m.bind(py).clone());
+            let more = |i: usize| {
+                self.more.get(i).map_or_else(|| PyInt::new(py, 0).into_any(), |m| m.bind(py).clone())
+            };
             let address = (host, port, more(0), more(1));
             return (inet6, self.kind, proto, "", address).into_pyobject(py).map(Some);
         }

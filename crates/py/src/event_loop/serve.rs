@@ -188,7 +188,11 @@ async fn infos_of(event_loop: &Py<PyAny>, wanted: Wanted) -> PyResult<Py<PyAny>>
 }
 
 /// A bound socket for each address; all are closed again when one fails.
-fn bind_all<'py>(event_loop: &Bound<'py, PyAny>, request: &Request, infos: &[Py<PyAny>]) -> PyResult<Bound<'py, PyList>> {
+fn bind_all<'py>(
+    event_loop: &Bound<'py, PyAny>,
+    request: &Request,
+    infos: &[Py<PyAny>],
+) -> PyResult<Bound<'py, PyList>> {
     let py = event_loop.py();
     let sockets = PyList::empty(py);
     let bind_each = || {
@@ -196,7 +200,8 @@ fn bind_all<'py>(event_loop: &Bound<'py, PyAny>, request: &Request, infos: &[Py<
             bind_one(event_loop, request, info.bind(py), &sockets)?;
         }
         if sockets.is_empty() {
-            let addresses = infos.iter().map(|info| info.bind(py).get_item(4)).collect::<PyResult<Vec<_>>>()?;
+            let addresses =
+                infos.iter().map(|info| info.bind(py).get_item(4)).collect::<PyResult<Vec<_>>>()?;
             let shown = PyList::new(py, addresses)?.repr()?;
             return Err(PyOSError::new_err(format!("could not bind on any address out of {shown}")));
         }
@@ -218,7 +223,8 @@ fn bind_one<'py>(
     sockets: &Bound<'py, PyList>,
 ) -> PyResult<()> {
     let py = event_loop.py();
-    let (family, kind, proto, address) = (info.get_item(0)?, info.get_item(1)?, info.get_item(2)?, info.get_item(4)?);
+    let (family, kind, proto, address) =
+        (info.get_item(0)?, info.get_item(1)?, info.get_item(2)?, info.get_item(4)?);
     let sock = match constant(py, "socket")?.call1((&family, &kind, &proto)) {
         Ok(sock) => sock,
         Err(error) if error.is_instance_of::<PyOSError>(py) => {
@@ -245,7 +251,8 @@ fn bind_one<'py>(
     if request.reuse_port == Some(true) && (is_inet6 || family.eq(constant(py, "AF_INET")?)?) {
         set("SOL_SOCKET", "SO_REUSEPORT").map_err(|error| {
             if error.is_instance_of::<PyOSError>(py) {
-                let text = "reuse_port not supported by socket module, SO_REUSEPORT defined but not implemented.";
+                let text =
+                    "reuse_port not supported by socket module, SO_REUSEPORT defined but not implemented.";
                 PyValueError::new_err(text)
             } else {
                 error

@@ -10,8 +10,8 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyMemoryView, PySlice, PyType};
 
-use super::resolve::{Wanted, resolve};
 use super::readers::{self, Direction};
+use super::resolve::{Wanted, resolve};
 use crate::async_fn::{self, attached, coroutine};
 use crate::errors::os_error;
 use crate::ffi::buffer;
@@ -115,7 +115,8 @@ fn tried(result: Object<'_>) -> Attempt<'_> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(error) => attached(|py| {
-            let later = error.is_instance_of::<PyBlockingIOError>(py) || error.is_instance_of::<PyInterruptedError>(py);
+            let later = error.is_instance_of::<PyBlockingIOError>(py)
+                || error.is_instance_of::<PyInterruptedError>(py);
             if later { Ok(None) } else { Err(error) }
         }),
     }
@@ -149,7 +150,11 @@ pub(super) fn sock_recv<'py>(event_loop: &Bound<'py, PyAny>, sock: Py<PyAny>, n:
 }
 
 /// `sock_recv_into(sock, buf)`.
-pub(super) fn sock_recv_into<'py>(event_loop: &Bound<'py, PyAny>, sock: Py<PyAny>, buf: Py<PyAny>) -> Object<'py> {
+pub(super) fn sock_recv_into<'py>(
+    event_loop: &Bound<'py, PyAny>,
+    sock: Py<PyAny>,
+    buf: Py<PyAny>,
+) -> Object<'py> {
     let op = Op::new(event_loop, sock);
     coroutine(event_loop.py(), "EventLoop.sock_recv_into", async move {
         op.check()?;
@@ -167,12 +172,18 @@ pub(super) fn sock_recv_into<'py>(event_loop: &Bound<'py, PyAny>, sock: Py<PyAny
 }
 
 /// `sock_recvfrom(sock, bufsize)`.
-pub(super) fn sock_recvfrom<'py>(event_loop: &Bound<'py, PyAny>, sock: Py<PyAny>, bufsize: Py<PyAny>) -> Object<'py> {
+pub(super) fn sock_recvfrom<'py>(
+    event_loop: &Bound<'py, PyAny>,
+    sock: Py<PyAny>,
+    bufsize: Py<PyAny>,
+) -> Object<'py> {
     let op = Op::new(event_loop, sock);
     coroutine(event_loop.py(), "EventLoop.sock_recvfrom", async move {
         op.check()?;
-        op.until_done(Direction::Read, |sock| tried(sock.call_method1(intern!(sock.py(), "recvfrom"), (&bufsize,))))
-            .await
+        op.until_done(Direction::Read, |sock| {
+            tried(sock.call_method1(intern!(sock.py(), "recvfrom"), (&bufsize,)))
+        })
+        .await
     })
 }
 
@@ -198,7 +209,11 @@ pub(super) fn sock_recvfrom_into<'py>(
 }
 
 /// `sock_sendall(sock, data)`.
-pub(super) fn sock_sendall<'py>(event_loop: &Bound<'py, PyAny>, sock: Py<PyAny>, data: Py<PyAny>) -> Object<'py> {
+pub(super) fn sock_sendall<'py>(
+    event_loop: &Bound<'py, PyAny>,
+    sock: Py<PyAny>,
+    data: Py<PyAny>,
+) -> Object<'py> {
     let op = Op::new(event_loop, sock);
     coroutine(event_loop.py(), "EventLoop.sock_sendall", async move {
         op.check()?;
@@ -252,7 +267,11 @@ pub(super) fn sock_sendto<'py>(
 }
 
 /// `sock_connect(sock, address)`.
-pub(super) fn sock_connect<'py>(event_loop: &Bound<'py, PyAny>, sock: Py<PyAny>, address: Py<PyAny>) -> Object<'py> {
+pub(super) fn sock_connect<'py>(
+    event_loop: &Bound<'py, PyAny>,
+    sock: Py<PyAny>,
+    address: Py<PyAny>,
+) -> Object<'py> {
     let op = Op::new(event_loop, sock);
     coroutine(event_loop.py(), "EventLoop.sock_connect", async move {
         op.check()?;
@@ -264,7 +283,8 @@ pub(super) fn sock_connect<'py>(event_loop: &Bound<'py, PyAny>, sock: Py<PyAny>,
             None => address,
         };
         let connected = attached(|py| {
-            tried(op.sock.bind(py).call_method1(intern!(py, "connect"), (&address,))).map(|done| done.is_some())
+            tried(op.sock.bind(py).call_method1(intern!(py, "connect"), (&address,)))
+                .map(|done| done.is_some())
         })?;
         if !connected {
             op.ready(Direction::Write).await?;

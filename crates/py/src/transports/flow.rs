@@ -41,7 +41,9 @@ pub(crate) fn check_data(data: &Bound<'_, PyAny>) -> PyResult<()> {
         return Ok(());
     }
     let class = data.get_type().name()?.repr()?;
-    Err(PyTypeError::new_err(format!("data argument must be a bytes, bytearray, or memoryview object, not {class}")))
+    Err(PyTypeError::new_err(format!(
+        "data argument must be a bytes, bytearray, or memoryview object, not {class}"
+    )))
 }
 
 /// Tells the protocol what the outbox asks for. What it raises goes to the exception handler.

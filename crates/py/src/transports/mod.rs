@@ -67,7 +67,12 @@ impl Source {
     }
 
     /// The descriptor is ready. The waker and watches never come here: a turn makes other jobs of them.
-    pub(crate) fn on_ready(self, event_loop: &Bound<'_, EventLoop>, _key: Key, ready: Readiness) -> PyResult<()> {
+    pub(crate) fn on_ready(
+        self,
+        event_loop: &Bound<'_, EventLoop>,
+        _key: Key,
+        ready: Readiness,
+    ) -> PyResult<()> {
         match self {
             Self::Waker | Self::Watch(_) => Ok(()),
             Self::Signals => signals::on_ready(event_loop),

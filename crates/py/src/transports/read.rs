@@ -77,18 +77,19 @@ fn into_buffer<'py>(this: This<'_, 'py>, protocol: &Bound<'py, PyAny>, last: boo
         Ok(memory) => memory,
         Err(error) => return this.failed(error, "Fatal error: protocol.get_buffer() call failed."),
     };
-    let length = match buffer::write(&memory, |bytes| stream::recv(this.fd, bytes).map(|got| (got, bytes.len()))) {
-        Ok(Ok((0, _))) => return on_end(this, protocol),
-        Ok(Ok((length, room))) => {
-            if last || length == room {
-                this.read_again()?;
+    let length =
+        match buffer::write(&memory, |bytes| stream::recv(this.fd, bytes).map(|got| (got, bytes.len()))) {
+            Ok(Ok((0, _))) => return on_end(this, protocol),
+            Ok(Ok((length, room))) => {
+                if last || length == room {
+                    this.read_again()?;
+                }
+                length
             }
-            length
-        }
-        Ok(Err(error)) if is_later(error.kind()) => return Ok(()),
-        Ok(Err(error)) => return this.failed(os_error(&error), READ_FAILED),
-        Err(error) => return this.failed(error, READ_FAILED),
-    };
+            Ok(Err(error)) if is_later(error.kind()) => return Ok(()),
+            Ok(Err(error)) => return this.failed(os_error(&error), READ_FAILED),
+            Err(error) => return this.failed(error, READ_FAILED),
+        };
     match protocol.call_method1(intern!(py, "buffer_updated"), (length,)) {
         Ok(_) => Ok(()),
         Err(error) => this.failed(error, "Fatal error: protocol.buffer_updated() call failed."),

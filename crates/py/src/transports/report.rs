@@ -13,7 +13,11 @@ use crate::futures::is_debug;
 const QUIET_LOST_WRITES: u32 = 5;
 
 /// `logger.debug(text, *args)` if the loop is in debug mode.
-pub(super) fn debug<'py>(event_loop: &Bound<'py, PyAny>, text: &str, args: &[&Bound<'py, PyAny>]) -> PyResult<()> {
+pub(super) fn debug<'py>(
+    event_loop: &Bound<'py, PyAny>,
+    text: &str,
+    args: &[&Bound<'py, PyAny>],
+) -> PyResult<()> {
     if !is_debug(event_loop)? {
         return Ok(());
     }

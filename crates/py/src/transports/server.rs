@@ -148,7 +148,9 @@ fn fileno(sock: &Bound<'_, PyAny>) -> PyResult<i32> {
 /// Starts accepting; also the end of a pause (`_resume`), when the server may have been closed meanwhile.
 fn listen<'py>(this: This<'_, 'py>, sock: &Bound<'py, PyAny>) -> PyResult<()> {
     let py = this.py();
-    let (Some(event_loop), Some(sockets)) = (this.event_loop.get(py), this.sockets.get(py)) else { return Ok(()) };
+    let (Some(event_loop), Some(sockets)) = (this.event_loop.get(py), this.sockets.get(py)) else {
+        return Ok(());
+    };
     let Some(event_loop) = EventLoop::of(&event_loop) else { return Ok(()) };
     if !sockets.contains(sock)? {
         return Ok(());
@@ -165,7 +167,8 @@ fn listen<'py>(this: This<'_, 'py>, sock: &Bound<'py, PyAny>) -> PyResult<()> {
 fn unlisten(event_loop: &Bound<'_, PyAny>, sock: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = sock.py();
     let Some(event_loop) = EventLoop::of(event_loop) else { return Ok(()) };
-    let is_ours = |key: &Key| matches!(event_loop.source(py, *key), Some(Source::Listener(l)) if l.sock.is(sock));
+    let is_ours =
+        |key: &Key| matches!(event_loop.source(py, *key), Some(Source::Listener(l)) if l.sock.is(sock));
     if let Some(key) = event_loop.key_of_fd(py, fileno(sock)?).filter(is_ours) {
         drop(event_loop.forget(py, key));
     }
@@ -188,11 +191,14 @@ pub(super) fn on_ready(event_loop: &Bound<'_, EventLoop>, listener: &Listener) -
             Ok(pair) => pair.extract::<(Bound<'_, PyAny>, Bound<'_, PyAny>)>()?,
             Err(error) if error.is_instance_of::<PyConnectionAbortedError>(py) => continue,
             Err(error)
-                if error.is_instance_of::<PyBlockingIOError>(py) || error.is_instance_of::<PyInterruptedError>(py) =>
+                if error.is_instance_of::<PyBlockingIOError>(py)
+                    || error.is_instance_of::<PyInterruptedError>(py) =>
             {
                 return Ok(());
             }
-            Err(error) if is_out_of_resources(py, &error) => return back_off(this, event_loop.as_any(), sock, error),
+            Err(error) if is_out_of_resources(py, &error) => {
+                return back_off(this, event_loop.as_any(), sock, error);
+            }
             Err(error) => return Err(error),
         };
         if is_debug(event_loop.as_any())? {
@@ -246,7 +252,9 @@ fn connected<'py>(
     peername: Bound<'py, PyAny>,
 ) -> PyResult<()> {
     let py = this.py();
-    let (Some(factory), Some(context)) = (this.protocol_factory.get(py), this.context.get(py)) else { return Ok(()) };
+    let (Some(factory), Some(context)) = (this.protocol_factory.get(py), this.context.get(py)) else {
+        return Ok(());
+    };
     let context = context.call_method0(intern!(py, "copy"))?;
     let server = this.to_owned();
     let mut protocol = None;
@@ -319,7 +327,8 @@ fn get_backlog<'py>(this: This<'_, 'py>) -> Object<'py> {
 fn get_sockets<'py>(this: This<'_, 'py>) -> Object<'py> {
     let py = this.py();
     let Some(sockets) = this.sockets.get(py) else { return Ok(PyTuple::empty(py).into_any()) };
-    let wrapped = sockets.try_iter()?.map(|sock| tcp::transport_socket(&sock?)).collect::<PyResult<Vec<_>>>()?;
+    let wrapped =
+        sockets.try_iter()?.map(|sock| tcp::transport_socket(&sock?)).collect::<PyResult<Vec<_>>>()?;
     Ok(PyTuple::new(py, wrapped)?.into_any())
 }
 
@@ -436,7 +445,8 @@ fn serve_forever<'py>(this: This<'_, 'py>) -> Object<'py> {
         let waiter = attached(|py| prepare_to_serve(server.bind(py)))?;
         let result = async_fn::wait(waiter).await;
         let cancelled = attached(|py| {
-            let cancelled = matches!(&result, Err(e) if e.is_instance(py, names(py).cancelled_error.bind(py)));
+            let cancelled =
+                matches!(&result, Err(e) if e.is_instance(py, names(py).cancelled_error.bind(py)));
             let server = server.bind(py);
             if let Some(this) = This::cast_exact(server) {
                 drop(this.forever.take(py));

@@ -49,7 +49,7 @@ fn get_extra_info<'py>(this: This<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> 
     };
     let py = this.py();
     let [name, default] = SIGNATURE.bind::<2>(args)?;
-    let default = default.map_or_else(|| none(py), |d| d.to_owned());
+    let default = default.map_or_else(|| none(py), Borrowed::to_owned);
     let Some(name) = name else { return Ok(default) };
     let extra = this.object().getattr(intern!(py, "_extra"))?;
     match extra.cast::<PyDict>() {
@@ -241,7 +241,9 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let plain = base.getattr("__dictoffset__")?.extract::<isize>()? == 0
         && base.getattr("__weakrefoffset__")?.extract::<isize>()? == 0;
     if !plain || size != size_of::<ffi::PyObject>() + TcpTransport::INHERITED * size_of::<usize>() {
-        return Err(PyImportError::new_err("aioxide does not know the layout of this Python's asyncio.Transport"));
+        return Err(PyImportError::new_err(
+            "aioxide does not know the layout of this Python's asyncio.Transport",
+        ));
     }
     let class = Builder::of::<TcpTransport>()
         .slot(ffi::Py_tp_repr, unary::<Tcp, _>(repr))
@@ -282,4 +284,3 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .build(module, Some(&PyTuple::new(py, [base])?), TcpTransport::cell())?;
     module.add("SocketTransport", class)
 }
-

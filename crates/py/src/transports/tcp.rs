@@ -177,7 +177,10 @@ fn is_plain_tcp(sock: &Bound<'_, PyAny>) -> PyResult<bool> {
 }
 
 /// The dict behind `get_extra_info`.
-fn extra_info<'py>(sock: &Bound<'py, PyAny>, peername: Option<Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyDict>> {
+fn extra_info<'py>(
+    sock: &Bound<'py, PyAny>,
+    peername: Option<Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyDict>> {
     let py = sock.py();
     let name = |method| match sock.call_method0(method) {
         Err(error) if error.is_instance_of::<PyOSError>(py) => Ok(py.None().into_bound(py)),
@@ -259,7 +262,8 @@ impl<'py> This<'_, 'py> {
     /// Makes the driver watch for what the transport wants now.
     pub(super) fn watch(self) -> PyResult<()> {
         let py = self.py();
-        let read = if self.is_reading() && self.reading.get().started { Interest::READ } else { Interest::NONE };
+        let read =
+            if self.is_reading() && self.reading.get().started { Interest::READ } else { Interest::NONE };
         let sending = !self.phase.get().is_lost() && self.unsent.get();
         let wanted = match (sending, read.is_empty() || !self.edge) {
             (true, _) => read | Interest::WRITE,
@@ -306,7 +310,11 @@ impl<'py> This<'_, 'py> {
     }
 
     /// `loop.call_soon(callback, argument, context=…)`.
-    pub(super) fn call_soon(self, callback: &Bound<'py, PyAny>, argument: &Bound<'py, PyAny>) -> PyResult<()> {
+    pub(super) fn call_soon(
+        self,
+        callback: &Bound<'py, PyAny>,
+        argument: &Bound<'py, PyAny>,
+    ) -> PyResult<()> {
         let py = self.py();
         let Some(event_loop) = self.event_loop.get(py) else { return Ok(()) };
         let keywords = PyDict::new(py);
@@ -453,5 +461,5 @@ impl<'py> This<'_, 'py> {
 
 /// An argument that may be missing.
 pub(super) fn given<'py>(value: Option<Borrowed<'_, 'py, PyAny>>) -> Option<Bound<'py, PyAny>> {
-    value.filter(|v| !v.is_none()).map(|v| v.to_owned())
+    value.filter(|v| !v.is_none()).map(Borrowed::to_owned)
 }

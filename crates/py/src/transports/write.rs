@@ -3,8 +3,8 @@
 
 use std::io::{self, IoSlice};
 
-use aioxide_core::phase::Happening;
 use aioxide_core::Flow;
+use aioxide_core::phase::Happening;
 use aioxide_sys::stream;
 use pyo3::Borrowed;
 use pyo3::exceptions::PyRuntimeError;
