@@ -31,7 +31,7 @@ pub(crate) fn attached<R>(f: impl for<'py> FnOnce(Python<'py>) -> R) -> R {
 
 /// `None`, as the result of a block.
 pub(crate) fn none() -> PyResult<Py<PyAny>> {
-    Ok(attached(Python::None))
+    attached(|py| Ok(py.None()))
 }
 
 // --- between a coroutine and what it waits for ---------------------------------------------------
