@@ -3,12 +3,12 @@
 //!
 //! turn.rs reports here what a job raised; futures, handles and transports go through `call_exception_handler`.
 
-use pyo3::exceptions::{PyException, PyResourceWarning, PyTypeError};
+use pyo3::exceptions::{PyException, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString, PyTuple};
 
-use super::{EventLoop, debug};
+use super::{EventLoop, debug, lifecycle};
 use crate::async_fn::{self, attached};
 use crate::errors::ends_the_loop;
 use crate::ffi::cell::{Flag, Slot};
@@ -294,10 +294,7 @@ pub(super) fn first_iteration(this: &Bound<'_, EventLoop>, agen: &Bound<'_, PyAn
             "asynchronous generator {} was scheduled after loop.shutdown_asyncgens() call",
             agen.repr()?
         );
-        let keywords = PyDict::new(py);
-        keywords.set_item("source", this)?;
-        let category = py.get_type::<PyResourceWarning>();
-        py.import("warnings")?.call_method("warn", (text, category), Some(&keywords))?;
+        lifecycle::warn_of_resource(this, &text)?;
     }
     asyncgens(this)?.call_method1(intern!(py, "add"), (agen,)).map(drop)
 }

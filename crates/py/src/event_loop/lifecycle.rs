@@ -186,7 +186,7 @@ pub(super) fn close(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     if core.is_closed() {
         return Ok(());
     }
-    if core.is_debug() {
+    if core.is_debug() && !is_finalizing(py)? {
         debug::logger(py)?.call_method1("debug", ("Close %r", this))?;
     }
     core.set_closed();
@@ -204,12 +204,43 @@ pub(super) fn finalize(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     if core.is_closed() {
         return Ok(());
     }
-    let keywords = PyDict::new(py);
-    keywords.set_item("source", this)?;
-    let arguments = (format!("unclosed event loop {}", this.repr()?), py.get_type::<PyResourceWarning>());
-    let warned = py.import("warnings")?.call_method("warn", arguments, Some(&keywords));
+    let warned = warn_of_resource(this, &format!("unclosed event loop {}", this.repr()?));
     if core.thread() == 0 {
         this.call_method0(intern!(py, "close"))?;
     }
-    warned.map(drop)
+    warned
+}
+
+/// What is needed when the interpreter is shutting down, where nothing can be imported any more.
+struct AtTheEnd {
+    warn: Py<PyAny>,
+    is_finalizing: Py<PyAny>,
+}
+
+static AT_THE_END: PyOnceLock<AtTheEnd> = PyOnceLock::new();
+
+/// Looks up in time what the end needs: called for each loop that is made.
+pub(super) fn prepare_for_the_end(py: Python<'_>) -> PyResult<()> {
+    AT_THE_END
+        .get_or_try_init(py, || {
+            Ok(AtTheEnd {
+                warn: py.import("warnings")?.getattr("warn")?.unbind(),
+                is_finalizing: py.import("sys")?.getattr("is_finalizing")?.unbind(),
+            })
+        })
+        .map(drop)
+}
+
+/// `warnings.warn(text, ResourceWarning, source=loop)`.
+pub(super) fn warn_of_resource(this: &Bound<'_, EventLoop>, text: &str) -> PyResult<()> {
+    let py = this.py();
+    let Some(end) = AT_THE_END.get(py) else { return Ok(()) };
+    let keywords = PyDict::new(py);
+    keywords.set_item("source", this)?;
+    end.warn.bind(py).call((text, py.get_type::<PyResourceWarning>()), Some(&keywords)).map(drop)
+}
+
+/// `sys.is_finalizing()`.
+pub(super) fn is_finalizing(py: Python<'_>) -> PyResult<bool> {
+    AT_THE_END.get(py).map_or(Ok(false), |end| end.is_finalizing.bind(py).call0()?.is_truthy())
 }

@@ -52,6 +52,7 @@ pub(crate) struct EventLoop {
 impl EventLoop {
     /// The native part of a loop and its own, for `__new__`.
     fn create(class: &Bound<'_, PyType>) -> PyResult<PyClassInitializer<Self>> {
+        lifecycle::prepare_for_the_end(class.py())?;
         let core = LoopCore::new().map_err(|e| os_error(&e))?;
         let mut driver = Driver::new().map_err(|e| os_error(&e))?;
         driver.register(core.waker().as_raw_fd(), Interest::READ, Source::Waker).map_err(|e| os_error(&e))?;

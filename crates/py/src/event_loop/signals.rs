@@ -8,12 +8,12 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 
 use aioxide_sys::Interest;
-use pyo3::exceptions::{PyOSError, PyResourceWarning, PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyOSError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyInt, PyTuple};
 
-use super::{EventLoop, debug};
+use super::{EventLoop, debug, lifecycle};
 use crate::errors::os_error;
 use crate::ffi::cell::{GilCell, Slot};
 use crate::ffi::context;
@@ -180,16 +180,13 @@ fn give_back(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     if handlers.is_empty() {
         return Ok(());
     }
-    if py.import("sys")?.call_method0("is_finalizing")?.is_truthy()? {
+    if lifecycle::is_finalizing(py)? {
         let text = format!(
             "Closing the loop {} on interpreter shutdown stage, skipping signal handlers removal",
             this.repr()?
         );
-        let keywords = PyDict::new(py);
-        keywords.set_item("source", this)?;
         handlers.clear();
-        let arguments = (text, py.get_type::<PyResourceWarning>());
-        return py.import("warnings")?.call_method("warn", arguments, Some(&keywords)).map(drop);
+        return lifecycle::warn_of_resource(this, &text);
     }
     for sig in handlers.keys().iter() {
         this.call_method1(intern!(py, "remove_signal_handler"), (sig,))?;
