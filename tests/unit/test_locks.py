@@ -615,3 +615,51 @@ def test_nothing_leaks(name):
     counts = loop.run_until_complete(main())
     loop.close()
     assert counts[-1] - counts[2] < 60, counts
+
+
+# --- on loops and in tasks of others -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("debug", [False, True])
+@pytest.mark.parametrize("factory", [asyncio.SelectorEventLoop, aioxide.new_event_loop])
+def test_primitives_serve_any_loop_and_any_task(factory, debug):
+    """CPython's tasks on CPython's loop, and aioxide's on its own, do the same things in the same order."""
+
+    async def main():
+        lock, permits, event, condition = aioxide.Lock(), aioxide.Semaphore(2), aioxide.Event(), aioxide.Condition()
+        barrier, queue, log = aioxide.Barrier(3), aioxide.Queue(2), []
+
+        async def work(name):
+            async with lock, permits:
+                await asyncio.sleep(0)
+            await event.wait()
+            async with condition:
+                await condition.wait_for(lambda: log)
+            log.append((name, await barrier.wait()))
+            await queue.put(name)
+            log.append((name, await asyncio.wait_for(queue.get(), 5)))
+            queue.task_done()
+
+        tasks = [asyncio.create_task(work(name)) for name in range(6)]
+        for _ in range(20):
+            await asyncio.sleep(0)
+        event.set()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        async with condition:
+            log.append("go")
+            condition.notify_all()
+        await asyncio.gather(*tasks)
+        await queue.join()
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(queue.get(), 0.001)
+        assert "getters" not in repr(queue)
+        return log
+
+    with asyncio.Runner(loop_factory=factory, debug=debug) as runner:
+        log = runner.run(main())
+    assert log[0] == "go"
+    assert log[1:] == [
+        *((2, 2), (2, 2), (0, 0), (0, 0), (1, 1), (1, 1)),
+        *((5, 2), (5, 5), (3, 0), (3, 3), (4, 1), (4, 4)),
+    ]

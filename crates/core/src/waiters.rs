@@ -158,21 +158,23 @@ impl<T> Waiters<T> {
     /// A wait may end without a word to the list: a cancelled task cancels what is parked here, and that is
     /// all. So every decision asks first; each waiter is asked once after its end, which keeps the price O(1)
     /// a waiter.
+    #[inline]
     pub fn refresh(&mut self, standing: impl Fn(&T) -> Waiting) {
-        while let Some(key) = self.first_waiting() {
-            match self.get(key).map(&standing) {
-                Some(Waiting::Woken) => self.wake(key),
-                Some(Waiting::Cancelled) => self.cancel(key),
-                Some(Waiting::Yes) | None => return,
-            };
+        while let Some(payload) = self.nodes.get(self.first as usize).and_then(|node| node.payload.as_ref()) {
+            let outcome = standing(payload);
+            if outcome == Waiting::Yes {
+                return;
+            }
+            self.settle_first(outcome);
         }
     }
 
     /// Notes the first who still waits as woken.
     #[must_use = "whoever is named has to be woken"]
+    #[inline]
     pub fn wake_next(&mut self) -> Option<WaiterKey> {
         let key = self.first_waiting()?;
-        self.wake(key);
+        self.settle_first(Waiting::Woken);
         Some(key)
     }
 
@@ -254,6 +256,18 @@ impl<T> Waiters<T> {
             self.first = self.next_waiting(key.index);
         }
         true
+    }
+
+    /// As [`settle`](Self::settle) for the first who still waits.
+    #[inline]
+    fn settle_first(&mut self, outcome: Waiting) {
+        let first = self.first;
+        if let Some(node) = self.nodes.get_mut(first as usize) {
+            node.waiting = outcome;
+            self.waiting -= 1;
+            self.cancelled += usize::from(outcome == Waiting::Cancelled);
+            self.first = self.next_waiting(first);
+        }
     }
 
     /// The first waiting node after `index`. Each settled node is passed once, so this is O(1) a waiter.
