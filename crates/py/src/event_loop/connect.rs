@@ -1,19 +1,18 @@
 //! `create_connection` and `connect_accepted_socket`: from an address or a socket to a transport and its protocol.
 
-use aioxide_core::race::{self, Next, Race};
+use aioxide_core::race;
 use pyo3::exceptions::{PyNotImplementedError, PyOSError, PyTimeoutError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
 use super::debug::logger;
+use super::eyeballs::staggered;
 use super::resolve::{Wanted, constant, number, resolve};
 use super::sockets::check_ssl_socket;
 use crate::async_fn::{self, attached, coroutine};
 use crate::ffi::context;
 use crate::futures::{self, is_debug};
-use crate::local::LoopCore;
-use crate::names::names;
 use crate::transports::tcp;
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
@@ -214,7 +213,7 @@ async fn finish(
 }
 
 /// Closes a socket that came to nothing; the error under way matters more than one of closing.
-fn close_quietly(sock: &Bound<'_, PyAny>) {
+pub(super) fn close_quietly(sock: &Bound<'_, PyAny>) {
     let _ = sock.call_method0(intern!(sock.py(), "close"));
 }
 
@@ -270,7 +269,7 @@ async fn resolved(event_loop: &Py<PyAny>, wanted: Wanted) -> PyResult<Vec<Py<PyA
 }
 
 /// A socket, if one connected, and what went wrong with the others.
-type Dialled = (Option<Py<PyAny>>, Vec<PyErr>);
+pub(super) type Dialled = (Option<Py<PyAny>>, Vec<PyErr>);
 
 async fn one_by_one(
     event_loop: &Py<PyAny>,
@@ -289,7 +288,7 @@ async fn one_by_one(
 }
 
 /// One address: a socket, bound and connected. Failures to bind, other than the last, go to `errors`.
-async fn attempt(
+pub(super) async fn attempt(
     event_loop: &Py<PyAny>,
     info: &Py<PyAny>,
     local: Option<&[Py<PyAny>]>,
@@ -379,181 +378,4 @@ fn combined(py: Python<'_>, errors: Vec<PyErr>, all_errors: bool) -> PyResult<Py
         (Some(_), _) => PyOSError::new_err(format!("Multiple exceptions: {}", texts.join(", "))),
         (None, _) => PyTimeoutError::new_err("create_connection failed"),
     })
-}
-
-// --- happy eyeballs ------------------------------------------------------------------------------
-
-/// The attempts of a race, each a task; told apart by number.
-struct Attempts {
-    tasks: Vec<Py<PyAny>>,
-    /// Which of them have been looked at since they ended.
-    seen: Vec<bool>,
-    errors: Vec<PyErr>,
-    sock: Option<Py<PyAny>>,
-}
-
-/// Attempts with staggered starts; the first socket that connects wins.
-async fn staggered(
-    event_loop: &Py<PyAny>,
-    infos: Vec<Py<PyAny>>,
-    local: Option<Vec<Py<PyAny>>>,
-    delay: f64,
-) -> PyResult<Dialled> {
-    let mut race = Race::new(infos.len(), Some(delay));
-    let mut attempts = Attempts { tasks: Vec::new(), seen: Vec::new(), errors: Vec::new(), sock: None };
-    let result = run_race(event_loop, &infos, local.as_deref(), &mut race, &mut attempts).await;
-    // Whoever still runs is stopped, and waited for: its socket must not outlive this call.
-    for task in &attempts.tasks {
-        attached(|py| task.call_method0(py, intern!(py, "cancel")))?;
-    }
-    let mut outcome = result;
-    loop {
-        let rung =
-            attached(|py| attempts.collect(py, &mut race).and_then(|()| attempts.bell(py, event_loop)))?;
-        let Some(rung) = rung else { break };
-        if let Err(error) = async_fn::wait(rung).await {
-            outcome = Err(error);
-        }
-    }
-    match outcome {
-        Ok(()) => Ok((attempts.sock, attempts.errors)),
-        Err(error) => {
-            if let Some(sock) = attempts.sock {
-                attached(|py| close_quietly(sock.bind(py)));
-            }
-            Err(error)
-        }
-    }
-}
-
-async fn run_race(
-    event_loop: &Py<PyAny>,
-    infos: &[Py<PyAny>],
-    local: Option<&[Py<PyAny>]>,
-    race: &mut Race,
-    attempts: &mut Attempts,
-) -> PyResult<()> {
-    loop {
-        attached(|py| attempts.collect(py, race))?;
-        let now = attached(|py| LoopCore::of(event_loop.bind(py)).map_or(0.0, LoopCore::now));
-        let timer = match race.next(now) {
-            Next::Won(_) | Next::Lost => return Ok(()),
-            Next::Start(number) => {
-                attached(|py| attempts.start(py, event_loop, &infos[number], local))?;
-                continue;
-            }
-            Next::Wait => None,
-            Next::WaitUntil(when) => Some(when - now),
-        };
-        let Some(bell) = attached(|py| attempts.bell(py, event_loop))? else { continue };
-        let alarm = match timer {
-            Some(seconds) => Some(attached(|py| set_alarm(py, event_loop, &bell, seconds))?),
-            None => None,
-        };
-        let result = async_fn::wait(bell).await;
-        if let Some(alarm) = alarm {
-            attached(|py| alarm.call_method0(py, intern!(py, "cancel")))?;
-        }
-        result?;
-    }
-}
-
-/// Rings the bell after some time.
-fn set_alarm(py: Python<'_>, event_loop: &Py<PyAny>, bell: &Py<PyAny>, seconds: f64) -> PyResult<Py<PyAny>> {
-    let ring = ringer(py, bell)?;
-    event_loop.call_method1(py, intern!(py, "call_later"), (seconds, ring))
-}
-
-/// A callable that completes the future, whatever it is called with.
-fn ringer<'py>(py: Python<'py>, bell: &Py<PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    let bell = bell.clone_ref(py);
-    let ring = pyo3::types::PyCFunction::new_closure(py, None, None, move |args, _| -> PyResult<()> {
-        let py = args.py();
-        let bell = bell.bind(py);
-        if !bell.call_method0(intern!(py, "done"))?.is_truthy()? {
-            bell.call_method1(intern!(py, "set_result"), (py.None(),))?;
-        }
-        Ok(())
-    })?;
-    Ok(ring.into_any())
-}
-
-impl Attempts {
-    /// Starts the next attempt.
-    fn start(
-        &mut self,
-        py: Python<'_>,
-        event_loop: &Py<PyAny>,
-        info: &Py<PyAny>,
-        local: Option<&[Py<PyAny>]>,
-    ) -> PyResult<()> {
-        let (own_loop, info) = (event_loop.clone_ref(py), info.clone_ref(py));
-        let local: Option<Vec<_>> = local.map(|l| l.iter().map(|info| info.clone_ref(py)).collect());
-        let body = coroutine(py, "EventLoop._connect_sock", async move {
-            let mut errors = Vec::new();
-            let result = attempt(&own_loop, &info, local.as_deref(), &mut errors).await;
-            // (the socket or None, the errors): a task's exception would be reported as never retrieved.
-            attached(|py| {
-                let sock = match result {
-                    Ok(sock) => sock,
-                    Err(error) if error.is_instance_of::<PyOSError>(py) => {
-                        errors.push(error);
-                        py.None()
-                    }
-                    Err(error) => return Err(error),
-                };
-                let errors = PyList::new(py, errors.into_iter().map(|error| error.into_value(py)))?;
-                Ok((sock, errors).into_pyobject(py)?.into_any().unbind())
-            })
-        })?;
-        self.tasks.push(event_loop.bind(py).call_method1(intern!(py, "create_task"), (body,))?.unbind());
-        self.seen.push(false);
-        Ok(())
-    }
-
-    /// Looks at the attempts that have ended.
-    fn collect(&mut self, py: Python<'_>, race: &mut Race) -> PyResult<()> {
-        for (number, task) in self.tasks.iter().enumerate() {
-            let task = task.bind(py);
-            if self.seen[number] || !task.call_method0(intern!(py, "done"))?.is_truthy()? {
-                continue;
-            }
-            self.seen[number] = true;
-            match task.call_method0(intern!(py, "result")) {
-                Ok(result) => {
-                    let sock = result.get_item(0)?;
-                    for error in result.get_item(1)?.try_iter()? {
-                        self.errors.push(PyErr::from_value(error?));
-                    }
-                    if sock.is_none() {
-                        race.failed(number);
-                    } else if race.succeeded(number) {
-                        self.sock = Some(sock.unbind());
-                    } else {
-                        close_quietly(&sock); // two connected in the same turn
-                    }
-                }
-                Err(error) if error.is_instance(py, names(py).cancelled_error.bind(py)) => {
-                    race.failed(number)
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
-    /// A future that is completed when one of the running attempts ends; nothing when none runs.
-    fn bell(&self, py: Python<'_>, event_loop: &Py<PyAny>) -> PyResult<Option<Py<PyAny>>> {
-        let running: Vec<_> =
-            self.tasks.iter().zip(&self.seen).filter(|(_, seen)| !**seen).map(|(t, _)| t).collect();
-        if running.is_empty() {
-            return Ok(None);
-        }
-        let bell = futures::new(event_loop.bind(py))?.unbind();
-        let ring = ringer(py, &bell)?;
-        for task in running {
-            task.call_method1(py, intern!(py, "add_done_callback"), (&ring,))?;
-        }
-        Ok(Some(bell))
-    }
 }

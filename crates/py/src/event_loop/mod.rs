@@ -9,6 +9,7 @@ mod api;
 pub(crate) mod connect;
 pub(crate) mod debug;
 pub(crate) mod executor;
+mod eyeballs;
 pub(crate) mod hooks;
 mod lifecycle;
 pub(crate) mod names;

@@ -4,6 +4,7 @@
 //! [`Source::on_ready`]; so what a source does may run Python code, close it, or close the loop.
 
 pub(crate) mod flow;
+mod listener;
 pub(crate) mod read;
 mod report;
 pub(crate) mod server;
@@ -33,7 +34,7 @@ pub(crate) enum Source {
     /// A stream transport.
     Tcp(Py<PyAny>),
     /// A listening socket of a server.
-    Listener(Arc<server::Listener>),
+    Listener(Arc<listener::Listener>),
 }
 
 impl Source {
@@ -80,7 +81,7 @@ impl Source {
                 Some(transport) => tcp::on_ready(transport, ready),
                 None => Ok(()),
             },
-            Self::Listener(listener) => server::on_ready(event_loop, &listener),
+            Self::Listener(listener) => listener::on_ready(event_loop, &listener),
         }
     }
 }
