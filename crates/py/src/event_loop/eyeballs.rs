@@ -166,7 +166,7 @@ impl Attempts {
                     }
                 }
                 Err(error) if error.is_instance(py, names(py).cancelled_error.bind(py)) => {
-                    race.failed(number)
+                    race.failed(number);
                 }
                 Err(error) => return Err(error),
             }
