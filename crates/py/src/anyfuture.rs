@@ -171,7 +171,7 @@ pub(crate) fn add_awaited_by<'py>(
     future: &Bound<'py, PyAny>,
     task: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<()> {
-    if cfg!(Py_3_14)
+    if crate::version::AWAITED_BY
         && let Some(task) = task.and_then(Tsk::cast_any)
         && let Some(future) = Fut::cast_any(future)
     {
@@ -186,7 +186,7 @@ pub(crate) fn discard_awaited_by<'py>(
     future: &Bound<'py, PyAny>,
     task: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<()> {
-    if cfg!(Py_3_14)
+    if crate::version::AWAITED_BY
         && let Some(task) = task.and_then(Tsk::cast_any)
         && let Some(future) = Fut::cast_any(future)
     {

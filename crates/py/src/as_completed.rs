@@ -201,12 +201,12 @@ fn next<'py>(this: This<'_, 'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         return Ok(None);
     }
     this.left.set(left - 1);
-    Take::new(this, Kind::Result).map(Some)
+    Take::create(this, Kind::Result).map(Some)
 }
 
 /// `__anext__`: a coroutine for the next one itself.
 fn anext<'py>(this: This<'_, 'py>) -> Object<'py> {
-    Take::new(this, Kind::Future)
+    Take::create(this, Kind::Future)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -269,7 +269,7 @@ impl Class for Take {
 }
 
 impl Take {
-    fn new<'py>(iterator: This<'_, 'py>, kind: Kind) -> Object<'py> {
+    fn create<'py>(iterator: This<'_, 'py>, kind: Kind) -> Object<'py> {
         let take = Self {
             iterator: Slot::holding(iterator.to_owned().unbind()),
             kind,

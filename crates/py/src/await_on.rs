@@ -112,7 +112,7 @@ fn iterator(object: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyAny>> {
                 && !object.hasattr(intern!(py, "__await__"))? =>
         {
             let class = object.get_type().name()?;
-            Err(PyTypeError::new_err(if cfg!(Py_3_14) {
+            Err(PyTypeError::new_err(if crate::version::SHORT_AWAIT_ERROR {
                 format!("'{class}' object can't be awaited")
             } else {
                 format!("object {class} can't be used in 'await' expression")

@@ -9,11 +9,8 @@ use pyo3::types::{PyBool, PyDict, PyFrozenSet, PyInt, PyList, PyString, PyTraceb
 use pyo3::{Borrowed, PyTypeInfo, intern};
 
 use crate::ffi::args::{Args, Signature};
-use crate::ffi::class::{Builder, Class, Inst, TypeCell, create};
-use crate::ffi::cell::{GilCell, Slot};
-use crate::ffi::class::Spare;
-use crate::ffi::gc::{Stopped, Visit};
-use crate::ffi::iter::{Awaitable, Step, raised};
+use crate::ffi::class::Builder;
+use crate::ffi::iter::raised;
 use crate::ffi::layout::{Fut, State, Tsk};
 use crate::ffi::method::{AnyFuture, anyargs, getter, noargs, onearg};
 use crate::ffi::{context, thread, types};
@@ -105,7 +102,7 @@ pub(crate) fn is_debug(event_loop: &Bound<'_, PyAny>) -> PyResult<bool> {
     }
 }
 
-fn check_initialized(this: Fut<'_, '_>) -> PyResult<()> {
+pub(crate) fn check_initialized(this: Fut<'_, '_>) -> PyResult<()> {
     if this.is_initialized() { Ok(()) } else { Err(PyRuntimeError::new_err("Future object is not initialized.")) }
 }
 
@@ -452,7 +449,7 @@ fn get_callbacks<'py>(this: Fut<'_, 'py>) -> Object<'py> {
     check_initialized(this)?;
     let py = this.py();
     let shown = PyList::empty(py);
-    let mut show = |waiter: Bound<'py, PyAny>, context: Option<Bound<'py, PyAny>>| -> PyResult<()> {
+    let show = |waiter: Bound<'py, PyAny>, context: Option<Bound<'py, PyAny>>| -> PyResult<()> {
         match (context, Tsk::cast(&waiter)) {
             (None, Some(task)) => shown.append((tasks::wakeup_callback(&waiter)?, task.context())),
             (context, _) => shown.append((waiter, context)),
@@ -506,14 +503,12 @@ fn get_state<'py>(this: Fut<'_, 'py>) -> Object<'py> {
 /// `_asyncio_awaited_by`: None or a frozenset of the tasks that wait for this future (3.14 and later keep them).
 fn get_awaited_by<'py>(this: Fut<'_, 'py>) -> Object<'py> {
     let py = this.py();
-    #[cfg(Py_3_14)]
     if let Some(waiters) = this.awaited_by() {
         if this.awaited_by_is_set() {
-            return Ok(py.get_type::<PyFrozenSet>().call1((waiters,))?);
+            return py.get_type::<PyFrozenSet>().call1((waiters,));
         }
         return Ok(PyFrozenSet::new(py, [waiters])?.into_any());
     }
-    let _ = PyFrozenSet::type_object(py);
     Ok(none(py))
 }
 
@@ -529,13 +524,34 @@ pub(crate) fn repr<'py>(this: Fut<'_, 'py>) -> Object<'py> {
 /// Methods and attributes that Future and Task share.
 pub(crate) fn shared_methods(builder: Builder) -> Builder {
     builder
-        .method(noargs::<AnyFuture, _>(c"result", result))
-        .method(noargs::<AnyFuture, _>(c"exception", method_exception))
-        .method(anyargs::<AnyFuture, _>(c"add_done_callback", method_add_done_callback))
-        .method(onearg::<AnyFuture, _>(c"remove_done_callback", method_remove_done_callback))
-        .method(noargs::<AnyFuture, _>(c"cancelled", method_cancelled))
-        .method(noargs::<AnyFuture, _>(c"done", method_done))
-        .method(noargs::<AnyFuture, _>(c"get_loop", method_get_loop))
+        .method(
+            noargs::<AnyFuture, _>(c"result", result)
+                .doc(c"result($self, /)\n--\n\nReturn the result, or raise the exception; CancelledError if cancelled, InvalidStateError if not done."),
+        )
+        .method(
+            noargs::<AnyFuture, _>(c"exception", method_exception)
+                .doc(c"exception($self, /)\n--\n\nReturn the exception or None; CancelledError if cancelled, InvalidStateError if not done."),
+        )
+        .method(
+            anyargs::<AnyFuture, _>(c"add_done_callback", method_add_done_callback)
+                .doc(c"add_done_callback($self, fn, /, *, context=None)\n--\n\nCall fn(future) with call_soon once the future is done, in the given or the current context."),
+        )
+        .method(
+            onearg::<AnyFuture, _>(c"remove_done_callback", method_remove_done_callback)
+                .doc(c"remove_done_callback($self, fn, /)\n--\n\nRemove every instance of a callback; return how many there were (int)."),
+        )
+        .method(
+            noargs::<AnyFuture, _>(c"cancelled", method_cancelled)
+                .doc(c"cancelled($self, /)\n--\n\nReturn True if the future was cancelled."),
+        )
+        .method(
+            noargs::<AnyFuture, _>(c"done", method_done)
+                .doc(c"done($self, /)\n--\n\nReturn True if the future has a result or an exception, or was cancelled."),
+        )
+        .method(
+            noargs::<AnyFuture, _>(c"get_loop", method_get_loop)
+                .doc(c"get_loop($self, /)\n--\n\nReturn the event loop the future belongs to."),
+        )
         .method(noargs::<AnyFuture, _>(c"_make_cancelled_error", method_make_cancelled_error))
         .attribute(
             getter::<AnyFuture, _>(c"_asyncio_future_blocking", get_blocking).setter::<AnyFuture, _>(set_blocking),
@@ -558,9 +574,18 @@ pub(crate) fn shared_methods(builder: Builder) -> Builder {
 /// Everything that Future has.
 pub(crate) fn methods(builder: Builder) -> Builder {
     shared_methods(builder)
-        .method(onearg::<AnyFuture, _>(c"set_result", method_set_result))
-        .method(onearg::<AnyFuture, _>(c"set_exception", method_set_exception))
-        .method(anyargs::<AnyFuture, _>(c"cancel", method_cancel))
+        .method(
+            onearg::<AnyFuture, _>(c"set_result", method_set_result)
+                .doc(c"set_result($self, result, /)\n--\n\nMark the future done with a result; InvalidStateError if it is done."),
+        )
+        .method(
+            onearg::<AnyFuture, _>(c"set_exception", method_set_exception)
+                .doc(c"set_exception($self, exception, /)\n--\n\nMark the future done with an exception; InvalidStateError if it is done."),
+        )
+        .method(
+            anyargs::<AnyFuture, _>(c"cancel", method_cancel)
+                .doc(c"cancel($self, /, msg=None)\n--\n\nCancel the future and schedule its callbacks; return False if it is done."),
+        )
 }
 
 /// Reports an exception that nobody asked for.
@@ -604,76 +629,5 @@ pub(crate) fn call_exception_handler<'py>(this: Fut<'_, 'py>, context: &Bound<'p
             error.write_unraisable(py, Some(&handler));
         }
     }
-    Ok(())
-}
-
-// --- awaiting ----------------------------------------------------------------------------------
-
-/// The iterator behind `await future`: yields the future once, then gives its result.
-pub(crate) struct FutureIter {
-    future: Slot,
-}
-
-impl Class for FutureIter {
-    const NAME: &'static std::ffi::CStr = c"aioxide._core.FutureIter";
-    const SPARE: usize = 256;
-
-    fn cell() -> &'static TypeCell {
-        static CELL: TypeCell = TypeCell::new();
-        &CELL
-    }
-
-    fn spare() -> Option<&'static GilCell<Vec<Spare>>> {
-        static SPARE: GilCell<Vec<Spare>> = GilCell::new(Vec::new());
-        Some(&SPARE)
-    }
-
-    fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
-        self.future.traverse(visit)
-    }
-
-    fn clear(&self, py: Python<'_>) {
-        drop(self.future.take(py));
-    }
-}
-
-impl Awaitable for FutureIter {
-    #[inline]
-    fn resume<'py>(this: Inst<'_, 'py, Self>) -> PyResult<Step<'py>> {
-        let py = this.py();
-        let object = this.future.get(py);
-        let Some(future) = object.as_ref().and_then(Fut::cast_any) else {
-            return Ok(Step::Return(none(py)));
-        };
-        if future.is_pending() {
-            if future.blocking() {
-                return Err(PyRuntimeError::new_err("await wasn't used with future"));
-            }
-            future.set_blocking(true);
-            return Ok(Step::Yield(future.object().to_owned()));
-        }
-        result(future).map(Step::Return)
-    }
-
-    fn throw<'py>(this: Inst<'_, 'py, Self>, error: PyErr) -> PyResult<Step<'py>> {
-        drop(this.future.take(this.py()));
-        Err(error)
-    }
-
-    fn close(this: Inst<'_, '_, Self>) -> PyResult<()> {
-        drop(this.future.take(this.py()));
-        Ok(())
-    }
-}
-
-/// `__await__` and `__iter__`.
-pub(crate) fn iterate<'py>(this: Fut<'_, 'py>) -> Object<'py> {
-    check_initialized(this)?;
-    create(this.py(), FutureIter { future: Slot::holding(this.object().to_owned().unbind()) })
-}
-
-/// Makes the iterator's type.
-pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    Builder::of::<FutureIter>().iterator::<FutureIter>().build(module, None, FutureIter::cell())?;
     Ok(())
 }

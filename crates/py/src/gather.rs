@@ -249,7 +249,7 @@ pub(crate) fn on_done<'py>(outer: Fut<'_, 'py>, child: &Bound<'py, PyAny>) -> Py
         };
         if let Some(error) = error {
             // The children that go on are awaited by nobody here.
-            if cfg!(Py_3_14)
+            if crate::version::AWAITED_BY
                 && let (Some(children), Some(task)) = (state.children(py), state.task.get(py))
             {
                 for child in children.iter() {

@@ -33,6 +33,8 @@ pub(crate) struct Handle {
     event_loop: Slot,
     timer: Flag<Option<TimerKey>>,
     cancelled: Flag<bool>,
+    /// Whether a loop of asyncio's own keeps this timer: its note, not ours.
+    scheduled: Flag<bool>,
     context: Slot,
     source: Slot,
     repr: Slot,
@@ -114,6 +116,7 @@ impl Handle {
             source,
             repr: Slot::empty(),
             cancelled: Flag::new(false),
+            scheduled: Flag::new(false),
             when: Flag::new(when),
             timer: Flag::new(None),
             given: Slot::empty(),
@@ -265,9 +268,15 @@ fn get_scheduled<'py>(this: This<'_, 'py>) -> Object<'py> {
     let core = this.event_loop.get(this.py());
     let waiting = match (this.timer.get(), core.as_ref().and_then(LoopCore::of)) {
         (Some(key), Some(core)) => core.scheduler().with(this.py(), |s| s.timers().get(&key).is_some()),
-        _ => false,
+        _ => this.scheduled.get(),
     };
     Ok(PyBool::new(this.py(), waiting).to_owned().into_any())
+}
+
+/// asyncio's own loops, which may make our TimerHandles, note there what they have done with them.
+fn set_scheduled<'py>(this: This<'_, 'py>, value: Borrowed<'_, 'py, PyAny>) -> PyResult<()> {
+    this.scheduled.set(value.is_truthy()?);
+    Ok(())
 }
 
 fn repr_info<'py>(this: This<'_, 'py>) -> PyResult<Bound<'py, PyList>> {
@@ -316,6 +325,7 @@ fn compare<'py>(this: This<'_, 'py>, other: Borrowed<'_, 'py, PyAny>, op: Compar
     let Some(other) = Inst::<Handle>::cast(&other).filter(|_| TIMER.is_instance(&other)) else {
         return Ok(py.NotImplemented().into_bound(py));
     };
+    #[allow(clippy::float_cmp, reason = "the very time that was asked for, as in asyncio")]
     let equal = || -> PyResult<bool> {
         Ok(this.when.get() == other.when.get()
             && this.cancelled.get() == other.cancelled.get()
@@ -570,13 +580,39 @@ pub(crate) fn create_task<'py>(this: LoopRef<'_, 'py>, args: Args<'_, 'py>) -> O
 
 fn loop_methods() -> [(&'static str, Method); 7] {
     [
-        ("call_soon", anyargs::<AnyLoop, _>(c"call_soon", call_soon)),
-        ("call_soon_threadsafe", anyargs::<AnyLoop, _>(c"call_soon_threadsafe", call_soon_threadsafe)),
-        ("call_at", anyargs::<AnyLoop, _>(c"call_at", call_at)),
-        ("call_later", anyargs::<AnyLoop, _>(c"call_later", call_later)),
-        ("time", noargs::<AnyLoop, _>(c"time", time)),
-        ("create_future", noargs::<AnyLoop, _>(c"create_future", create_future)),
-        ("create_task", anyargs::<AnyLoop, _>(c"create_task", create_task)),
+        (
+            "call_soon",
+            anyargs::<AnyLoop, _>(c"call_soon", call_soon)
+                .doc(c"call_soon($self, /, callback, *args, context=None)\n--\n\nCall callback(*args) in the next iteration, in order; return its Handle."),
+        ),
+        (
+            "call_soon_threadsafe",
+            anyargs::<AnyLoop, _>(c"call_soon_threadsafe", call_soon_threadsafe)
+                .doc(c"call_soon_threadsafe($self, /, callback, *args, context=None)\n--\n\nAs call_soon, from any thread: wakes the loop."),
+        ),
+        (
+            "call_at",
+            anyargs::<AnyLoop, _>(c"call_at", call_at)
+                .doc(c"call_at($self, /, when, callback, *args, context=None)\n--\n\nCall callback(*args) at a time of the clock of time(), in seconds; return its TimerHandle."),
+        ),
+        (
+            "call_later",
+            anyargs::<AnyLoop, _>(c"call_later", call_later)
+                .doc(c"call_later($self, /, delay, callback, *args, context=None)\n--\n\nCall callback(*args) after a delay in seconds; return its TimerHandle."),
+        ),
+        (
+            "time",
+            noargs::<AnyLoop, _>(c"time", time).doc(c"time($self, /)\n--\n\nThe time of the loop's clock, in seconds (float)."),
+        ),
+        (
+            "create_future",
+            noargs::<AnyLoop, _>(c"create_future", create_future).doc(c"create_future($self, /)\n--\n\nA pending Future of this loop."),
+        ),
+        (
+            "create_task",
+            anyargs::<AnyLoop, _>(c"create_task", create_task)
+                .doc(c"create_task($self, /, coro, *, name=None, context=None, eager_start=None, **kwargs)\n--\n\nRun a coroutine as a Task, made by the task factory if there is one."),
+        ),
     ]
 }
 
@@ -603,14 +639,18 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     };
     let handle = builder(Builder::of::<Handle>())
         .slot(pyo3::ffi::Py_tp_new, constructor::<Handle, _>(new_handle))
+        .doc(c"Handle(callback, args, loop, context=None)\n--\n\nA scheduled callback, which can be cancelled.")
         .build(module, None, Handle::cell())?;
     let timer = builder(Builder::of::<Handle>().named(c"aioxide.TimerHandle"))
         .slot(pyo3::ffi::Py_tp_new, constructor::<Handle, _>(new_timer))
+        .doc(c"TimerHandle(when, callback, args, loop, context=None)\n--\n\nA callback that is due at a time.")
         .slot(pyo3::ffi::Py_tp_richcompare, richcompare::<Of<Handle>, _>(compare))
         .slot(pyo3::ffi::Py_tp_hash, hash::<Of<Handle>, _>(hash_when))
         .method(noargs::<Of<Handle>, _>(c"when", when))
         .attribute(getter::<Of<Handle>, _>(c"_when", when))
-        .attribute(getter::<Of<Handle>, _>(c"_scheduled", get_scheduled))
+        .attribute(
+            getter::<Of<Handle>, _>(c"_scheduled", get_scheduled).setter::<Of<Handle>, _>(set_scheduled),
+        )
         .build(module, Some(&PyTuple::new(module.py(), [&handle])?), &TIMER)?;
     builder(Builder::of::<Handle>().named(c"aioxide._ThreadSafeHandle"))
         .slot(pyo3::ffi::Py_tp_new, constructor::<Handle, _>(new_handle))

@@ -8,6 +8,7 @@ mod await_on;
 mod errors;
 mod event_loop;
 mod ffi;
+mod future_iter;
 mod futures;
 mod gather;
 mod groups;
@@ -42,7 +43,7 @@ fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     ffi::function::register(module)?;
     ffi::types::init(module)?;
     ffi::gathering::init(module)?;
-    futures::register(module)?;
+    future_iter::register(module)?;
     tasks::register(module)?;
     await_on::register(module)?;
     prompt::register(module)?;

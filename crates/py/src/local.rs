@@ -118,11 +118,6 @@ impl LoopCore {
         }
     }
 
-    /// As [`soon`](Self::soon) for the jobs that end what is under way, which a closed loop simply drops.
-    pub(crate) fn soon_or_drop(&self, py: Python<'_>, job: Job) {
-        let _ = self.soon(py, job);
-    }
-
     /// Runs `job` at a time of the loop's clock, in seconds.
     #[inline]
     pub(crate) fn at(&self, py: Python<'_>, when: f64, job: Job) -> PyResult<TimerKey> {

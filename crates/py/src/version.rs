@@ -2,3 +2,9 @@
 
 /// `Future.__init__` and `Task.__init__` may be called once only (3.15, gh-142556); before, a second call starts anew.
 pub(crate) const INIT_ONCE: bool = cfg!(Py_3_15);
+
+/// Futures know the tasks that await them, for `capture_call_graph` and `python -m asyncio ps` (3.14).
+pub(crate) const AWAITED_BY: bool = cfg!(Py_3_14);
+
+/// How `await` names what can't be awaited: "'X' object can't be awaited" (3.14), not "object X can't be used in ...".
+pub(crate) const SHORT_AWAIT_ERROR: bool = cfg!(Py_3_14);

@@ -4,6 +4,7 @@
 
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 
 use super::EventLoop;
 use crate::ffi::cell::{Flag, Slot};
@@ -53,9 +54,13 @@ impl Debug {
     }
 }
 
-/// The logger "asyncio".
+/// The logger "asyncio". Looked up once: reports also come while the interpreter shuts down and imports nothing more.
 pub(crate) fn logger(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-    py.import("asyncio.log")?.getattr(intern!(py, "logger"))
+    static LOGGER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let logger = LOGGER.get_or_try_init(py, || {
+        py.import("asyncio.log")?.getattr(intern!(py, "logger")).map(Bound::unbind)
+    })?;
+    Ok(logger.bind(py).clone())
 }
 
 /// Whether new loops start in debug mode: -X dev or PYTHONASYNCIODEBUG.

@@ -186,7 +186,7 @@ pub(super) fn close(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     if core.is_closed() {
         return Ok(());
     }
-    if core.is_debug() && !is_finalizing(py)? {
+    if core.is_debug() {
         debug::logger(py)?.call_method1("debug", ("Close %r", this))?;
     }
     core.set_closed();
@@ -221,6 +221,7 @@ static AT_THE_END: PyOnceLock<AtTheEnd> = PyOnceLock::new();
 
 /// Looks up in time what the end needs: called for each loop that is made.
 pub(super) fn prepare_for_the_end(py: Python<'_>) -> PyResult<()> {
+    debug::logger(py)?;
     AT_THE_END
         .get_or_try_init(py, || {
             Ok(AtTheEnd {

@@ -123,7 +123,7 @@ unsafe fn tail<T: Class>(slf: *mut PyObject) -> *mut Tail<T> {
 /// The slot of the base class with that number.
 unsafe fn inherited(slf: *mut PyObject, number: usize) -> *mut *mut PyObject {
     // SAFETY: the callers keep below the class's number of slots.
-    unsafe { slf.cast::<u8>().add(INHERITED_AT).cast::<*mut PyObject>().add(number) }
+    unsafe { slf.byte_add(INHERITED_AT).cast::<*mut PyObject>().add(number) }
 }
 
 /// The memory of a freed instance.

@@ -32,8 +32,8 @@ pub(crate) fn send_none<'py>(coro: &Bound<'py, PyAny>) -> PyResult<Step<'py>> {
     let mut result = ptr::null_mut();
     // SAFETY: live objects and a place for the result; the GIL is held.
     let status = unsafe { ffi::PyIter_Send(coro.as_ptr(), ffi::Py_None(), &raw mut result) };
-    // SAFETY: on NEXT and RETURN the result is a new reference.
     match status {
+        // SAFETY: on NEXT and RETURN the result is a new reference.
         ffi::PySendResult::PYGEN_NEXT => Ok(Step::Yield(unsafe { Bound::from_owned_ptr(py, result) })),
         // SAFETY: as above.
         ffi::PySendResult::PYGEN_RETURN => Ok(Step::Return(unsafe { Bound::from_owned_ptr(py, result) })),
@@ -327,7 +327,7 @@ fn into_object(step: Step<'_>) -> PyResult<Bound<'_, PyAny>> {
     }
 }
 
-fn method_send<'py, T: Awaitable>(this: Inst<'_, 'py, T>, _: pyo3::Borrowed<'_, 'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+fn method_send<'py, T: Awaitable>(this: Inst<'_, 'py, T>, _: Borrowed<'_, 'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     into_object(T::resume(this)?)
 }
 

@@ -11,7 +11,7 @@ use std::os::raw::c_int;
 use pyo3::ffi::PyObject;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
-use pyo3::{Borrowed, ffi};
+use pyo3::Borrowed;
 
 /// What both kinds share: CPython's `FutureObj`.
 #[repr(C)]
@@ -113,6 +113,7 @@ macro_rules! object_field {
     ($via:ident, $field:ident, $get:ident, $set:ident, $take:ident) => {
         /// A new reference to what the field holds.
         #[inline]
+        #[allow(dead_code, reason = "each field has the same three methods, used or not")]
         pub(crate) fn $get(self) -> Option<Bound<'py, PyAny>> {
             // SAFETY: the field is null or owns a reference, and the GIL is held ('py).
             unsafe { Bound::from_borrowed_ptr_or_opt(self.py(), (*self.$via()).$field) }
@@ -120,6 +121,7 @@ macro_rules! object_field {
 
         /// Stores `value`. The old value is given back, to be dropped when the state is consistent.
         #[inline]
+        #[allow(dead_code, reason = "each field has the same three methods, used or not")]
         pub(crate) fn $set(self, value: Option<Bound<'py, PyAny>>) -> Option<Bound<'py, PyAny>> {
             let new = value.map_or(std::ptr::null_mut(), Bound::into_ptr);
             // SAFETY: as above; ownership of the old reference moves to the caller, of the new one to the field.
@@ -131,6 +133,7 @@ macro_rules! object_field {
 
         /// Takes the value out of the field.
         #[inline]
+        #[allow(dead_code, reason = "each field has the same three methods, used or not")]
         pub(crate) fn $take(self) -> Option<Bound<'py, PyAny>> {
             self.$set(None)
         }
@@ -155,6 +158,7 @@ macro_rules! flag_field {
         }
 
         #[inline]
+        #[allow(dead_code, reason = "each field has the same three methods, used or not")]
         pub(crate) fn $set(self, on: bool) {
             // SAFETY: a plain write to a live object under the GIL.
             #[cfg(Py_3_13)]
@@ -281,6 +285,34 @@ impl<'py> Fut<'_, 'py> {
     }
 }
 
+/// Before 3.14 nobody keeps these edges (see `version::AWAITED_BY`).
+#[cfg(not(Py_3_14))]
+impl<'py> Fut<'_, 'py> {
+    pub(crate) fn awaited_by(self) -> Option<Bound<'py, PyAny>> {
+        None
+    }
+
+    pub(crate) fn set_awaited_by(self, value: Option<Bound<'py, PyAny>>) -> Option<Bound<'py, PyAny>> {
+        value
+    }
+
+    pub(crate) fn take_awaited_by(self) -> Option<Bound<'py, PyAny>> {
+        None
+    }
+
+    pub(crate) fn awaited_by_is_set(self) -> bool {
+        false
+    }
+
+    pub(crate) fn set_awaited_by_is_set(self, _: bool) {}
+
+    pub(crate) fn awaited_by_ptr(self) -> *mut PyObject {
+        std::ptr::null_mut()
+    }
+
+    pub(crate) fn set_is_task(self, _: bool) {}
+}
+
 impl<'a, 'py> Tsk<'a, 'py> {
     /// # Safety
     /// `obj` is an instance of `_asyncio.Task` or of a subclass.
@@ -307,6 +339,7 @@ impl<'a, 'py> Tsk<'a, 'py> {
         self.fut.obj
     }
 
+    #[cfg(Py_3_13)] // where the flags of both are bits of one byte
     #[inline]
     fn future(self) -> *mut FutureObj {
         self.fut.future()
@@ -328,12 +361,6 @@ impl<'a, 'py> Tsk<'a, 'py> {
     pub(crate) fn set_num_cancels(self, n: c_int) {
         // SAFETY: a plain write to a live object under the GIL.
         unsafe { (*self.task()).num_cancels = n }
-    }
-
-    #[inline]
-    pub(crate) fn context_ptr(self) -> *mut PyObject {
-        // SAFETY: a plain read of a live object under the GIL.
-        unsafe { (*self.task()).context }
     }
 
     object_field!(task, fut_waiter, fut_waiter, set_fut_waiter, take_fut_waiter);
@@ -431,4 +458,3 @@ pub(super) fn task_bases<'py>(
     PyTuple::new(future.py(), [future, stock_task])
 }
 
-const _: () = assert!(std::mem::align_of::<ffi::PyObject>() == 8);

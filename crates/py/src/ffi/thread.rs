@@ -5,6 +5,7 @@
 //! finds by experiment at import; where they can't be found, and before 3.14, `_asyncio`'s functions are called.
 #![allow(unsafe_code, reason = "reads and writes asyncio's fields of the thread state")]
 
+#[cfg(Py_3_12)]
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;

@@ -291,8 +291,8 @@ pub(crate) fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .slot(ffi::Py_tp_finalize, future_finalize as *mut _)
         .slot(ffi::Py_tp_init, initializer::<AnyFuture, _>(crate::futures::init))
         .slot(ffi::Py_tp_repr, unary::<AnyFuture, _>(crate::futures::repr))
-        .slot(ffi::Py_tp_iter, unary::<AnyFuture, _>(crate::futures::iterate))
-        .slot(ffi::Py_am_await, unary::<AnyFuture, _>(crate::futures::iterate))
+        .slot(ffi::Py_tp_iter, unary::<AnyFuture, _>(crate::future_iter::iterate))
+        .slot(ffi::Py_am_await, unary::<AnyFuture, _>(crate::future_iter::iterate))
         .generic();
     let future =
         crate::futures::methods(builder).build(module, Some(&PyTuple::new(py, [stock_future])?), &FUTURE)?;
@@ -302,8 +302,8 @@ pub(crate) fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .slot(ffi::Py_tp_finalize, task_finalize as *mut _)
         .slot(ffi::Py_tp_init, initializer::<AnyTask, _>(crate::tasks::init))
         .slot(ffi::Py_tp_repr, unary::<AnyTask, _>(crate::tasks::repr))
-        .slot(ffi::Py_tp_iter, unary::<AnyFuture, _>(crate::futures::iterate))
-        .slot(ffi::Py_am_await, unary::<AnyFuture, _>(crate::futures::iterate))
+        .slot(ffi::Py_tp_iter, unary::<AnyFuture, _>(crate::future_iter::iterate))
+        .slot(ffi::Py_am_await, unary::<AnyFuture, _>(crate::future_iter::iterate))
         .generic();
     let task = crate::tasks::methods(crate::futures::shared_methods(builder)).build(
         module,

@@ -89,7 +89,6 @@ fn start<'py>(
     eager: bool,
 ) -> PyResult<()> {
     let py = this.py();
-    #[cfg(Py_3_14)]
     this.fut().set_is_task(true);
     if !is_coroutine(&coro)? {
         this.set_log_destroy_pending(false);
@@ -279,17 +278,50 @@ pub(crate) fn repr<'py>(this: Tsk<'_, 'py>) -> Object<'py> {
 /// What Task has besides the methods it shares with Future.
 pub(crate) fn methods(builder: Builder) -> Builder {
     builder
-        .method(onearg::<AnyTask, _>(c"set_result", method_set_result))
-        .method(onearg::<AnyTask, _>(c"set_exception", method_set_exception))
-        .method(anyargs::<AnyTask, _>(c"cancel", method_cancel))
-        .method(noargs::<AnyTask, _>(c"cancelling", method_cancelling))
-        .method(noargs::<AnyTask, _>(c"uncancel", method_uncancel))
-        .method(anyargs::<AnyTask, _>(c"get_stack", method_get_stack))
-        .method(anyargs::<AnyTask, _>(c"print_stack", method_print_stack))
-        .method(noargs::<AnyTask, _>(c"get_coro", method_get_coro))
-        .method(noargs::<AnyTask, _>(c"get_context", method_get_context))
-        .method(noargs::<AnyTask, _>(c"get_name", method_get_name))
-        .method(onearg::<AnyTask, _>(c"set_name", method_set_name))
+        .method(
+            onearg::<AnyTask, _>(c"set_result", method_set_result)
+                .doc(c"set_result($self, result, /)\n--\n\nRuntimeError: a task gets its result from its coroutine."),
+        )
+        .method(
+            onearg::<AnyTask, _>(c"set_exception", method_set_exception)
+                .doc(c"set_exception($self, exception, /)\n--\n\nRuntimeError: a task gets its exception from its coroutine."),
+        )
+        .method(
+            anyargs::<AnyTask, _>(c"cancel", method_cancel)
+                .doc(c"cancel($self, /, msg=None)\n--\n\nAsk for CancelledError to be thrown into the coroutine; return False if the task is done."),
+        )
+        .method(
+            noargs::<AnyTask, _>(c"cancelling", method_cancelling)
+                .doc(c"cancelling($self, /)\n--\n\nReturn how many cancellations were asked for and not taken back (int)."),
+        )
+        .method(
+            noargs::<AnyTask, _>(c"uncancel", method_uncancel)
+                .doc(c"uncancel($self, /)\n--\n\nTake one cancellation back; return how many are left (int)."),
+        )
+        .method(
+            anyargs::<AnyTask, _>(c"get_stack", method_get_stack)
+                .doc(c"get_stack($self, /, *, limit=None)\n--\n\nReturn the list of stack frames of the coroutine, oldest first."),
+        )
+        .method(
+            anyargs::<AnyTask, _>(c"print_stack", method_print_stack)
+                .doc(c"print_stack($self, /, *, limit=None, file=None)\n--\n\nPrint the stack or traceback of the coroutine (to stderr by default)."),
+        )
+        .method(
+            noargs::<AnyTask, _>(c"get_coro", method_get_coro)
+                .doc(c"get_coro($self, /)\n--\n\nReturn the coroutine, or None if the task ended eagerly."),
+        )
+        .method(
+            noargs::<AnyTask, _>(c"get_context", method_get_context)
+                .doc(c"get_context($self, /)\n--\n\nReturn the contextvars.Context of the task."),
+        )
+        .method(
+            noargs::<AnyTask, _>(c"get_name", method_get_name)
+                .doc(c"get_name($self, /)\n--\n\nReturn the name of the task (str)."),
+        )
+        .method(
+            onearg::<AnyTask, _>(c"set_name", method_set_name)
+                .doc(c"set_name($self, value, /)\n--\n\nSet the name of the task: str(value)."),
+        )
         .attribute(
             getter::<AnyTask, _>(c"_log_destroy_pending", get_log_destroy_pending)
                 .setter::<AnyTask, _>(set_log_destroy_pending),

@@ -256,13 +256,6 @@ impl Coroutine for Yield {
 }
 
 fn sleep<'py>(args: Args<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    if args.len() == 1
-        && !args.has_names()
-        && let Some(delay) = args.get(0)
-        && args::is_zero(&delay)
-    {
-        return create(args.py(), Yield { phase: Flag::new(Phase::Created) });
-    }
     const SIGNATURE: Signature = Signature {
         name: "sleep",
         positional: &["delay", "result"],
@@ -270,6 +263,13 @@ fn sleep<'py>(args: Args<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
         positional_only: 0,
         keyword_only: &[],
     };
+    if args.len() == 1
+        && !args.has_names()
+        && let Some(delay) = args.get(0)
+        && args::is_zero(&delay)
+    {
+        return create(args.py(), Yield { phase: Flag::new(Phase::Created) });
+    }
     let [delay, result] = SIGNATURE.bind::<2>(args)?;
     let sleep = Sleep {
         phase: Flag::new(Phase::Created),

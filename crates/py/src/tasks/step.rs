@@ -4,7 +4,7 @@
 use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError, PySystemExit};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString};
+use pyo3::types::{PyDict, PySet, PyString};
 
 use crate::ffi::iter::{self, Step};
 use crate::ffi::layout::{Fut, Tsk};
@@ -12,7 +12,7 @@ use crate::ffi::{context, thread, types};
 use crate::futures;
 use crate::job::{self, Job};
 use crate::names::{invalid_state, names};
-use crate::tasks;
+use crate::{tasks, version};
 
 /// Runs one step as the thread's current task; the context is entered by the caller.
 #[inline]
@@ -234,41 +234,33 @@ fn bare_yield<'py>(this: Tsk<'_, 'py>, value: &Bound<'py, PyAny>) -> PyResult<()
     later(this, format!("yield was used instead of yield from in task {task} with {future}"))
 }
 
-/// Notes that `task` awaits `future`, for `capture_call_graph` and `ps` (3.14 and later).
+/// Notes that `task` awaits `future`, for `capture_call_graph` and `ps`.
 #[inline]
 pub(crate) fn add_awaited_by<'py>(future: Fut<'_, 'py>, task: Tsk<'_, 'py>) -> PyResult<()> {
-    #[cfg(Py_3_14)]
-    {
-        use pyo3::types::PySet;
-        let py = future.py();
-        match future.awaited_by() {
-            None => drop(future.set_awaited_by(Some(task.object().to_owned()))),
-            Some(set) if future.awaited_by_is_set() => set.cast_into::<PySet>()?.add(task.object())?,
-            Some(other) => {
-                let set = PySet::new(py, [other, task.object().to_owned()])?;
-                drop(future.set_awaited_by(Some(set.into_any())));
-                future.set_awaited_by_is_set(true);
-            }
+    if !version::AWAITED_BY {
+        return Ok(());
+    }
+    match future.awaited_by() {
+        None => drop(future.set_awaited_by(Some(task.object().to_owned()))),
+        Some(set) if future.awaited_by_is_set() => set.cast_into::<PySet>()?.add(task.object())?,
+        Some(other) => {
+            let set = PySet::new(future.py(), [other, task.object().to_owned()])?;
+            drop(future.set_awaited_by(Some(set.into_any())));
+            future.set_awaited_by_is_set(true);
         }
     }
-    let _ = (future, task);
     Ok(())
 }
 
 /// Ends [`add_awaited_by`].
 #[inline]
 pub(crate) fn discard_awaited_by<'py>(future: Fut<'_, 'py>, task: Tsk<'_, 'py>) -> PyResult<()> {
-    #[cfg(Py_3_14)]
+    if future.awaited_by_ptr() == task.object().as_ptr() {
+        drop(future.take_awaited_by());
+    } else if future.awaited_by_is_set()
+        && let Some(set) = future.awaited_by()
     {
-        use pyo3::types::PySet;
-        if future.awaited_by_ptr() == task.object().as_ptr() {
-            drop(future.take_awaited_by());
-        } else if future.awaited_by_is_set()
-            && let Some(set) = future.awaited_by()
-        {
-            set.cast_into::<PySet>()?.discard(task.object())?;
-        }
+        set.cast_into::<PySet>()?.discard(task.object())?;
     }
-    let _ = (future, task);
     Ok(())
 }
