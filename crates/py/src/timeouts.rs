@@ -15,7 +15,7 @@ use crate::ffi::args::{Args, Signature, given};
 use crate::ffi::cell::{Flag, GilCell, Slot};
 use crate::ffi::class::{Builder, Class, Inst, Spare, TypeCell, create};
 use crate::ffi::gc::{Stopped, Visit};
-use crate::ffi::method::{AnyObject, Method, Of, anyargs, constructor, initializer, noargs, onearg, unary};
+use crate::ffi::method::{AnyObject, Method, Of, anyargs, constructor, initializer, noargs, unary};
 use crate::ffi::{function, thread};
 use crate::job::Job;
 use crate::local::LoopCore;
@@ -343,7 +343,15 @@ fn method_when<'py>(this: This<'_, 'py>) -> Object<'py> {
     Ok(this.when_object(this.py()))
 }
 
-fn method_reschedule<'py>(this: This<'_, 'py>, when: Borrowed<'_, 'py, PyAny>) -> Object<'py> {
+fn method_reschedule<'py>(this: This<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
+    const SIGNATURE: Signature = Signature {
+        name: "reschedule",
+        positional: &["when"],
+        required: 1,
+        positional_only: 0,
+        keyword_only: &[],
+    };
+    let [when] = SIGNATURE.bind::<1>(args)?;
     let py = this.py();
     match this.countdown.state.get() {
         State::Entered => {}
@@ -352,7 +360,7 @@ fn method_reschedule<'py>(this: This<'_, 'py>, when: Borrowed<'_, 'py, PyAny>) -
             return Err(PyRuntimeError::new_err(format!("Cannot change state of {} Timeout", state.name())));
         }
     }
-    this.set_when(py, (!when.is_none()).then(|| when.to_owned()));
+    this.set_when(py, given(when));
     let when = this.when(py)?;
     if when.is_none() {
         this.countdown.turn.set(this.countdown.turn.get().wrapping_add(1));
@@ -481,15 +489,18 @@ fn timeout_at<'py>(args: Args<'_, 'py>) -> Object<'py> {
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     let class = Builder::of::<Timeout>()
-        .doc(c"Asynchronous context manager for cancelling overdue coroutines.\n\nUse `timeout()` or `timeout_at()` rather than instantiating this class directly.")
+        .doc(
+            c"Timeout(when)\n--\n\nAn asynchronous context manager that cancels its block at a time of the loop's \
+              clock.\n\n`timeout()` and `timeout_at()` make one.",
+        )
         .slot(pyo3::ffi::Py_tp_new, constructor::<Timeout, _>(new_timeout))
         .slot(pyo3::ffi::Py_tp_init, initializer::<Of<Timeout>, _>(init))
         .slot(pyo3::ffi::Py_tp_repr, unary::<Of<Timeout>, _>(repr))
-        .method(noargs::<Of<Timeout>, _>(c"when", method_when))
-        .method(onearg::<Of<Timeout>, _>(c"reschedule", method_reschedule))
-        .method(noargs::<Of<Timeout>, _>(c"expired", method_expired))
-        .method(noargs::<Of<Timeout>, _>(c"__aenter__", method_enter))
-        .method(anyargs::<Of<Timeout>, _>(c"__aexit__", method_exit))
+        .method(noargs::<Of<Timeout>, _>(c"when", method_when).doc(c"when($self, /)\n--\n\nReturn the deadline, or None."))
+        .method(anyargs::<Of<Timeout>, _>(c"reschedule", method_reschedule).doc(c"reschedule($self, when)\n--\n\nSet another deadline, or none."))
+        .method(noargs::<Of<Timeout>, _>(c"expired", method_expired).doc(c"expired($self, /)\n--\n\nWhether the deadline has passed inside of the block."))
+        .method(noargs::<Of<Timeout>, _>(c"__aenter__", method_enter).doc(c"__aenter__($self, /)\n--\n\n"))
+        .method(anyargs::<Of<Timeout>, _>(c"__aexit__", method_exit).doc(c"__aexit__($self, exc_type, exc_val, exc_tb)\n--\n\n"))
         .build(module, None, Timeout::cell())?;
     module.add("Timeout", class)?;
     module.add("timeout", function::function(py, "asyncio.timeouts", "timeout", timeout)?)?;

@@ -196,6 +196,12 @@ fn factory_closure<'py>(this: Inst<'_, 'py, EagerFactory>) -> Object<'py> {
     Ok(PyTuple::new(py, [cell])?.into_any())
 }
 
+fn factory_signature<'py>(this: Inst<'_, 'py, EagerFactory>) -> Object<'py> {
+    let py = this.py();
+    let shown = py.eval(c"lambda loop, coro, *, eager_start=True, **kwargs: ...", None, None)?;
+    py.import("inspect")?.call_method1("signature", (shown,))
+}
+
 fn factory_of<'py>(constructor: Bound<'py, PyAny>) -> Object<'py> {
     create(constructor.py(), EagerFactory { constructor: Slot::holding(constructor.clone().unbind()) })
 }
@@ -223,6 +229,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     Builder::of::<EagerFactory>()
         .slot(pyo3::ffi::Py_tp_call, caller::<Of<EagerFactory>, _>(call_factory))
         .attribute(getter::<Of<EagerFactory>, _>(c"__code__", factory_code))
+        .attribute(getter::<Of<EagerFactory>, _>(c"__signature__", factory_signature))
         .attribute(getter::<Of<EagerFactory>, _>(c"__closure__", factory_closure))
         .build(module, None, EagerFactory::cell())?;
     module.add("create_task", function::function(py, "asyncio.tasks", "create_task", create_task)?)?;
