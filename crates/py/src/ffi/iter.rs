@@ -138,7 +138,8 @@ fn repr<'py, T: Coroutine>(this: Inst<'_, 'py, T>) -> PyResult<Bound<'py, PyAny>
 pub(crate) fn warn_never_awaited(coroutine: &Bound<'_, PyAny>) {
     let py = coroutine.py();
     let current = PyErr::take(py);
-    let warned = py.import("warnings").and_then(|w| w.getattr("_warn_unawaited_coroutine")).and_then(|w| w.call1((coroutine,)));
+    // Looked up in time: it also happens while the interpreter shuts down, and then nothing can be imported.
+    let warned = names(py).warn_unawaited_coroutine.bind(py).call1((coroutine,));
     if let Err(error) = warned {
         error.write_unraisable(py, Some(coroutine));
     }

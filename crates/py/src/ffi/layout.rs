@@ -287,6 +287,7 @@ impl<'py> Fut<'_, 'py> {
 
 /// Before 3.14 nobody keeps these edges (see `version::AWAITED_BY`).
 #[cfg(not(Py_3_14))]
+#[allow(clippy::unused_self, reason = "the same methods on every Python")]
 impl<'py> Fut<'_, 'py> {
     pub(crate) fn awaited_by(self) -> Option<Bound<'py, PyAny>> {
         None

@@ -28,12 +28,38 @@ const RETRY_DELAY: f64 = 1.0;
 pub(crate) struct Listener {
     server: Py<PyAny>,
     sock: Py<PyAny>,
+    /// Of a plain socket: its class, family, type and protocol, for the sockets that it accepts.
+    kind: Option<[Py<PyAny>; 4]>,
 }
 
 impl Listener {
+    fn new(server: Py<PyAny>, sock: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let py = sock.py();
+        let class = py.import("socket")?.getattr("socket")?;
+        let kind = if sock.get_type().is(&class) {
+            let part = |name| sock.getattr(name).map(Bound::unbind);
+            Some([class.unbind(), part("family")?, part("type")?, part("proto")?])
+        } else {
+            None
+        };
+        Ok(Self { server, sock: sock.clone().unbind(), kind })
+    }
+
+    /// `sock.accept()`: the new socket and the peer's name. For a plain socket the steps that its method takes, without
+    /// looking up again what all its connections are.
+    fn accept<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
+        let sock = self.sock.bind(py);
+        let Some([class, family, kind, proto]) = &self.kind else {
+            return sock.call_method0(intern!(py, "accept"))?.extract();
+        };
+        let (fd, peername): (Bound<'py, PyAny>, _) = sock.call_method0(intern!(py, "_accept"))?.extract()?;
+        Ok((class.bind(py).call1((family, kind, proto, fd))?, peername))
+    }
+
     pub(super) fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
         visit.call(Some(&self.server))?;
-        visit.call(Some(&self.sock))
+        visit.call(Some(&self.sock))?;
+        self.kind.iter().flatten().try_for_each(|part| visit.call(Some(part)))
     }
 }
 
@@ -55,7 +81,7 @@ pub(super) fn listen<'py>(this: This<'_, 'py>, sock: &Bound<'py, PyAny>) -> PyRe
     if let Some(stale) = event_loop.key_of_fd(py, fd) {
         drop(event_loop.forget(py, stale));
     }
-    let listener = Listener { server: this.to_owned().unbind(), sock: sock.clone().unbind() };
+    let listener = Listener::new(this.to_owned().unbind(), sock)?;
     event_loop.register(py, fd, Interest::READ, Source::Listener(Arc::new(listener))).map(drop)
 }
 
@@ -80,9 +106,8 @@ pub(super) fn on_ready(event_loop: &Bound<'_, EventLoop>, listener: &Listener) -
         if !this.serving.get() {
             return Ok(()); // closed by a protocol factory
         }
-        let accepted = sock.call_method0(intern!(py, "accept"));
-        let (conn, peername) = match accepted {
-            Ok(pair) => pair.extract::<(Bound<'_, PyAny>, Bound<'_, PyAny>)>()?,
+        let (conn, peername) = match listener.accept(py) {
+            Ok(pair) => pair,
             Err(error) if error.is_instance_of::<PyConnectionAbortedError>(py) => continue,
             Err(error)
                 if error.is_instance_of::<PyBlockingIOError>(py)

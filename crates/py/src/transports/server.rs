@@ -4,17 +4,21 @@
 //! closed. It knows its connections by weak references, so that a transport that
 //! nobody keeps is still found out.
 
+use std::collections::HashMap;
+
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBool, PyInt, PyList, PyString, PyTuple, PyType};
+use pyo3::types::{
+    PyBool, PyInt, PyList, PySet, PyString, PyTuple, PyType, PyWeakrefMethods, PyWeakrefReference,
+};
 use pyo3::{Borrowed, ffi, intern};
 
 use super::listener::{listen, unlisten};
 use super::tcp;
 use crate::async_fn::{self, attached};
 use crate::ffi::args::Args;
-use crate::ffi::cell::{Flag, Slot};
+use crate::ffi::cell::{Flag, GilCell, Slot};
 use crate::ffi::class::{Builder, Class, Inst, TypeCell, create};
 use crate::ffi::context;
 use crate::ffi::gc::{Stopped, Visit};
@@ -31,8 +35,8 @@ pub(crate) struct Server {
     pub(super) sockets: Slot,
     /// A list of futures; nothing once the server is closed and its last connection is gone.
     waiters: Slot,
-    /// A weakref.WeakSet of transports.
-    clients: Slot,
+    /// The connections, by the address of their transport; it takes itself out when it goes.
+    clients: GilCell<HashMap<usize, Py<PyWeakrefReference>>>,
     pub(super) protocol_factory: Slot,
     /// Copied for each connection.
     pub(super) context: Slot,
@@ -58,16 +62,16 @@ impl Class for Server {
         for slot in self.slots() {
             drop(slot.take(py));
         }
+        drop(self.clients.with(py, std::mem::take));
     }
 }
 
 impl Server {
-    fn slots(&self) -> [&Slot; 7] {
+    fn slots(&self) -> [&Slot; 6] {
         [
             &self.event_loop,
             &self.sockets,
             &self.waiters,
-            &self.clients,
             &self.protocol_factory,
             &self.context,
             &self.forever,
@@ -87,7 +91,7 @@ pub(crate) fn make<'py>(
         event_loop: Slot::holding(event_loop.clone().unbind()),
         sockets: Slot::holding(sockets.into_any().unbind()),
         waiters: Slot::holding(PyList::empty(py).into_any().unbind()),
-        clients: Slot::holding(py.import("weakref")?.getattr("WeakSet")?.call0()?.unbind()),
+        clients: GilCell::new(HashMap::new()),
         protocol_factory: Slot::holding(protocol_factory.unbind()),
         context: Slot::holding(context::copy_current(py)?.unbind()),
         forever: Slot::empty(),
@@ -136,8 +140,15 @@ fn get_waiters<'py>(this: This<'_, 'py>) -> Object<'py> {
     held(this, &this.waiters)
 }
 
+/// `_clients`: a set of the transports.
 fn get_clients<'py>(this: This<'_, 'py>) -> Object<'py> {
-    held(this, &this.clients)
+    Ok(PySet::new(this.py(), clients(this))?.into_any())
+}
+
+fn clients<'py>(this: This<'_, 'py>) -> Vec<Bound<'py, PyAny>> {
+    let py = this.py();
+    let known: Vec<_> = this.clients.with(py, |c| c.values().map(|client| client.clone_ref(py)).collect());
+    known.iter().filter_map(|client| client.bind(py).upgrade()).collect()
 }
 
 fn get_protocol_factory<'py>(this: This<'_, 'py>) -> Object<'py> {
@@ -172,22 +183,23 @@ fn repr<'py>(this: This<'_, 'py>) -> Object<'py> {
 }
 
 fn attach<'py>(this: This<'_, 'py>, transport: Borrowed<'_, 'py, PyAny>) -> Object<'py> {
-    held(this, &this.clients)?.call_method1(intern!(this.py(), "add"), (transport,))
+    let py = this.py();
+    let reference = PyWeakrefReference::new(&transport)?.unbind();
+    drop(this.clients.with(py, |clients| clients.insert(transport.as_ptr().addr(), reference)));
+    Ok(none(py))
 }
 
 fn detach<'py>(this: This<'_, 'py>, transport: Borrowed<'_, 'py, PyAny>) -> Object<'py> {
     let py = this.py();
-    if let Some(clients) = this.clients.get(py) {
-        clients.call_method1(intern!(py, "discard"), (transport,))?;
-        wake_if_over(this, &clients)?;
-    }
+    drop(this.clients.with(py, |clients| clients.remove(&transport.as_ptr().addr())));
+    wake_if_over(this)?;
     Ok(none(py))
 }
 
 /// Closed and without connections: whoever waits for that is told.
-fn wake_if_over(this: This<'_, '_>, clients: &Bound<'_, PyAny>) -> PyResult<()> {
+fn wake_if_over(this: This<'_, '_>) -> PyResult<()> {
     let py = this.py();
-    if this.sockets.is_some() || clients.len()? != 0 {
+    if this.sockets.is_some() || !this.clients.with(py, |clients| clients.is_empty()) {
         return Ok(());
     }
     let Some(waiters) = this.waiters.take(py) else { return Ok(()) };
@@ -217,9 +229,7 @@ fn close<'py>(this: This<'_, 'py>) -> Object<'py> {
         forever.call_method0(intern!(py, "cancel"))?;
         drop(this.forever.take(py));
     }
-    if let Some(clients) = this.clients.get(py) {
-        wake_if_over(this, &clients)?;
-    }
+    wake_if_over(this)?;
     Ok(none(py))
 }
 
@@ -231,10 +241,8 @@ fn stop_serving(event_loop: &Bound<'_, PyAny>, sock: &Bound<'_, PyAny>) -> PyRes
 
 fn for_each_client<'py>(this: This<'_, 'py>, method: &Bound<'py, PyString>) -> Object<'py> {
     let py = this.py();
-    if let Some(clients) = this.clients.get(py) {
-        for transport in clients.call_method0(intern!(py, "copy"))?.try_iter()? {
-            transport?.call_method0(method)?;
-        }
+    for transport in clients(this) {
+        transport.call_method0(method)?;
     }
     Ok(none(py))
 }

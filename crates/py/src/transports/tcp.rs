@@ -24,9 +24,9 @@ use crate::ffi::class::{Class, Inst, TypeCell, create};
 use crate::ffi::context;
 use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::layout::Fut;
-use crate::futures;
 use crate::job::Job;
 use crate::local::LoopCore;
+use crate::{futures, handles};
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
 pub(super) type This<'a, 'py> = Inst<'a, 'py, TcpTransport>;
@@ -309,16 +309,23 @@ impl<'py> This<'_, 'py> {
         }
     }
 
-    /// `loop.call_soon(callback, argument, context=…)`.
+    /// `loop.call_soon(callback, argument, context=…)`; where that can't be told apart, without calling it.
     pub(super) fn call_soon(
         self,
         callback: &Bound<'py, PyAny>,
         argument: &Bound<'py, PyAny>,
     ) -> PyResult<()> {
         let py = self.py();
-        let Some(event_loop) = self.event_loop.get(py) else { return Ok(()) };
+        let (Some(event_loop), Some(context)) = (self.event_loop.get(py), self.context.get(py)) else {
+            return Ok(());
+        };
+        if let Some(core) = LoopCore::of(&event_loop).filter(|c| !c.is_debug() && !c.overrides_call_soon()) {
+            let args = PyTuple::new(py, [argument])?;
+            let handle = handles::for_report(&event_loop, callback.clone(), args, context)?;
+            return core.soon(py, Job::Handle(handle.unbind()));
+        }
         let keywords = PyDict::new(py);
-        keywords.set_item(intern!(py, "context"), self.context.get(py))?;
+        keywords.set_item(intern!(py, "context"), context)?;
         let args = PyTuple::new(py, [callback, argument])?;
         event_loop.call_method(intern!(py, "call_soon"), args, Some(&keywords)).map(drop)
     }
