@@ -7,6 +7,7 @@ import gc
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -573,6 +574,36 @@ def test_a_child_of_fork_makes_its_own_loop(new_loop):
         _, status = os.waitpid(child, 0)
         assert os.waitstatus_to_exitcode(status) == 42
         assert loop.run_until_complete(asyncio.sleep(0.01, 1)) == 1
+
+
+LEFT_OPEN = """
+import asyncio, signal, sys
+if sys.argv[1] == "aioxide":
+    import aioxide as asyncio
+
+class Thing:
+    pass
+
+thing = Thing()
+thing.itself = thing
+thing.loop = loop = asyncio.new_event_loop()
+loop.run_until_complete(loop.run_in_executor(None, max, 1, 2))
+loop.call_later(100, print)
+loop.add_signal_handler(signal.SIGUSR1, print)
+thing.task = loop.create_task(asyncio.sleep(10))
+"""
+
+
+def test_a_loop_left_open_at_the_end_of_the_process(aio):
+    """The interpreter imports nothing more by then; what there is to say is said all the same."""
+    command = [sys.executable, "-W", "always", "-c", LEFT_OPEN, "stock" if aio is asyncio else "aioxide"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 0
+    assert result.stdout == ""
+    assert "ResourceWarning: unclosed event loop" in result.stderr
+    assert "Task was destroyed but it is pending!" in result.stderr
+    assert "ImportError" not in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 # --- subclasses --------------------------------------------------------------

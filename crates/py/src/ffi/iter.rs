@@ -12,6 +12,8 @@ use pyo3::ffi::{self, PyObject};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyString, PyTraceback};
 
+use crate::names::names;
+
 use super::args::Args;
 use super::class::{Builder, Class, Inst, bug, guard};
 use super::method::{Of, anyargs, getter, item, noargs, onearg, unary, wrong_count};
