@@ -19,14 +19,14 @@ class EventLoop(_core.EventLoop, asyncio.AbstractEventLoop):
         super().__init__()
 
 
-def _missing(name: str, abstract: Callable[..., object]) -> Callable[..., NoReturn]:
+def _missing(name: str, stock: Callable[..., object]) -> Callable[..., NoReturn]:
     def method(self: object, *args: object, **kwargs: object) -> NoReturn:
         raise NotImplementedError(f"aioxide's event loop has no {name}() yet")
 
     method.__name__ = name
     method.__qualname__ = f"EventLoop.{name}"
     method.__doc__ = "Not native yet: raises NotImplementedError."
-    method.__signature__ = inspect.signature(abstract)  # type: ignore[attr-defined]
+    method.__signature__ = inspect.signature(stock)  # type: ignore[attr-defined]
     return method
 
 
@@ -35,7 +35,7 @@ def _missing(name: str, abstract: Callable[..., object]) -> Callable[..., NoRetu
 # they are awaited.
 for _name, _abstract in vars(asyncio.AbstractEventLoop).items():
     if callable(_abstract) and not _name.startswith("__") and not hasattr(_core.EventLoop, _name):
-        setattr(EventLoop, _name, _missing(_name, _abstract))
+        setattr(EventLoop, _name, _missing(_name, getattr(asyncio.SelectorEventLoop, _name, _abstract)))
 
 EventLoop.__module__ = "aioxide"
 
