@@ -40,6 +40,7 @@ fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     ffi::layout::verify(py)?;
     names::init(py)?;
     ffi::thread::calibrate(py)?;
+    ffi::iter::init(py)?;
     ffi::function::register(module)?;
     ffi::types::init(module)?;
     ffi::gathering::init(module)?;

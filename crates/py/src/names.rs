@@ -18,7 +18,6 @@ pub(crate) struct Names {
     /// Whether the above takes `debug=`, without which it hides arguments (3.13 and later).
     format_takes_debug: bool,
     pub(crate) extract_stack: Py<PyAny>,
-    pub(crate) warn_unawaited_coroutine: Py<PyAny>,
     /// asyncio's own Handle, TimerHandle and (3.14) _ThreadSafeHandle.
     pub(crate) handle: Py<PyAny>,
     pub(crate) threadsafe_handle: Py<PyAny>,
@@ -49,7 +48,6 @@ pub(crate) fn init(py: Python<'_>) -> PyResult<()> {
         format_takes_debug: !format_callback_source.bind(py).getattr("__kwdefaults__")?.is_none(),
         format_callback_source,
         extract_stack: get("asyncio.format_helpers", "extract_stack")?,
-        warn_unawaited_coroutine: get("warnings", "_warn_unawaited_coroutine")?,
         handle: get("asyncio.events", "Handle")?,
         threadsafe_handle: get("asyncio.events", "_ThreadSafeHandle").or_else(|_| get("asyncio.events", "Handle"))?,
         timer_handle: get("asyncio.events", "TimerHandle")?,

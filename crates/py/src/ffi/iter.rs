@@ -10,9 +10,8 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration, PyTypeError};
 use pyo3::ffi::{self, PyObject};
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyString, PyTraceback};
-
-use crate::names::names;
 
 use super::args::Args;
 use super::class::{Builder, Class, Inst, bug, guard};
@@ -136,12 +135,21 @@ fn repr<'py, T: Coroutine>(this: Inst<'_, 'py, T>) -> PyResult<Bound<'py, PyAny>
     Ok(PyString::new(this.py(), &text).into_any())
 }
 
+/// `warnings._warn_unawaited_coroutine`. Looked up in time: it is also needed while the interpreter shuts down, and
+/// then nothing can be imported.
+static WARN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+
+/// Called by the module's init.
+pub(crate) fn init(py: Python<'_>) -> PyResult<()> {
+    let _ = WARN.set(py, py.import("warnings")?.getattr("_warn_unawaited_coroutine")?.unbind());
+    Ok(())
+}
+
 /// RuntimeWarning "coroutine 'x' was never awaited", for the finalizer of a native coroutine that never started.
 pub(crate) fn warn_never_awaited(coroutine: &Bound<'_, PyAny>) {
     let py = coroutine.py();
     let current = PyErr::take(py);
-    // Looked up in time: it also happens while the interpreter shuts down, and then nothing can be imported.
-    let warned = names(py).warn_unawaited_coroutine.bind(py).call1((coroutine,));
+    let warned = WARN.get(py).map_or(Ok(()), |warn| warn.bind(py).call1((coroutine,)).map(drop));
     if let Err(error) = warned {
         error.write_unraisable(py, Some(coroutine));
     }
