@@ -8,6 +8,7 @@ use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{self, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown};
 
@@ -40,6 +41,14 @@ pub fn send_pieces(fd: RawFd, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
     with_raw(fd, |fd| Ok(net::sendmsg(fd, pieces, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL)?))
 }
 
+/// Whether something waits to be read or accepted.
+pub fn is_readable(fd: RawFd) -> io::Result<bool> {
+    with_raw(fd, |fd| {
+        let mut asked = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+        Ok(poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))? > 0)
+    })
+}
+
 /// Ends our direction of the stream.
 pub fn shutdown_write(fd: RawFd) -> io::Result<()> {
     with_raw(fd, |fd| Ok(net::shutdown(fd, Shutdown::Write)?))
@@ -68,7 +77,9 @@ mod tests {
         let (us, them) = (ours.as_raw_fd(), theirs.as_raw_fd());
         let mut buffer = [0; 16];
         assert_eq!(recv(us, &mut buffer).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert!(!is_readable(us).unwrap());
         assert_eq!(send(them, b"abc").unwrap(), 3);
+        assert!(is_readable(us).unwrap());
         assert_eq!(send_pieces(them, &[IoSlice::new(b"de"), IoSlice::new(b"f")]).unwrap(), 3);
         assert_eq!(recv(us, &mut buffer).unwrap(), 6);
         assert_eq!(&buffer[..6], b"abcdef");

@@ -68,14 +68,7 @@ impl Class for Server {
 
 impl Server {
     fn slots(&self) -> [&Slot; 6] {
-        [
-            &self.event_loop,
-            &self.sockets,
-            &self.waiters,
-            &self.protocol_factory,
-            &self.context,
-            &self.forever,
-        ]
+        [&self.event_loop, &self.sockets, &self.waiters, &self.protocol_factory, &self.context, &self.forever]
     }
 }
 
