@@ -44,14 +44,22 @@ pub(crate) fn new<'py>(event_loop: &Bound<'py, PyAny>) -> Object<'py> {
 
 /// `Future(*, loop=None)`.
 pub(crate) fn init(this: Fut<'_, '_>, args: Args<'_, '_>) -> PyResult<()> {
-    const SIGNATURE: Signature =
-        Signature { name: "Future", positional: &[], required: 0, positional_only: 0, keyword_only: &["loop"] };
+    const SIGNATURE: Signature = Signature {
+        name: "Future",
+        positional: &[],
+        required: 0,
+        positional_only: 0,
+        keyword_only: &["loop"],
+    };
     let [event_loop] = SIGNATURE.bind::<1>(args)?;
     init_with(this, event_loop)
 }
 
 /// What `Future.__init__` and `Task.__init__` share.
-pub(crate) fn init_with<'py>(this: Fut<'_, 'py>, event_loop: Option<Borrowed<'_, 'py, PyAny>>) -> PyResult<()> {
+pub(crate) fn init_with<'py>(
+    this: Fut<'_, 'py>,
+    event_loop: Option<Borrowed<'_, 'py, PyAny>>,
+) -> PyResult<()> {
     if this.is_initialized() {
         if version::INIT_ONCE {
             let class = this.object().get_type().name()?;
@@ -103,7 +111,11 @@ pub(crate) fn is_debug(event_loop: &Bound<'_, PyAny>) -> PyResult<bool> {
 }
 
 pub(crate) fn check_initialized(this: Fut<'_, '_>) -> PyResult<()> {
-    if this.is_initialized() { Ok(()) } else { Err(PyRuntimeError::new_err("Future object is not initialized.")) }
+    if this.is_initialized() {
+        Ok(())
+    } else {
+        Err(PyRuntimeError::new_err("Future object is not initialized."))
+    }
 }
 
 // --- completion --------------------------------------------------------------------------------
@@ -151,7 +163,11 @@ pub(crate) fn add_waiter<'py>(this: Fut<'_, 'py>, waiter: Bound<'py, PyAny>) -> 
     store(this, waiter, None)
 }
 
-fn store<'py>(this: Fut<'_, 'py>, waiter: Bound<'py, PyAny>, context: Option<Bound<'py, PyAny>>) -> PyResult<()> {
+fn store<'py>(
+    this: Fut<'_, 'py>,
+    waiter: Bound<'py, PyAny>,
+    context: Option<Bound<'py, PyAny>>,
+) -> PyResult<()> {
     if !this.has_callbacks() {
         drop(this.set_callback0(Some(waiter)));
         drop(this.set_context0(context));
@@ -297,7 +313,9 @@ pub(crate) fn failure<'py>(this: Fut<'_, 'py>) -> PyResult<Option<Bound<'py, PyA
             this.set_log_tb(false);
             match this.exception() {
                 None => Ok(None),
-                Some(error) => Ok(Some(raisable(this, error).into_value(this.py()).into_bound(this.py()).into_any())),
+                Some(error) => {
+                    Ok(Some(raisable(this, error).into_value(this.py()).into_bound(this.py()).into_any()))
+                }
             }
         }
         State::Cancelled => cancelled_error(this).map(Some),
@@ -398,8 +416,13 @@ fn method_cancel<'py>(this: Fut<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
 
 /// The argument of `cancel(msg=None)`.
 pub(crate) fn cancel_message<'py>(args: Args<'_, 'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-    const SIGNATURE: Signature =
-        Signature { name: "cancel", positional: &["msg"], required: 0, positional_only: 0, keyword_only: &[] };
+    const SIGNATURE: Signature = Signature {
+        name: "cancel",
+        positional: &["msg"],
+        required: 0,
+        positional_only: 0,
+        keyword_only: &[],
+    };
     let [message] = SIGNATURE.bind::<1>(args)?;
     Ok(message.filter(|m| !m.is_none()).map(|m| m.to_owned()))
 }

@@ -374,7 +374,9 @@ pub(crate) fn run(this: This<'_, '_>) -> PyResult<()> {
     if this.cancelled.get() {
         return Ok(());
     }
-    let (Some(callback), Some(context)) = (this.callback.get(py), this.context.get(py)) else { return Ok(()) };
+    let (Some(callback), Some(context)) = (this.callback.get(py), this.context.get(py)) else {
+        return Ok(());
+    };
     let args = or_none(py, &this.args);
     if this.threadsafe.get() {
         this.runner.set(thread_id());
@@ -382,7 +384,9 @@ pub(crate) fn run(this: This<'_, '_>) -> PyResult<()> {
     let result = context::run(&context, || match args.cast::<PyTuple>() {
         Ok(args) if args.is_empty() => callback.call0(),
         Ok(args) => callback.call1(args),
-        Err(_) => callback.call1(args.try_iter()?.collect::<PyResult<Vec<_>>>().and_then(|a| PyTuple::new(py, a))?),
+        Err(_) => {
+            callback.call1(args.try_iter()?.collect::<PyResult<Vec<_>>>().and_then(|a| PyTuple::new(py, a))?)
+        }
     });
     if this.threadsafe.get() {
         this.runner.set(0);
@@ -398,7 +402,12 @@ pub(crate) fn run(this: This<'_, '_>) -> PyResult<()> {
 }
 
 #[cold]
-fn report(this: This<'_, '_>, error: PyErr, callback: &Bound<'_, PyAny>, args: &Bound<'_, PyAny>) -> PyResult<()> {
+fn report(
+    this: This<'_, '_>,
+    error: PyErr,
+    callback: &Bound<'_, PyAny>,
+    args: &Bound<'_, PyAny>,
+) -> PyResult<()> {
     let py = this.py();
     let event_loop = or_none(py, &this.event_loop);
     let details = PyDict::new(py);
@@ -510,7 +519,11 @@ fn call_later<'py>(this: LoopRef<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
         }
         let mut forwarded = vec![now.add(delay)?];
         forwarded.extend(args.rest(1)?.iter());
-        return this.object.call_method(intern!(py, "call_at"), PyTuple::new(py, forwarded)?, Some(&keywords));
+        return this.object.call_method(
+            intern!(py, "call_at"),
+            PyTuple::new(py, forwarded)?,
+            Some(&keywords),
+        );
     }
     let when = this.core.now() + seconds(&delay)?;
     schedule(this, args, when, "call_later")
@@ -643,7 +656,9 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .build(module, None, Handle::cell())?;
     let timer = builder(Builder::of::<Handle>().named(c"aioxide.TimerHandle"))
         .slot(pyo3::ffi::Py_tp_new, constructor::<Handle, _>(new_timer))
-        .doc(c"TimerHandle(when, callback, args, loop, context=None)\n--\n\nA callback that is due at a time.")
+        .doc(
+            c"TimerHandle(when, callback, args, loop, context=None)\n--\n\nA callback that is due at a time.",
+        )
         .slot(pyo3::ffi::Py_tp_richcompare, richcompare::<Of<Handle>, _>(compare))
         .slot(pyo3::ffi::Py_tp_hash, hash::<Of<Handle>, _>(hash_when))
         .method(noargs::<Of<Handle>, _>(c"when", when))

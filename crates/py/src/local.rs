@@ -252,7 +252,9 @@ impl LoopCore {
         if runner == 0 || runner == thread_id() {
             return Ok(());
         }
-        Err(PyRuntimeError::new_err("Non-thread-safe operation invoked on an event loop other than the current one"))
+        Err(PyRuntimeError::new_err(
+            "Non-thread-safe operation invoked on an event loop other than the current one",
+        ))
     }
 
     /// Shows every job to the garbage collector.

@@ -28,7 +28,8 @@ static NAMES: PyOnceLock<Names> = PyOnceLock::new();
 
 /// Looks everything up; called once by the module's init.
 pub(crate) fn init(py: Python<'_>) -> PyResult<()> {
-    let get = |module: &str, name: &str| -> PyResult<Py<PyAny>> { Ok(py.import(module)?.getattr(name)?.unbind()) };
+    let get =
+        |module: &str, name: &str| -> PyResult<Py<PyAny>> { Ok(py.import(module)?.getattr(name)?.unbind()) };
     let class = |module: &str, name: &str| -> PyResult<Py<PyType>> {
         Ok(py.import(module)?.getattr(name)?.cast_into::<PyType>()?.unbind())
     };
@@ -49,7 +50,8 @@ pub(crate) fn init(py: Python<'_>) -> PyResult<()> {
         format_callback_source,
         extract_stack: get("asyncio.format_helpers", "extract_stack")?,
         handle: get("asyncio.events", "Handle")?,
-        threadsafe_handle: get("asyncio.events", "_ThreadSafeHandle").or_else(|_| get("asyncio.events", "Handle"))?,
+        threadsafe_handle: get("asyncio.events", "_ThreadSafeHandle")
+            .or_else(|_| get("asyncio.events", "Handle"))?,
         timer_handle: get("asyncio.events", "TimerHandle")?,
     };
     let _ = NAMES.set(py, names);

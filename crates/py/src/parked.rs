@@ -36,7 +36,9 @@ impl Parked {
     pub(crate) fn outcome<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let Some(future) = self.0.get(py) else { return Ok(py.None().into_bound(py)) };
         match Fut::cast_exact(&future) {
-            Some(known) if known.is_pending() => Err(PyRuntimeError::new_err("await wasn't used with future")),
+            Some(known) if known.is_pending() => {
+                Err(PyRuntimeError::new_err("await wasn't used with future"))
+            }
             Some(known) => futures::result(known),
             None => future.call_method0(intern!(py, "result")),
         }

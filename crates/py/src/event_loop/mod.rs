@@ -89,9 +89,16 @@ impl EventLoop {
     }
 
     /// Starts watching `fd`.
-    pub(crate) fn register(&self, py: Python<'_>, fd: RawFd, interest: Interest, source: Source) -> PyResult<Key> {
+    pub(crate) fn register(
+        &self,
+        py: Python<'_>,
+        fd: RawFd,
+        interest: Interest,
+        source: Source,
+    ) -> PyResult<Key> {
         self.note_io();
-        let result = self.driver.with(py, |driver| driver.as_mut().map(|d| d.try_register(fd, interest, source)));
+        let result =
+            self.driver.with(py, |driver| driver.as_mut().map(|d| d.try_register(fd, interest, source)));
         match result {
             Some(Ok(key)) => Ok(key),
             // The source is dropped here, outside the borrow.

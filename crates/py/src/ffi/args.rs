@@ -4,11 +4,11 @@
 //! parameter, with CPython's own error messages.
 #![allow(unsafe_code, reason = "reads the argument vector of a call")]
 
+use pyo3::Borrowed;
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
-use pyo3::Borrowed;
 
 /// The argument vector of one call: borrowed for the call only.
 #[derive(Clone, Copy)]
@@ -113,7 +113,11 @@ impl<'a, 'py> Args<'a, 'py> {
 
     /// The one keyword-only argument of a method that takes any number of positional ones (`call_soon`).
     #[inline]
-    pub(crate) fn only_keyword(self, method: &str, keyword: &str) -> PyResult<Option<Borrowed<'a, 'py, PyAny>>> {
+    pub(crate) fn only_keyword(
+        self,
+        method: &str,
+        keyword: &str,
+    ) -> PyResult<Option<Borrowed<'a, 'py, PyAny>>> {
         let mut found = None;
         if self.has_names() {
             for (name, value) in self.names() {
@@ -167,7 +171,9 @@ impl Signature {
         for (name, value) in args.names() {
             let text = name.to_str()?;
             let all = self.positional.iter().chain(self.keyword_only);
-            let Some(index) = all.enumerate().skip(self.positional_only).find(|(_, n)| **n == text).map(|(i, _)| i) else {
+            let Some(index) =
+                all.enumerate().skip(self.positional_only).find(|(_, n)| **n == text).map(|(i, _)| i)
+            else {
                 return Err(unexpected(self.name, &name));
             };
             if bound[index].is_some() {
@@ -188,7 +194,8 @@ impl Signature {
         PyTypeError::new_err(if most == 0 {
             format!("{}() takes no positional arguments", self.name)
         } else {
-            let (bound, s) = (if self.required == most { "exactly" } else { "at most" }, if most == 1 { "" } else { "s" });
+            let (bound, s) =
+                (if self.required == most { "exactly" } else { "at most" }, if most == 1 { "" } else { "s" });
             format!("{}() takes {bound} {most} positional argument{s} ({given} given)", self.name)
         })
     }
@@ -203,7 +210,8 @@ pub(crate) fn given<'py>(value: Option<Borrowed<'_, 'py, PyAny>>) -> Option<Boun
 /// Whether the object is exactly the int 0 (of which there is one).
 #[inline]
 pub(crate) fn is_zero(object: &Bound<'_, PyAny>) -> bool {
-    static ZERO: std::sync::atomic::AtomicPtr<ffi::PyObject> = std::sync::atomic::AtomicPtr::new(std::ptr::null_mut());
+    static ZERO: std::sync::atomic::AtomicPtr<ffi::PyObject> =
+        std::sync::atomic::AtomicPtr::new(std::ptr::null_mut());
     let mut zero = ZERO.load(std::sync::atomic::Ordering::Relaxed);
     if zero.is_null() {
         // SAFETY: the GIL is held; small ints live as long as the interpreter, and this reference is never given back.

@@ -136,7 +136,11 @@ impl Slot {
 
     /// Stores `value`; the old one is returned so that it is dropped where Python code may run.
     #[inline]
-    pub(crate) fn replace<'py>(&self, py: Python<'py>, value: Option<Bound<'py, PyAny>>) -> Option<Bound<'py, PyAny>> {
+    pub(crate) fn replace<'py>(
+        &self,
+        py: Python<'py>,
+        value: Option<Bound<'py, PyAny>>,
+    ) -> Option<Bound<'py, PyAny>> {
         self.0.replace(value.map(Bound::unbind)).map(|o| o.into_bound(py))
     }
 

@@ -13,11 +13,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
+use pyo3::Borrowed;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi::{self, PyObject, PyTypeObject};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
-use pyo3::Borrowed;
 
 use super::cell::GilCell;
 use super::gc::{Stopped, Visit, traverse_raw};
@@ -213,7 +213,11 @@ impl<'a, 'py, T: Class> Inst<'a, 'py, T> {
 
 /// Makes an instance of a second type with the same kind of instances (see [`Builder::named`]).
 #[inline]
-pub(crate) fn create_in<'py, T: Class>(py: Python<'py>, class: &TypeCell, value: T) -> PyResult<Bound<'py, PyAny>> {
+pub(crate) fn create_in<'py, T: Class>(
+    py: Python<'py>,
+    class: &TypeCell,
+    value: T,
+) -> PyResult<Bound<'py, PyAny>> {
     // SAFETY: `class` was built for T; its basicsize and slots are those of T's own type.
     finish(py, unsafe { _PyObject_GC_New(class.ptr()) }, value)
 }
@@ -253,7 +257,11 @@ fn finish<T: Class>(py: Python<'_>, object: *mut PyObject, value: T) -> PyResult
 }
 
 /// Makes an instance of the class or of a subclass of it, for `tp_new`.
-pub(super) fn create_subclass<T: Class>(py: Python<'_>, class: *mut PyTypeObject, value: T) -> PyResult<Bound<'_, PyAny>> {
+pub(super) fn create_subclass<T: Class>(
+    py: Python<'_>,
+    class: *mut PyTypeObject,
+    value: T,
+) -> PyResult<Bound<'_, PyAny>> {
     // SAFETY: PyType_GenericAlloc zeroes the memory and tracks the object; the value is written at once and no
     // Python code runs in between.
     unsafe {
@@ -545,15 +553,22 @@ impl Builder {
         // The definitions live as long as the type: for good.
         if !methods.is_empty() {
             methods.push(ffi::PyMethodDef::zeroed());
-            slots.push(ffi::PyType_Slot { slot: ffi::Py_tp_methods, pfunc: methods.leak().as_mut_ptr().cast() });
+            slots.push(ffi::PyType_Slot {
+                slot: ffi::Py_tp_methods,
+                pfunc: methods.leak().as_mut_ptr().cast(),
+            });
         }
         if !getset.is_empty() {
             getset.push(ffi::PyGetSetDef::default());
-            slots.push(ffi::PyType_Slot { slot: ffi::Py_tp_getset, pfunc: getset.leak().as_mut_ptr().cast() });
+            slots
+                .push(ffi::PyType_Slot { slot: ffi::Py_tp_getset, pfunc: getset.leak().as_mut_ptr().cast() });
         }
         if !members.is_empty() {
             members.push(ffi::PyMemberDef::default());
-            slots.push(ffi::PyType_Slot { slot: ffi::Py_tp_members, pfunc: members.leak().as_mut_ptr().cast() });
+            slots.push(ffi::PyType_Slot {
+                slot: ffi::Py_tp_members,
+                pfunc: members.leak().as_mut_ptr().cast(),
+            });
         }
         let own = flags & u64::from(ffi::Py_TPFLAGS_HAVE_GC) != 0;
         let flags = if own && !slots.iter().any(|slot| slot.slot == ffi::Py_tp_new) {
@@ -573,7 +588,10 @@ impl Builder {
         let bases = bases.map_or(ptr::null_mut(), |b| b.as_ptr());
         // SAFETY: the spec and its slots are well formed and live for the call; what the type keeps was leaked.
         let class = unsafe {
-            Bound::from_owned_ptr_or_err(py, ffi::PyType_FromModuleAndSpec(module.as_ptr(), &raw mut spec, bases))?
+            Bound::from_owned_ptr_or_err(
+                py,
+                ffi::PyType_FromModuleAndSpec(module.as_ptr(), &raw mut spec, bases),
+            )?
         };
         if short {
             let dot = name.to_bytes().iter().rposition(|byte| *byte == b'.').map_or(0, |dot| dot + 1);
@@ -585,4 +603,3 @@ impl Builder {
         Ok(class)
     }
 }
-

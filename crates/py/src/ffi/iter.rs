@@ -260,7 +260,8 @@ fn set_stop_iteration(value: &Bound<'_, PyAny>) {
     unsafe {
         #[cfg(not(Py_3_12))]
         {
-            if ffi::PyTuple_Check(value.as_ptr()) == 0 && ffi::PyExceptionInstance_Check(value.as_ptr()) == 0 {
+            if ffi::PyTuple_Check(value.as_ptr()) == 0 && ffi::PyExceptionInstance_Check(value.as_ptr()) == 0
+            {
                 ffi::PyErr_SetObject(ffi::PyExc_StopIteration, value.as_ptr()); // made when somebody looks at it
                 return;
             }
@@ -272,8 +273,11 @@ fn set_stop_iteration(value: &Bound<'_, PyAny>) {
         }
         #[cfg(Py_3_12)]
         {
-            let stop =
-                if value.as_ptr() == ffi::Py_True() { stop_iteration_true(value) } else { new_stop_iteration(value) };
+            let stop = if value.as_ptr() == ffi::Py_True() {
+                stop_iteration_true(value)
+            } else {
+                new_stop_iteration(value)
+            };
             if !stop.is_null() {
                 ffi::PyErr_SetRaisedException(stop);
             }
@@ -313,7 +317,8 @@ unsafe fn stop_iteration_true(value: &Bound<'_, PyAny>) -> *mut PyObject {
         let kept = KEPT.load(Ordering::Relaxed);
         if !kept.is_null() && ffi::Py_REFCNT(kept) == 1 {
             let fields = kept.cast::<ffi::PyStopIterationObject>();
-            let traces = [(*fields).traceback, (*fields).context, (*fields).cause, (*fields).notes, (*fields).dict];
+            let traces =
+                [(*fields).traceback, (*fields).context, (*fields).cause, (*fields).notes, (*fields).dict];
             if traces.iter().all(|trace| trace.is_null()) {
                 ffi::Py_INCREF(kept);
                 return kept;
@@ -338,11 +343,17 @@ fn into_object(step: Step<'_>) -> PyResult<Bound<'_, PyAny>> {
     }
 }
 
-fn method_send<'py, T: Awaitable>(this: Inst<'_, 'py, T>, _: Borrowed<'_, 'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+fn method_send<'py, T: Awaitable>(
+    this: Inst<'_, 'py, T>,
+    _: Borrowed<'_, 'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
     into_object(T::resume(this)?)
 }
 
-fn method_throw<'py, T: Awaitable>(this: Inst<'_, 'py, T>, args: Args<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+fn method_throw<'py, T: Awaitable>(
+    this: Inst<'_, 'py, T>,
+    args: Args<'_, 'py>,
+) -> PyResult<Bound<'py, PyAny>> {
     into_object(T::throw(this, thrown(args)?)?)
 }
 
@@ -363,7 +374,8 @@ pub(crate) fn thrown(args: Args<'_, '_>) -> PyResult<PyErr> {
     };
     if args.len() > 1 {
         let category = py.get_type::<pyo3::exceptions::PyDeprecationWarning>();
-        let text = c"the (type, exc, tb) signature of throw() is deprecated, use the single-arg signature instead.";
+        let text =
+            c"the (type, exc, tb) signature of throw() is deprecated, use the single-arg signature instead.";
         PyErr::warn(py, &category, text, 1)?;
     }
     let given = |i| args.get(i).filter(|v| !v.is_none());
@@ -389,7 +401,9 @@ pub(crate) fn thrown(args: Args<'_, '_>) -> PyResult<PyErr> {
         };
         PyErr::from_value(value)
     } else {
-        return Err(PyTypeError::new_err("exceptions must be classes deriving BaseException or instances of such a class"));
+        return Err(PyTypeError::new_err(
+            "exceptions must be classes deriving BaseException or instances of such a class",
+        ));
     };
     if traceback.is_some() {
         error.set_traceback(py, traceback);

@@ -8,10 +8,10 @@
 
 use std::os::raw::c_int;
 
+use pyo3::Borrowed;
 use pyo3::ffi::PyObject;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
-use pyo3::Borrowed;
 
 /// What both kinds share: CPython's `FutureObj`.
 #[repr(C)]
@@ -401,7 +401,8 @@ pub(crate) fn verify(py: Python<'_>) -> PyResult<()> {
                 wrong.push(what);
             }
         };
-        let is = |field: Option<Bound<'_, PyAny>>, value: &Bound<'_, PyAny>| field.is_some_and(|f| f.is(value));
+        let is =
+            |field: Option<Bound<'_, PyAny>>, value: &Bound<'_, PyAny>| field.is_some_and(|f| f.is(value));
         let mark = get("mark")?;
         let objects = (get("pending")?, get("done")?, get("failed")?, get("cancelled")?, get("task")?);
         // SAFETY: the sizes agree and probe.py made these with `_asyncio.Future` and `_asyncio.Task`.
@@ -458,4 +459,3 @@ pub(super) fn task_bases<'py>(
 ) -> PyResult<Bound<'py, PyTuple>> {
     PyTuple::new(future.py(), [future, stock_task])
 }
-

@@ -210,7 +210,12 @@ where
 }
 
 fn method(name: &'static CStr, function: ffi::PyMethodDefPointer, flags: i32) -> Method {
-    Method(ffi::PyMethodDef { ml_name: name.as_ptr(), ml_meth: function, ml_flags: flags, ml_doc: ptr::null() })
+    Method(ffi::PyMethodDef {
+        ml_name: name.as_ptr(),
+        ml_meth: function,
+        ml_flags: flags,
+        ml_doc: ptr::null(),
+    })
 }
 
 impl Method {
@@ -224,12 +229,18 @@ impl Method {
     ///
     /// # Errors
     /// Out of memory.
-    pub(crate) fn descriptor<'py>(self, class: &Bound<'py, pyo3::types::PyType>) -> PyResult<Bound<'py, PyAny>> {
+    pub(crate) fn descriptor<'py>(
+        self,
+        class: &Bound<'py, pyo3::types::PyType>,
+    ) -> PyResult<Bound<'py, PyAny>> {
         let definition = Box::leak(Box::new(self.0));
         // SAFETY: the definition lives for good; the class is a live type whose instances the receiver accepts,
         // which CPython checks at each call.
         unsafe {
-            Bound::from_owned_ptr_or_err(class.py(), ffi::PyDescr_NewMethod(class.as_ptr().cast(), definition))
+            Bound::from_owned_ptr_or_err(
+                class.py(),
+                ffi::PyDescr_NewMethod(class.as_ptr().cast(), definition),
+            )
         }
     }
 
@@ -279,7 +290,11 @@ impl Attribute {
     where
         F: for<'a, 'py> Fn(R::Of<'a, 'py>, Borrowed<'a, 'py, PyAny>) -> PyResult<()> + Copy + 'static,
     {
-        unsafe extern "C" fn set<R: Receiver, F>(slf: *mut PyObject, value: *mut PyObject, _: *mut c_void) -> i32
+        unsafe extern "C" fn set<R: Receiver, F>(
+            slf: *mut PyObject,
+            value: *mut PyObject,
+            _: *mut c_void,
+        ) -> i32
         where
             F: for<'a, 'py> Fn(R::Of<'a, 'py>, Borrowed<'a, 'py, PyAny>) -> PyResult<()> + Copy + 'static,
         {
@@ -325,7 +340,11 @@ where
         + Copy
         + 'static,
 {
-    unsafe extern "C" fn call<R: Receiver, F>(slf: *mut PyObject, other: *mut PyObject, op: i32) -> *mut PyObject
+    unsafe extern "C" fn call<R: Receiver, F>(
+        slf: *mut PyObject,
+        other: *mut PyObject,
+        op: i32,
+    ) -> *mut PyObject
     where
         F: for<'a, 'py> Fn(R::Of<'a, 'py>, Borrowed<'a, 'py, PyAny>, pyo3::basic::CompareOp) -> Object<'py>
             + Copy
@@ -416,14 +435,20 @@ pub(crate) fn initializer<R: Receiver, F>(_: F) -> *mut c_void
 where
     F: for<'a, 'py> Fn(R::Of<'a, 'py>, Args<'a, 'py>) -> PyResult<()> + Copy + 'static,
 {
-    unsafe extern "C" fn init<R: Receiver, F>(slf: *mut PyObject, args: *mut PyObject, kwargs: *mut PyObject) -> i32
+    unsafe extern "C" fn init<R: Receiver, F>(
+        slf: *mut PyObject,
+        args: *mut PyObject,
+        kwargs: *mut PyObject,
+    ) -> i32
     where
         F: for<'a, 'py> Fn(R::Of<'a, 'py>, Args<'a, 'py>) -> PyResult<()> + Copy + 'static,
     {
         // SAFETY: CPython calls tp_init with the GIL held, a receiver of the class, a tuple and null or a dict.
         unsafe {
             let py = Python::assume_attached();
-            guard_status(py, || args::from_tuple(py, args, kwargs, |args| item::<F>()(R::receive(py, slf), args)))
+            guard_status(py, || {
+                args::from_tuple(py, args, kwargs, |args| item::<F>()(R::receive(py, slf), args))
+            })
         }
     }
     init::<R, F> as *mut c_void
@@ -459,7 +484,11 @@ pub(crate) fn caller<R: Receiver, F>(_: F) -> *mut c_void
 where
     F: for<'a, 'py> Fn(R::Of<'a, 'py>, Args<'a, 'py>) -> Object<'py> + Copy + 'static,
 {
-    unsafe extern "C" fn call<R: Receiver, F>(slf: *mut PyObject, args: *mut PyObject, kwargs: *mut PyObject) -> *mut PyObject
+    unsafe extern "C" fn call<R: Receiver, F>(
+        slf: *mut PyObject,
+        args: *mut PyObject,
+        kwargs: *mut PyObject,
+    ) -> *mut PyObject
     where
         F: for<'a, 'py> Fn(R::Of<'a, 'py>, Args<'a, 'py>) -> Object<'py> + Copy + 'static,
     {

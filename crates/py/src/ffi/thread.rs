@@ -211,7 +211,10 @@ fn already(task: Tsk<'_, '_>, current: &Bound<'_, PyAny>) -> PyErr {
 fn not_entered(task: Tsk<'_, '_>, current: Option<Bound<'_, PyAny>>) -> PyErr {
     let text = || {
         let current = current.map_or_else(|| Ok("None".to_owned()), |c| c.repr().map(|r| r.to_string()))?;
-        Ok(format!("Invalid attempt to leave task {} while task {current} is entered.", task.object().repr()?))
+        Ok(format!(
+            "Invalid attempt to leave task {} while task {current} is entered.",
+            task.object().repr()?
+        ))
     };
     text().map_or_else(|e: PyErr| e, PyRuntimeError::new_err)
 }

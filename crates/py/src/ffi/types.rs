@@ -6,10 +6,10 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use pyo3::Borrowed;
 use pyo3::ffi::{self, PyObject};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
-use pyo3::Borrowed;
 
 use super::cell::GilCell;
 use super::class::{Builder, Spare, TypeCell};
@@ -46,7 +46,8 @@ impl<'a, 'py> Fut<'a, 'py> {
     #[inline]
     pub(crate) fn cast_exact(object: &'a Bound<'py, PyAny>) -> Option<Self> {
         // SAFETY: checked.
-        (FUTURE.is_exact(object) || TASK.is_exact(object) || GATHERING.is_exact(object)).then(|| unsafe { Self::new(object.as_borrowed()) })
+        (FUTURE.is_exact(object) || TASK.is_exact(object) || GATHERING.is_exact(object))
+            .then(|| unsafe { Self::new(object.as_borrowed()) })
     }
 
     /// The object as any asyncio future with CPython's layout: ours or stock, Future or Task or a subclass.

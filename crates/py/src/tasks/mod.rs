@@ -164,7 +164,10 @@ pub(crate) fn cancel<'py>(this: Tsk<'_, 'py>, message: Option<Bound<'py, PyAny>>
 }
 
 /// `waiter.cancel(msg=message)`, by the shortest way that is right.
-pub(crate) fn cancel_waiter<'py>(waiter: &Bound<'py, PyAny>, message: Option<&Bound<'py, PyAny>>) -> PyResult<bool> {
+pub(crate) fn cancel_waiter<'py>(
+    waiter: &Bound<'py, PyAny>,
+    message: Option<&Bound<'py, PyAny>>,
+) -> PyResult<bool> {
     if let Some(task) = Tsk::cast_exact(waiter) {
         return context::recursive(waiter.py(), || cancel(task, message.cloned()));
     }
@@ -203,8 +206,13 @@ fn method_uncancel<'py>(this: Tsk<'_, 'py>) -> Object<'py> {
 }
 
 fn method_get_stack<'py>(this: Tsk<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
-    const SIGNATURE: Signature =
-        Signature { name: "get_stack", positional: &[], required: 0, positional_only: 0, keyword_only: &["limit"] };
+    const SIGNATURE: Signature = Signature {
+        name: "get_stack",
+        positional: &[],
+        required: 0,
+        positional_only: 0,
+        keyword_only: &["limit"],
+    };
     let [limit] = SIGNATURE.bind::<1>(args)?;
     names(this.py()).task_get_stack.bind(this.py()).call1((this.object(), limit))
 }
@@ -249,7 +257,8 @@ fn method_get_name<'py>(this: Tsk<'_, 'py>) -> Object<'py> {
 }
 
 fn method_set_name<'py>(this: Tsk<'_, 'py>, value: Borrowed<'_, 'py, PyAny>) -> Object<'py> {
-    let name = if value.is_exact_instance_of::<PyString>() { value.to_owned() } else { value.str()?.into_any() };
+    let name =
+        if value.is_exact_instance_of::<PyString>() { value.to_owned() } else { value.str()?.into_any() };
     drop(this.set_name(Some(name)));
     Ok(none(this.py()))
 }
@@ -390,7 +399,8 @@ fn step_self<'py>(this: Inst<'_, 'py, TaskStep>) -> Object<'py> {
 
 /// `task.__step` as a callable.
 pub(crate) fn step_callback<'py>(task: &Bound<'py, PyAny>, error: Option<Bound<'py, PyAny>>) -> Object<'py> {
-    let step = TaskStep { task: Slot::holding(task.clone().unbind()), error: Slot::new(error.map(Bound::unbind)) };
+    let step =
+        TaskStep { task: Slot::holding(task.clone().unbind()), error: Slot::new(error.map(Bound::unbind)) };
     create(task.py(), step)
 }
 

@@ -175,7 +175,9 @@ fn wait<'py>(this: Inst<'_, 'py, Sleep>, seconds: f64, delay: Bound<'py, PyAny>)
         }
         _ => {
             let future = event_loop.call_method0(intern!(py, "create_future"))?;
-            let done = py.import(intern!(py, "asyncio.futures"))?.getattr(intern!(py, "_set_result_unless_cancelled"))?;
+            let done = py
+                .import(intern!(py, "asyncio.futures"))?
+                .getattr(intern!(py, "_set_result_unless_cancelled"))?;
             let arguments = (delay, done, &future, py.None());
             this.handle.set(py, event_loop.call_method1(intern!(py, "call_later"), arguments)?);
             future
