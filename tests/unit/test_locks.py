@@ -637,7 +637,7 @@ def test_primitives_serve_any_loop_and_any_task(factory, debug):
                 await condition.wait_for(lambda: log)
             log.append((name, await barrier.wait()))
             await queue.put(name)
-            log.append((name, await asyncio.wait_for(queue.get(), 5)))
+            log.append((name, await queue.get()))
             queue.task_done()
 
         tasks = [asyncio.create_task(work(name)) for name in range(6)]
