@@ -15,6 +15,7 @@ use crate::ffi::method::{AnyObject, Method, onearg};
 use crate::groups::{self, TaskGroup};
 use crate::job::{self, Job};
 use crate::shield::{self, Shield};
+use crate::threads::{self, Submission};
 use crate::wait::{self, Wait};
 use crate::wait_for::{self, WaitFor};
 use crate::{futures, gather};
@@ -34,6 +35,8 @@ pub(crate) fn done<'py>(hook: &Bound<'py, PyAny>, future: &Bound<'py, PyAny>) ->
         as_completed::on_done(iterator, future)
     } else if let Some(wait_for) = Inst::<WaitFor>::cast_exact(hook) {
         wait_for::on_done(wait_for)
+    } else if let Some(submission) = Inst::<Submission>::cast_exact(hook) {
+        threads::on_done(submission, future)
     } else {
         // Not one of ours: called, as a done-callback is.
         hook.call1((future,)).map(drop)

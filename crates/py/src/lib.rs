@@ -56,6 +56,7 @@ fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     timeouts::register(module)?;
     groups::register(module)?;
     threads::register(module)?;
+    event_loop::executor::register(module)?;
     handles::register(module)?;
     async_fn::register(module)?;
     transports::register(module)?;

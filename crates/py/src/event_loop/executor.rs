@@ -10,9 +10,11 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple, PyType};
 
 use super::EventLoop;
+use crate::anyfuture;
 use crate::async_fn::{self, attached};
 use crate::ffi::cell::{Flag, Slot};
-use crate::ffi::context;
+use crate::ffi::args::{Args, Signature, given};
+use crate::ffi::{context, function};
 use crate::ffi::gc::{Stopped, Visit, traverse_pyclass};
 use crate::ffi::layout::Fut;
 use crate::ffi::thread;
@@ -214,6 +216,49 @@ pub(super) fn do_shutdown(this: &Bound<'_, EventLoop>, future: &Bound<'_, PyAny>
 
 // --- concurrent futures ------------------------------------------------------------------------
 
+/// `asyncio.wrap_future(future, *, loop=None)`.
+fn wrap_future_function<'py>(args: Args<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    const SIGNATURE: Signature = Signature {
+        name: "wrap_future",
+        positional: &["future"],
+        required: 1,
+        positional_only: 0,
+        keyword_only: &["loop"],
+    };
+    let [future, event_loop] = SIGNATURE.bind::<2>(args)?;
+    let Some(future) = future else { return Err(PyTypeError::new_err("wrap_future() needs a future")) };
+    let py = args.py();
+    if anyfuture::is_future(&future)? {
+        return Ok(future.to_owned());
+    }
+    let event_loop = match given(event_loop) {
+        Some(event_loop) => event_loop,
+        None => futures::current_event_loop(py)?,
+    };
+    if EventLoop::of(&event_loop).is_some() {
+        return wrap_future(&event_loop, &future);
+    }
+    // Another loop: as asyncio does it, by `call_soon_threadsafe`.
+    check_concurrent(&future)?;
+    let target = event_loop.call_method0(intern!(py, "create_future"))?;
+    py.import("asyncio.futures")?.call_method1("_chain_future", (future, &target))?;
+    Ok(target)
+}
+
+fn check_concurrent(future: &Bound<'_, PyAny>) -> PyResult<()> {
+    if future.is_instance(&concurrent(future.py(), "Future")?)? {
+        return Ok(());
+    }
+    let text = format!("concurrent.futures.Future is expected, got {}", future.repr()?);
+    Err(PyAssertionError::new_err(text))
+}
+
+/// Makes the function.
+pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let function = function::function(module.py(), "asyncio.futures", "wrap_future", wrap_future_function)?;
+    module.add("wrap_future", function)
+}
+
 /// `asyncio.wrap_future(future, loop=event_loop)` for a native loop.
 pub(crate) fn wrap_future<'py>(
     event_loop: &Bound<'py, PyAny>,
@@ -225,10 +270,7 @@ pub(crate) fn wrap_future<'py>(
     {
         return Ok(source.clone());
     }
-    if !source.is_instance(&concurrent(py, "Future")?)? {
-        let text = format!("concurrent.futures.Future is expected, got {}", source.repr()?);
-        return Err(PyAssertionError::new_err(text));
-    }
+    check_concurrent(source)?;
     let target = event_loop.call_method0(intern!(py, "create_future"))?;
     let courier = Courier {
         event_loop: Slot::holding(event_loop.clone().unbind()),
