@@ -31,7 +31,8 @@ impl Parked {
         Ok(Step::Yield(future))
     }
 
-    /// Resumed: the result of the future, which must be done by now. It stays here until `leave` or the next `wait`.
+    /// Resumed: the result of the future, which must be done by now. It stays here until `leave` or the next
+    /// `wait`.
     #[inline]
     pub(crate) fn outcome<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let Some(future) = self.0.get(py) else { return Ok(py.None().into_bound(py)) };

@@ -1,8 +1,8 @@
-//! What locks and queues share: the future a waiter parks on, how it is woken, the loop it is bound to, and `_waiters`,
-//! the list as Python code sees it.
+//! What locks and queues share: the future a waiter parks on, how it is woken, the loop it is bound to, and
+//! `_waiters`, the list as Python code sees it.
 //!
-//! The lists themselves are `aioxide_core::Waiters`; whoever owns one lends it out for moments in which no Python code
-//! runs. Called by locks/ and queues.rs.
+//! The lists themselves are `aioxide_core::Waiters`; whoever owns one lends it out for moments in which no
+//! Python code runs. Called by locks/ and queues.rs.
 
 use aioxide_core::Waiters;
 use aioxide_core::sync::Waiting;
@@ -28,7 +28,8 @@ fn none(py: Python<'_>) -> Bound<'_, PyAny> {
     py.None().into_bound(py)
 }
 
-/// Tells how the wait on a parked future stands. Objects that aren't our futures count as waiting until they are asked.
+/// Tells how the wait on a parked future stands. Objects that aren't our futures count as waiting until they
+/// are asked.
 #[inline]
 pub(crate) fn standing(py: Python<'_>) -> impl Fn(&Py<PyAny>) -> Waiting + Copy {
     move |parked| match Fut::cast_exact(parked.bind(py)).map(Fut::state) {
@@ -74,7 +75,8 @@ pub(crate) fn traverse(line: &Line, visit: &Visit<'_>) -> Result<(), Stopped> {
     line.iter().try_for_each(|(_, _, parked)| visit.call(Some(parked)))
 }
 
-/// `<module.Class object at 0x... [extra, waiters:N]>`, or without the number of those who wait if nobody does.
+/// `<module.Class object at 0x... [extra, waiters:N]>`, or without the number of those who wait if nobody
+/// does.
 pub(crate) fn repr_with<'py>(this: &Bound<'py, PyAny>, extra: &str, waiting: usize) -> Object<'py> {
     let class = this.get_type();
     let (module, name, address) = (class.module()?, class.qualname()?, this.as_ptr().addr());

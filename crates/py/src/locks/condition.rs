@@ -1,4 +1,5 @@
-//! `asyncio.Condition`: a lock, and those who wait for news about what it protects. notified.rs is their wait.
+//! `asyncio.Condition`: a lock, and those who wait for news about what it protects. notified.rs is their
+//! wait.
 
 use aioxide_core::WaiterKey;
 use aioxide_core::sync;
@@ -279,27 +280,33 @@ fn running<'py>(this: This<'_, 'py>) -> Object<'py> {
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let class = Builder::of::<Condition>()
         .short_name()
-        .doc(c"Condition(lock=None)\n--\n\nA lock, and a way to wait until somebody says that what it protects has changed.")
+        .doc(c"Condition(lock=None)\n--\n\nA lock, and a way to wait until somebody says that what it \
+          protects has changed.")
         .slot(pyo3::ffi::Py_tp_new, constructor::<Condition, _>(new))
         .slot(pyo3::ffi::Py_tp_init, initializer::<Of<Condition>, _>(init))
         .slot(pyo3::ffi::Py_tp_repr, unary::<Of<Condition>, _>(repr))
         .method(noargs::<Of<Condition>, _>(c"wait", wait).doc(
-            c"wait($self, /)\n--\n\nLet go of the lock, wait for a notification, take the lock again, and return True.\n\n\
+            c"wait($self, /)\n--\n\nLet go of the lock, wait for a notification, take the lock again, and \
+              return True.\n\n\
               May return without a notification, so check what you wait for again. RuntimeError if the lock is free.",
         ))
         .method(anyargs::<Of<Condition>, _>(c"wait_for", wait_for).doc(
-            c"wait_for($self, predicate)\n--\n\nwait() until predicate() is true, and return what it returned.",
+            c"wait_for($self, predicate)\n--\n\nwait() until predicate() is true, and return what it \
+              returned.",
         ))
         .method(anyargs::<Of<Condition>, _>(c"notify", notify).doc(
-            c"notify($self, n=1)\n--\n\nWake up to n of the tasks that wait. RuntimeError if the lock is free.",
+            c"notify($self, n=1)\n--\n\nWake up to n of the tasks that wait. RuntimeError if the lock is \
+              free.",
         ))
         .method(
             noargs::<Of<Condition>, _>(c"notify_all", notify_all)
-                .doc(c"notify_all($self, /)\n--\n\nWake all tasks that wait. RuntimeError if the lock is free."),
+                .doc(c"notify_all($self, /)\n--\n\nWake all tasks that wait. RuntimeError if the lock is \
+                  free."),
         )
         .method(noargs::<Of<Condition>, _>(c"__aenter__", enter).doc(c"__aenter__($self, /)\n--\n\n"))
         .method(
-            anyargs::<Of<Condition>, _>(c"__aexit__", exit).doc(c"__aexit__($self, exc_type, exc, tb, /)\n--\n\n"),
+            anyargs::<Of<Condition>, _>(c"__aexit__", exit).doc(c"__aexit__($self, exc_type, exc, tb, \
+              /)\n--\n\n"),
         )
         .attribute(getter::<Of<Condition>, _>(c"locked", locked))
         .attribute(getter::<Of<Condition>, _>(c"acquire", acquire))

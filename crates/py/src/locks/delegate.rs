@@ -1,4 +1,5 @@
-//! An awaitable inside a native coroutine: `await something` of a method that Python code may have overridden.
+//! An awaitable inside a native coroutine: `await something` of a method that Python code may have
+//! overridden.
 
 use pyo3::exceptions::PyGeneratorExit;
 use pyo3::intern;

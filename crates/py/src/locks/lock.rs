@@ -203,7 +203,10 @@ fn running<'py>(this: This<'_, 'py>) -> Object<'py> {
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let class = Builder::of::<Lock>()
         .short_name()
-        .doc(c"Lock()\n--\n\nA mutual exclusion lock for tasks: fair, and not owned by the task that acquired it.")
+        .doc(
+            c"Lock()\n--\n\nA mutual exclusion lock for tasks: fair, and not owned by the task that \
+          acquired it.",
+        )
         .slot(pyo3::ffi::Py_tp_new, constructor::<Lock, _>(new))
         .slot(pyo3::ffi::Py_tp_init, initializer::<Of<Lock>, _>(init))
         .slot(pyo3::ffi::Py_tp_repr, unary::<Of<Lock>, _>(repr))
@@ -220,7 +223,10 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
               RuntimeError if it is not acquired.",
         ))
         .method(noargs::<Of<Lock>, _>(c"__aenter__", enter).doc(c"__aenter__($self, /)\n--\n\n"))
-        .method(anyargs::<Of<Lock>, _>(c"__aexit__", exit).doc(c"__aexit__($self, exc_type, exc, tb, /)\n--\n\n"))
+        .method(anyargs::<Of<Lock>, _>(c"__aexit__", exit).doc(
+            c"__aexit__($self, exc_type, exc, tb, \
+          /)\n--\n\n",
+        ))
         .attribute(getter::<Of<Lock>, _>(c"_locked", locked).setter::<Of<Lock>, _>(set_locked))
         .method(noargs::<Of<Lock>, _>(c"_get_loop", running))
         .attribute(getter::<Of<Lock>, _>(c"_waiters", get_waiters))

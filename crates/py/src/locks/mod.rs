@@ -1,8 +1,8 @@
 //! `asyncio.locks`: Lock, Event, Condition, Semaphore, BoundedSemaphore, Barrier.
 //!
-//! Who is woken next is decided in `aioxide_core::sync`; here are the Python objects around it. wait.rs is the
-//! coroutine behind every wait that parks once (`acquire`, `Event.wait`, `async with`), notified.rs the one behind
-//! `Condition.wait`, which parks twice.
+//! Who is woken next is decided in `aioxide_core::sync`; here are the Python objects around it. wait.rs is
+//! the coroutine behind every wait that parks once (`acquire`, `Event.wait`, `async with`), notified.rs the
+//! one behind `Condition.wait`, which parks twice.
 
 mod barrier;
 mod condition;
@@ -10,6 +10,7 @@ mod delegate;
 mod event;
 mod lock;
 mod notified;
+mod passage;
 mod semaphore;
 mod wait;
 

@@ -1,8 +1,8 @@
-//! The coroutine behind `Condition.wait` and `wait_for`: it lets go of the lock, waits for a notification, and takes the
-//! lock again, whatever happens meanwhile.
+//! The coroutine behind `Condition.wait` and `wait_for`: it lets go of the lock, waits for a notification,
+//! and takes the lock again, whatever happens meanwhile.
 //!
-//! A cancellation that comes while the lock is being taken again is kept until it is; and a wait that ends with any
-//! exception notifies another waiter, since it may have swallowed a notification.
+//! A cancellation that comes while the lock is being taken again is kept until it is; and a wait that ends
+//! with any exception notifies another waiter, since it may have swallowed a notification.
 
 use aioxide_core::WaiterKey;
 use pyo3::exceptions::{PyGeneratorExit, PyRuntimeError};

@@ -288,7 +288,8 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .named(c"aioxide.BoundedSemaphore")
         .short_name()
         .doc(
-            c"BoundedSemaphore(value=1)\n--\n\nA semaphore that never has more permits than at first: release() \
+            c"BoundedSemaphore(value=1)\n--\n\nA semaphore that never has more permits than at first: \
+              release() \
               raises ValueError then.",
         )
         .slot(pyo3::ffi::Py_tp_new, constructor::<Semaphore, _>(new_bounded))

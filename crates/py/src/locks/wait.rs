@@ -1,7 +1,7 @@
 //! The coroutine behind `Lock.acquire`, `Semaphore.acquire`, `Event.wait` and the two ends of `async with`.
 //!
-//! It does nothing until it is awaited, as any coroutine; then it is done at once or parks on one future. The lock it
-//! serves keeps the line; here is only what `await` needs to know.
+//! It does nothing until it is awaited, as any coroutine; then it is done at once or parks on one future. The
+//! lock it serves keeps the line; here is only what `await` needs to know.
 
 use aioxide_core::WaiterKey;
 use pyo3::exceptions::PyGeneratorExit;
@@ -117,8 +117,8 @@ pub(super) fn make<'py>(owner: &Bound<'py, PyAny>, op: Op) -> Object<'py> {
     create(owner.py(), wait)
 }
 
-/// As [`make`], for the two ends of `async with`, which awaits what it gets at once: nearly always the coroutine of the
-/// time before, which nobody else has and which is over, does again.
+/// As [`make`], for the two ends of `async with`, which awaits what it gets at once: nearly always the
+/// coroutine of the time before, which nobody else has and which is over, does again.
 #[inline]
 pub(super) fn make_end<'py>(owner: &Bound<'py, PyAny>, op: Op) -> Object<'py> {
     static LAST: Slot = Slot::empty();

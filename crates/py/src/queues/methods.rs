@@ -7,11 +7,9 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyFloat, PyInt, PyList, PyString, PyTuple};
 
+use super::items::{fetch, list_items, qsize, show_items, size, store};
 use super::transfer::{self, Op};
-use super::{
-    LIFO, Order, PRIORITY, Queue, This, close, fetch, finish, finished, get_now, is_plain, known, list_items,
-    put_now, qsize, show_items, size, store,
-};
+use super::{LIFO, Order, PRIORITY, Queue, This, close, finish, finished, get_now, is_plain, known, put_now};
 use crate::ffi::args::{Args, Signature};
 use crate::ffi::class::{Builder, Class, Inst};
 use crate::ffi::method::{Of, anyargs, constructor, getter, initializer, noargs, onearg, unary};
@@ -336,12 +334,18 @@ type Me = Of<Queue>;
 
 fn methods(builder: Builder) -> Builder {
     builder
-        .method(noargs::<Me, _>(c"qsize", method_qsize).doc(c"qsize($self, /)\n--\n\nHow many items are in the queue."))
-        .method(noargs::<Me, _>(c"empty", method_empty).doc(c"empty($self, /)\n--\n\nReturn True if there are no items."))
-        .method(
-            noargs::<Me, _>(c"full", method_full)
-                .doc(c"full($self, /)\n--\n\nReturn True if there are maxsize items; never, if maxsize is 0."),
-        )
+        .method(noargs::<Me, _>(c"qsize", method_qsize).doc(
+            c"qsize($self, /)\n--\n\nHow many items are \
+          in the queue.",
+        ))
+        .method(noargs::<Me, _>(c"empty", method_empty).doc(
+            c"empty($self, /)\n--\n\nReturn True if there \
+          are no items.",
+        ))
+        .method(noargs::<Me, _>(c"full", method_full).doc(
+            c"full($self, /)\n--\n\nReturn True if there are maxsize items; never, if maxsize is \
+                  0.",
+        ))
         .method(anyargs::<Me, _>(c"put", put).doc(
             c"put($self, item)\n--\n\nPut an item into the queue, waiting for room if need be.\n\n\
               QueueShutDown if the queue is shut down.",
@@ -366,7 +370,8 @@ fn methods(builder: Builder) -> Builder {
               ValueError if that is said more often than items were put.",
         ))
         .method(anyargs::<Me, _>(c"shutdown", shutdown).doc(
-            c"shutdown($self, immediate=False)\n--\n\nRefuse items from now on; get() raises QueueShutDown once there \
+            c"shutdown($self, immediate=False)\n--\n\nRefuse items from now on; get() raises \
+              QueueShutDown once there \
               are none.\n\nWith immediate, the items are thrown away.",
         ))
         .method(noargs::<Me, _>(c"_format", method_format))
@@ -390,7 +395,10 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     let queue = methods(Builder::of::<Queue>())
         .short_name()
-        .doc(c"Queue(maxsize=0)\n--\n\nA queue between tasks: first in, first out; put() waits while there are maxsize items.")
+        .doc(
+            c"Queue(maxsize=0)\n--\n\nA queue between tasks: first in, first out; put() waits while \
+          there are maxsize items.",
+        )
         .slot(pyo3::ffi::Py_tp_new, constructor::<Queue, _>(new))
         .slot(pyo3::ffi::Py_tp_init, initializer::<Me, _>(init))
         .slot(pyo3::ffi::Py_tp_repr, unary::<Me, _>(repr))
@@ -410,7 +418,10 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let priority = Builder::of::<Queue>()
         .named(c"aioxide.PriorityQueue")
         .short_name()
-        .doc(c"PriorityQueue(maxsize=0)\n--\n\nA queue that gives out the least item: (priority number, data), say.")
+        .doc(
+            c"PriorityQueue(maxsize=0)\n--\n\nA queue that gives out the least item: (priority number, \
+          data), say.",
+        )
         .slot(pyo3::ffi::Py_tp_new, constructor::<Queue, _>(new_priority))
         .method(onearg::<Me, _>(c"_put", put_heap))
         .method(noargs::<Me, _>(c"_get", get_least))

@@ -1,18 +1,19 @@
 //! `asyncio.queues`: Queue, LifoQueue, PriorityQueue.
 //!
-//! Who may go on and who is woken is decided in `aioxide_core::sync`; here are the items and what `put_nowait` and
-//! `get_nowait` do. A plain Queue keeps its items in Rust until somebody asks for `_queue`: from then on they are in
-//! that deque, as they are in the list of the other two and in whatever a subclass has. A queue whose methods may have
-//! been overridden is used through its methods, as asyncio's is. methods.rs is the Python side, transfer.rs the
-//! coroutine behind `put`, `get` and `join`.
+//! Who may go on and who is woken is decided in `aioxide_core::sync`; here is what `put_nowait` and
+//! `get_nowait` do with that. A plain Queue keeps its items in Rust until somebody asks for `_queue`: from
+//! then on they are in that deque, as they are in the list of the other two and in whatever a subclass has
+//! (items.rs). A queue whose methods may have been overridden is used through its methods, as asyncio's is.
+//! methods.rs is the Python side, transfer.rs the coroutine behind `put`, `get` and `join`.
 
+mod items;
 mod methods;
 mod transfer;
 
 use std::collections::VecDeque;
 
 use aioxide_core::sync::{self, Turn};
-use pyo3::exceptions::{PyException, PyIndexError};
+use pyo3::exceptions::PyException;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -23,6 +24,7 @@ use crate::ffi::class::{Class, Inst, TypeCell};
 use crate::ffi::gc::{Stopped, Visit};
 use crate::locks::Event;
 use crate::waiters::{self, Home};
+use items::{fetch, is_empty, is_full, size, store};
 
 pub(crate) use methods::register;
 
@@ -132,108 +134,6 @@ fn is_plain(this: This<'_, '_>) -> bool {
     !this.dict.is_some()
         && (Queue::cell().is_exact(&object) || LIFO.is_exact(&object) || PRIORITY.is_exact(&object))
 }
-
-// --- the items -----------------------------------------------------------------------------------
-
-/// How many items there are, whatever a subclass says.
-fn size(this: This<'_, '_>) -> PyResult<usize> {
-    match this.object.get(this.py()) {
-        Some(object) => object.len(),
-        None => Ok(this.with(this.py(), |inner| inner.items.len())),
-    }
-}
-
-/// `qsize()`.
-fn qsize(this: This<'_, '_>) -> PyResult<usize> {
-    if is_plain(this) {
-        return size(this);
-    }
-    this.object().call_method0(intern!(this.py(), "qsize"))?.extract()
-}
-
-/// `empty()`.
-#[inline]
-fn is_empty(this: This<'_, '_>) -> PyResult<bool> {
-    if is_plain(this) {
-        return Ok(size(this)? == 0);
-    }
-    this.object().call_method0(intern!(this.py(), "empty"))?.is_truthy()
-}
-
-/// `full()`.
-#[inline]
-fn is_full(this: This<'_, '_>) -> PyResult<bool> {
-    if !is_plain(this) {
-        return this.object().call_method0(intern!(this.py(), "full"))?.is_truthy();
-    }
-    let items = size(this)?;
-    Ok(this.with(this.py(), |inner| inner.rules.is_full(items)))
-}
-
-/// What `_put` of the three kinds does.
-fn store<'py>(this: This<'_, 'py>, order: Order, item: Bound<'py, PyAny>) -> PyResult<()> {
-    let py = this.py();
-    let Some(object) = this.object.get(py) else {
-        this.with(py, |inner| inner.items.push_back(item.unbind()));
-        return Ok(());
-    };
-    if order == Order::Least {
-        known(py)?.heappush.bind(py).call1((object, item))?;
-        return Ok(());
-    }
-    match object.cast_exact::<PyList>() {
-        Ok(list) => list.append(item),
-        Err(_) => object.call_method1(intern!(py, "append"), (item,)).map(drop),
-    }
-}
-
-/// What `_get` of the three kinds does.
-fn fetch<'py>(this: This<'_, 'py>, order: Order) -> Object<'py> {
-    let py = this.py();
-    let Some(object) = this.object.get(py) else {
-        let item = this.with(py, |inner| match order {
-            Order::First | Order::Least => inner.items.pop_front(),
-            Order::Last => inner.items.pop_back(),
-        });
-        let item = item.ok_or_else(|| PyIndexError::new_err("pop from an empty deque"))?;
-        return Ok(item.into_bound(py));
-    };
-    match (order, object.cast_exact::<PyList>()) {
-        (Order::Least, _) => known(py)?.heappop.bind(py).call1((object,)),
-        (Order::First, _) => object.call_method0(intern!(py, "popleft")),
-        (Order::Last, Ok(list)) if !list.is_empty() => {
-            let end = list.len() - 1;
-            let item = list.get_item(end)?;
-            list.del_item(end)?;
-            Ok(item)
-        }
-        (Order::Last, _) => object.call_method0(intern!(py, "pop")),
-    }
-}
-
-/// `_queue`: moves the items of a plain Queue into a deque, where they are from now on.
-fn show_items<'py>(this: This<'_, 'py>) -> Object<'py> {
-    let py = this.py();
-    if let Some(object) = this.object.get(py) {
-        return Ok(object);
-    }
-    let deque = py.import("collections")?.getattr("deque")?.call1((list_items(this)?,))?;
-    this.object.set(py, deque.clone());
-    this.drop_items(py);
-    Ok(deque)
-}
-
-/// The items as a list.
-fn list_items<'py>(this: This<'_, 'py>) -> PyResult<Bound<'py, PyList>> {
-    let py = this.py();
-    if let Some(object) = this.object.get(py) {
-        return PyList::new(py, object.try_iter()?.collect::<PyResult<Vec<_>>>()?);
-    }
-    let items: Vec<_> = this.with(py, |inner| inner.items.iter().map(|item| item.clone_ref(py)).collect());
-    PyList::new(py, items.into_iter().map(|item| item.into_bound(py)))
-}
-
-// --- putting and getting -------------------------------------------------------------------------
 
 /// Whether the items of a plain Queue are here, in Rust: then putting and getting is one borrow.
 #[inline]

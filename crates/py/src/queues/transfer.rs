@@ -1,5 +1,5 @@
-//! The coroutine behind `Queue.put`, `get` and `join`: done at once where it can be, else in line until it is woken, and
-//! then it tries again.
+//! The coroutine behind `Queue.put`, `get` and `join`: done at once where it can be, else in line until it is
+//! woken, and then it tries again.
 
 use aioxide_core::WaiterKey;
 use pyo3::exceptions::PyGeneratorExit;
