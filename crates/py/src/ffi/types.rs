@@ -99,21 +99,50 @@ pub(crate) fn alloc_task(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
 }
 
 impl Tsk<'_, '_> {
-    /// Lets the garbage collector see the task.
+    /// Lets the garbage collector see the task and its context.
     ///
     /// Until its first step is over a task of a running loop is in the ready queue, so it is in use and there is
-    /// nothing to find out. In a flood of short tasks that spares the collector half of its work.
+    /// nothing to find out. In a flood of short tasks that spares the collector most of its work.
     #[inline]
     pub(crate) fn show(self) {
-        // SAFETY: the two words before a live object are its collector header in every supported version; the first
-        // is null as long as the collector does not know the object.
+        // SAFETY: live objects with a collector's header.
         unsafe {
             let object = self.object().as_ptr();
-            if *object.cast::<usize>().sub(2) == 0 {
+            if is_hidden(object) {
                 ffi::PyObject_GC_Track(object.cast());
+                if let Some(context) = self.context()
+                    && is_hidden(context.as_ptr())
+                {
+                    ffi::PyObject_GC_Track(context.as_ptr().cast());
+                }
             }
         }
     }
+
+    /// Hides a new context that nobody but the task knows of, for as long as the task is hidden. The context must be
+    /// shown before it goes, which `show` in the task's dealloc sees to.
+    #[inline]
+    pub(crate) fn hide_context(self) {
+        // SAFETY: live objects with a collector's header.
+        unsafe {
+            if is_hidden(self.object().as_ptr())
+                && let Some(context) = self.context()
+            {
+                ffi::PyObject_GC_UnTrack(context.as_ptr().cast());
+            }
+        }
+    }
+}
+
+/// Whether the collector does not know the object.
+///
+/// # Safety
+/// The object has a collector's header: two words before it in every supported version, of which the first is null
+/// for an object that the collector does not know.
+#[inline]
+unsafe fn is_hidden(object: *mut PyObject) -> bool {
+    // SAFETY: promised by the caller.
+    unsafe { *object.cast::<usize>().sub(2) == 0 }
 }
 
 /// Memory of freed Futures and Tasks, kept for the next ones: with their collector header and dict, all blank.
@@ -166,11 +195,9 @@ unsafe extern "C" fn task_dealloc(slf: *mut PyObject) {
         let py = Python::assume_attached();
         let task = Tsk::new(Borrowed::from_ptr(py, slf));
         let wants = task.fut().log_tb() || (task.fut().is_pending() && task.log_destroy_pending());
-        if wants {
-            task.show(); // it may live on
-            if ffi::PyObject_CallFinalizerFromDealloc(slf) < 0 {
-                return;
-            }
+        task.show();
+        if wants && ffi::PyObject_CallFinalizerFromDealloc(slf) < 0 {
+            return;
         }
         thread::unregister(task);
         release(py, slf, &STOCK_TASK, &TASK, &SPARE_TASKS);

@@ -49,6 +49,7 @@ pub(crate) fn init(this: Tsk<'_, '_>, arguments: Args<'_, '_>) -> PyResult<()> {
     };
     let [coro, event_loop, name, context, eager] = SIGNATURE.bind::<5>(arguments)?;
     let py = this.py();
+    this.show(); // a second `__init__` lets go of the first one's context
     futures::init_with(this.fut(), event_loop)?;
     let coro = coro.map_or_else(|| none(py), |c| c.to_owned());
     start(this, coro, args::given(name), args::given(context), eager.map_or(Ok(false), |e| e.is_truthy())?)
@@ -102,6 +103,7 @@ fn start<'py>(
             PyInt::new(py, COUNTER.get()).into_any() // spelt out when somebody asks for it
         }
     };
+    let given = context.is_some();
     let context = match context {
         Some(context) if !context::is_context(&context) => {
             this.set_log_destroy_pending(false);
@@ -111,6 +113,9 @@ fn start<'py>(
         None => context::copy_current(py)?,
     };
     drop(this.set_context(Some(context)));
+    if !given {
+        this.hide_context();
+    }
     drop(this.take_fut_waiter());
     this.set_must_cancel(false);
     this.set_log_destroy_pending(true);
