@@ -37,6 +37,9 @@ pub(crate) fn task<'py>(event_loop: &Bound<'py, PyAny>, coro: &Bound<'py, PyAny>
 /// `event_loop.create_task(*args)`, keywords and all.
 #[inline]
 pub(crate) fn task_with<'py>(event_loop: &Bound<'py, PyAny>, args: Args<'_, 'py>) -> Object<'py> {
+    if let (Some(coro), 1, false) = (args.get(0), args.len(), args.has_names()) {
+        return task(event_loop, &coro);
+    }
     match LoopCore::of(event_loop) {
         Some(core) if !core.overrides_tasks() => {
             handles::create_task(LoopRef { object: event_loop.as_borrowed(), core }, args)
