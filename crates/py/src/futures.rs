@@ -5,7 +5,7 @@
 
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict, PyFrozenSet, PyInt, PyList, PyString, PyTraceback, PyTuple, PyType};
+use pyo3::types::{PyBool, PyDict, PyFrozenSet, PyInt, PyList, PyString, PyTuple, PyType};
 use pyo3::{Borrowed, PyTypeInfo, intern};
 
 use crate::ffi::args::{Args, Signature};
@@ -298,11 +298,10 @@ pub(crate) fn result<'py>(this: Fut<'_, 'py>) -> Object<'py> {
 
 /// The exception as it was when it was set, without the frames that raising it elsewhere has added.
 fn raisable<'py>(this: Fut<'_, 'py>, error: Bound<'py, PyAny>) -> PyErr {
-    let py = this.py();
-    let traceback = this.take_exception_tb().and_then(|tb| tb.cast_into::<PyTraceback>().ok());
-    let error = PyErr::from_value(error);
-    error.set_traceback(py, traceback);
-    error
+    if let Err(unsettable) = error.setattr(intern!(this.py(), "__traceback__"), this.take_exception_tb()) {
+        return unsettable;
+    }
+    PyErr::from_value(error)
 }
 
 /// How a done future ended, for the task that waited for it: nothing, or the exception to throw.
