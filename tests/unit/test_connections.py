@@ -2,8 +2,11 @@
 
 import asyncio
 import errno
+import gc
 import socket
 import sys
+import warnings
+import weakref
 
 import pytest
 
@@ -423,3 +426,42 @@ def test_blocking_sockets_are_refused_in_debug_mode(run, loop):
                     await call()
 
     run(main())
+
+
+# --- what is left behind -----------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ["receive", "connect", "race", "serve"])
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_loop_that_was_closed_too_early_is_collected(new_loop, pair, aio, what):
+    if aio is asyncio and what == "race":
+        pytest.skip("asyncio's race fails when it is closed")
+    ours, _ = pair
+
+    async def serve(loop):
+        server = await loop.create_server(Echo, "127.0.0.1", 0)
+        await server.serve_forever()
+
+    async def hang(sock, address):
+        await asyncio.get_running_loop().create_future()
+
+    calls = {
+        "receive": lambda loop: loop.sock_recv(ours, 1),
+        "connect": lambda loop: loop.create_connection(Client, "127.0.0.1", 9),
+        "race": lambda loop: loop.create_connection(Client, "127.0.0.1", 9, happy_eyeballs_delay=10),
+        "serve": serve,
+    }
+    loop = new_loop()
+    if what in ("connect", "race"):
+        loop.sock_connect = hang
+    task = loop.create_task(calls[what](loop))
+    loop.run_until_complete(asyncio.sleep(0.01))
+    assert not task.done()
+    task._log_destroy_pending = False
+    loop.close()
+    gone = weakref.ref(loop)
+    del task, loop
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        gc.collect()
+    assert gone() is None

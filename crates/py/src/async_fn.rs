@@ -44,15 +44,37 @@ struct Mail {
     leaf: Cell<Option<Py<PyAny>>>,
     /// For the task.
     yielded: Cell<Option<Py<PyAny>>>,
+    /// The root of the coroutine that runs.
+    root: Cell<Option<Py<PyAny>>>,
 }
 
 thread_local! {
-    static MAIL: Mail = const { Mail { error: Cell::new(None), leaf: Cell::new(None), yielded: Cell::new(None) } };
+    static MAIL: Mail = const {
+        Mail { error: Cell::new(None), leaf: Cell::new(None), yielded: Cell::new(None), root: Cell::new(None) }
+    };
+}
+
+/// The object that the running coroutine was made with, see [`rooted`].
+pub(crate) fn root(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    let root = MAIL.with(|mail| {
+        let root = mail.root.take();
+        let found = root.as_ref().map(|root| root.bind(py).clone());
+        mail.root.set(root);
+        found
+    });
+    root.ok_or_else(|| PyRuntimeError::new_err("a coroutine without a root"))
 }
 
 /// Awaits any Python awaitable, as `await object` does.
 pub(crate) fn wait(object: Py<PyAny>) -> Wait {
-    Wait { object: Some(object) }
+    Wait { object: Some(object), left: None }
+}
+
+/// Awaits a future, which comes back with the error: the coroutine alone holds it meanwhile.
+pub(crate) async fn wait_for_future(future: Py<PyAny>) -> Result<Py<PyAny>, (PyErr, Option<Py<PyAny>>)> {
+    let mut wait = Wait { object: Some(future), left: None };
+    let result = Pin::new(&mut wait).await;
+    result.map_err(|error| (error, wait.left))
 }
 
 /// See [`wait`].
@@ -60,6 +82,8 @@ pub(crate) fn wait(object: Py<PyAny>) -> Wait {
 pub(crate) struct Wait {
     /// The awaitable, until it is waited for.
     object: Option<Py<PyAny>>,
+    /// The future that was waited for in vain.
+    left: Option<Py<PyAny>>,
 }
 
 impl Future for Wait {
@@ -69,7 +93,7 @@ impl Future for Wait {
         attached(|py| {
             let step = match self.object.take() {
                 Some(object) => begin(object.into_bound(py)),
-                None => go_on(py),
+                None => go_on(py, &mut self.left),
             };
             match step {
                 Ok(Waiting::Over(value)) => Poll::Ready(Ok(value.unbind())),
@@ -148,14 +172,17 @@ fn sorted<'py>(leaf: Bound<'py, PyAny>, step: Step<'py>) -> Waiting<'py> {
 }
 
 /// The task has come back, perhaps with an exception.
-fn go_on(py: Python<'_>) -> PyResult<Waiting<'_>> {
+fn go_on<'py>(py: Python<'py>, left: &mut Option<Py<PyAny>>) -> PyResult<Waiting<'py>> {
     let (error, leaf) = MAIL.with(|mail| (mail.error.take(), mail.leaf.take()));
     let Some(leaf) = leaf.map(|leaf| leaf.into_bound(py)) else {
         return Err(error.unwrap_or_else(|| PyRuntimeError::new_err("awaited after it was over")));
     };
     if let Some(future) = Fut::cast_exact(&leaf) {
         return match error {
-            Some(error) => Err(error),
+            Some(error) => {
+                *left = Some(leaf.unbind());
+                Err(error)
+            }
             None if future.is_pending() => Err(PyRuntimeError::new_err("await wasn't used with future")),
             None => futures::result(future).map(Waiting::Over),
         };
@@ -196,6 +223,7 @@ pub(crate) struct Coroutine {
     body: GilCell<Option<Body>>,
     stage: Flag<Stage>,
     leaf: Slot,
+    root: Slot,
 }
 
 type This<'a, 'py> = Inst<'a, 'py, Coroutine>;
@@ -209,9 +237,29 @@ pub(crate) fn coroutine<'py, F>(
 where
     F: Future<Output = PyResult<Py<PyAny>>> + Send + 'static,
 {
+    make(py, qualname, Slot::empty(), body)
+}
+
+/// As [`coroutine`], with an object that leads back to the waiting task. What a block holds by itself the garbage
+/// collector can't see; this one it can, and the block asks for it with [`root`].
+pub(crate) fn rooted<'py, F>(
+    root: Bound<'py, PyAny>,
+    qualname: &'static str,
+    body: F,
+) -> PyResult<Bound<'py, PyAny>>
+where
+    F: Future<Output = PyResult<Py<PyAny>>> + Send + 'static,
+{
+    make(root.py(), qualname, Slot::holding(root.unbind()), body)
+}
+
+fn make<'py, F>(py: Python<'py>, qualname: &'static str, root: Slot, body: F) -> PyResult<Bound<'py, PyAny>>
+where
+    F: Future<Output = PyResult<Py<PyAny>>> + Send + 'static,
+{
     let body: Body = Box::pin(body);
     let (body, stage, leaf) = (GilCell::new(Some(body)), Flag::new(Stage::Fresh), Slot::empty());
-    create(py, Coroutine { qualname, body, stage, leaf })
+    create(py, Coroutine { qualname, body, stage, leaf, root })
 }
 
 impl Class for Coroutine {
@@ -223,7 +271,8 @@ impl Class for Coroutine {
     }
 
     fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
-        self.leaf.traverse(visit)
+        self.leaf.traverse(visit)?;
+        self.root.traverse(visit)
     }
 
     fn clear(&self, py: Python<'_>) {
@@ -248,13 +297,19 @@ impl Class for Coroutine {
     }
 }
 
+/// Drops what a block holds, at once: without the interpreter its references would wait for whoever takes it next.
+fn release(body: Option<Body>) {
+    attached(|_| drop(body));
+}
+
 impl Coroutine {
     /// Lets go of everything.
     fn end(&self, py: Python<'_>) {
         self.stage.set(Stage::Over);
         let body = self.body.with(py, Option::take);
         drop(self.leaf.take(py));
-        drop(body);
+        release(body);
+        drop(self.root.take(py));
     }
 
     /// One step: up to where the block waits next, or to its end.
@@ -278,25 +333,37 @@ impl Coroutine {
         };
         self.stage.set(Stage::Running);
         let mut ending = Ending(&self.stage, Stage::Over);
-        MAIL.with(|mail| {
+        let outer = MAIL.with(|mail| {
             mail.error.set(error);
             mail.leaf.set(self.leaf.take(py).map(Bound::unbind));
+            mail.root.replace(self.root.get(py).map(Bound::unbind))
         });
-        match body.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Ok(value)) => Ok(Step::Return(value.into_bound(py))),
-            Poll::Ready(Err(error)) if error.is_instance_of::<PyStopIteration>(py) => {
-                let wrapped = PyRuntimeError::new_err("coroutine raised StopIteration");
-                wrapped.set_cause(py, Some(error));
-                Err(wrapped)
+        // What the block drops on its way is released at once, see `release`.
+        let poll = attached(|_| body.as_mut().poll(&mut Context::from_waker(Waker::noop())));
+        drop(MAIL.with(|mail| mail.root.replace(outer)).map(|root| root.into_bound(py)));
+        let result = match poll {
+            Poll::Ready(result) => {
+                release(Some(body));
+                result
             }
-            Poll::Ready(Err(error)) => Err(error),
             Poll::Pending => {
                 let (leaf, yielded) = MAIL.with(|mail| (mail.leaf.take(), mail.yielded.take()));
                 drop(self.leaf.replace(py, leaf.map(|leaf| leaf.into_bound(py))));
                 drop(self.body.with(py, |place| place.replace(body)));
                 ending.1 = Stage::Suspended;
-                Ok(Step::Yield(yielded.map_or_else(|| py.None().into_bound(py), |y| y.into_bound(py))))
+                return Ok(Step::Yield(
+                    yielded.map_or_else(|| py.None().into_bound(py), |y| y.into_bound(py)),
+                ));
             }
+        };
+        match result {
+            Ok(value) => Ok(Step::Return(value.into_bound(py))),
+            Err(error) if error.is_instance_of::<PyStopIteration>(py) => {
+                let wrapped = PyRuntimeError::new_err("coroutine raised StopIteration");
+                wrapped.set_cause(py, Some(error));
+                Err(wrapped)
+            }
+            Err(error) => Err(error),
         }
     }
 }

@@ -106,7 +106,8 @@ impl Request {
 pub(super) fn create_connection<'py>(event_loop: &Bound<'py, PyAny>, request: Request) -> Object<'py> {
     let py = event_loop.py();
     let event_loop = event_loop.clone().unbind();
-    coroutine(py, "EventLoop.create_connection", async move {
+    // The root: the tasks of a race.
+    async_fn::rooted(PyList::empty(py).into_any(), "EventLoop.create_connection", async move {
         attached(|py| request.check(py))?;
         let sock = if request.by_address() {
             dial(&event_loop, &request).await?

@@ -4,27 +4,30 @@
 //! nor its socket, outlives the race.
 
 use aioxide_core::race::{Next, Race};
-use pyo3::exceptions::PyOSError;
+use pyo3::exceptions::{PyGeneratorExit, PyOSError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyCFunction, PyList};
+use pyo3::types::{PyDict, PyList};
 
 use super::connect::{Dialled, attempt, close_quietly};
 use crate::async_fn::{self, attached, coroutine};
-use crate::futures;
 use crate::local::LoopCore;
 use crate::names::names;
 
-/// The attempts of a race, each a task; told apart by number.
+/// What is known of the attempts of a race. Their tasks are in a list, the root of the coroutine that races.
 struct Attempts {
-    tasks: Vec<Py<PyAny>>,
-    /// Which of them have been looked at since they ended.
+    /// Which of the tasks have been looked at since they ended.
     seen: Vec<bool>,
     errors: Vec<PyErr>,
     sock: Option<Py<PyAny>>,
 }
 
-/// Attempts with staggered starts; the first socket that connects wins.
+fn tasks(py: Python<'_>) -> PyResult<Bound<'_, PyList>> {
+    Ok(async_fn::root(py)?.cast_into()?)
+}
+
+/// Attempts with staggered starts; the first socket that connects wins. The root of the running coroutine is an empty
+/// list.
 pub(super) async fn staggered(
     event_loop: &Py<PyAny>,
     infos: Vec<Py<PyAny>>,
@@ -32,18 +35,20 @@ pub(super) async fn staggered(
     delay: f64,
 ) -> PyResult<Dialled> {
     let mut race = Race::new(infos.len(), Some(delay));
-    let mut attempts = Attempts { tasks: Vec::new(), seen: Vec::new(), errors: Vec::new(), sock: None };
-    let result = run_race(event_loop, &infos, local.as_deref(), &mut race, &mut attempts).await;
-    // Whoever still runs is stopped, and waited for: its socket must not outlive this call.
-    for task in &attempts.tasks {
-        attached(|py| task.call_method0(py, intern!(py, "cancel")))?;
+    let mut attempts = Attempts { seen: Vec::new(), errors: Vec::new(), sock: None };
+    let mut outcome = run_race(event_loop, &infos, local.as_deref(), &mut race, &mut attempts).await;
+    if let Err(error) = &outcome
+        && attached(|py| error.is_instance_of::<PyGeneratorExit>(py))
+    {
+        return outcome.map(|()| (None, Vec::new())); // closed: there may be no loop to wait in
     }
-    let mut outcome = result;
+    // Whoever still runs is stopped, and waited for: its socket must not outlive this call.
+    attached(|py| tasks(py)?.iter().try_for_each(|task| task.call_method0(intern!(py, "cancel")).map(drop)))?;
     loop {
-        let rung =
-            attached(|py| attempts.collect(py, &mut race).and_then(|()| attempts.bell(py, event_loop)))?;
-        let Some(rung) = rung else { break };
-        if let Err(error) = async_fn::wait(rung).await {
+        let running =
+            attached(|py| attempts.collect(py, &mut race).and_then(|()| attempts.running(py, None)))?;
+        let Some(running) = running else { break };
+        if let Err(error) = async_fn::wait(running).await {
             outcome = Err(error);
         }
     }
@@ -68,7 +73,7 @@ async fn run_race(
     loop {
         attached(|py| attempts.collect(py, race))?;
         let now = attached(|py| LoopCore::of(event_loop.bind(py)).map_or(0.0, LoopCore::now));
-        let timer = match race.next(now) {
+        let seconds = match race.next(now) {
             Next::Won(_) | Next::Lost => return Ok(()),
             Next::Start(number) => {
                 attached(|py| attempts.start(py, event_loop, &infos[number], local))?;
@@ -77,37 +82,10 @@ async fn run_race(
             Next::Wait => None,
             Next::WaitUntil(when) => Some(when - now),
         };
-        let Some(bell) = attached(|py| attempts.bell(py, event_loop))? else { continue };
-        let alarm = match timer {
-            Some(seconds) => Some(attached(|py| set_alarm(py, event_loop, &bell, seconds))?),
-            None => None,
-        };
-        let result = async_fn::wait(bell).await;
-        if let Some(alarm) = alarm {
-            attached(|py| alarm.call_method0(py, intern!(py, "cancel")))?;
+        if let Some(running) = attached(|py| attempts.running(py, seconds))? {
+            async_fn::wait(running).await?;
         }
-        result?;
     }
-}
-
-/// Rings the bell after some time.
-fn set_alarm(py: Python<'_>, event_loop: &Py<PyAny>, bell: &Py<PyAny>, seconds: f64) -> PyResult<Py<PyAny>> {
-    let ring = ringer(py, bell)?;
-    event_loop.call_method1(py, intern!(py, "call_later"), (seconds, ring))
-}
-
-/// A callable that completes the future, whatever it is called with.
-fn ringer<'py>(py: Python<'py>, bell: &Py<PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    let bell = bell.clone_ref(py);
-    let ring = PyCFunction::new_closure(py, None, None, move |args, _| -> PyResult<()> {
-        let py = args.py();
-        let bell = bell.bind(py);
-        if !bell.call_method0(intern!(py, "done"))?.is_truthy()? {
-            bell.call_method1(intern!(py, "set_result"), (py.None(),))?;
-        }
-        Ok(())
-    })?;
-    Ok(ring.into_any())
 }
 
 impl Attempts {
@@ -138,15 +116,14 @@ impl Attempts {
                 Ok((sock, errors).into_pyobject(py)?.into_any().unbind())
             })
         })?;
-        self.tasks.push(event_loop.bind(py).call_method1(intern!(py, "create_task"), (body,))?.unbind());
+        tasks(py)?.append(event_loop.bind(py).call_method1(intern!(py, "create_task"), (body,))?)?;
         self.seen.push(false);
         Ok(())
     }
 
     /// Looks at the attempts that have ended.
     fn collect(&mut self, py: Python<'_>, race: &mut Race) -> PyResult<()> {
-        for (number, task) in self.tasks.iter().enumerate() {
-            let task = task.bind(py);
+        for (number, task) in tasks(py)?.iter().enumerate() {
             if self.seen[number] || !task.call_method0(intern!(py, "done"))?.is_truthy()? {
                 continue;
             }
@@ -174,18 +151,18 @@ impl Attempts {
         Ok(())
     }
 
-    /// A future that is completed when one of the running attempts ends; nothing when none runs.
-    fn bell(&self, py: Python<'_>, event_loop: &Py<PyAny>) -> PyResult<Option<Py<PyAny>>> {
+    /// What to wait for until one of the running attempts ends or some time has passed; nothing when none runs.
+    fn running(&self, py: Python<'_>, seconds: Option<f64>) -> PyResult<Option<Py<PyAny>>> {
+        let tasks = tasks(py)?;
         let running: Vec<_> =
-            self.tasks.iter().zip(&self.seen).filter(|(_, seen)| !**seen).map(|(t, _)| t).collect();
+            tasks.iter().zip(&self.seen).filter(|(_, seen)| !**seen).map(|(task, _)| task).collect();
         if running.is_empty() {
             return Ok(None);
         }
-        let bell = futures::new(event_loop.bind(py))?.unbind();
-        let ring = ringer(py, &bell)?;
-        for task in running {
-            task.call_method1(py, intern!(py, "add_done_callback"), (&ring,))?;
-        }
-        Ok(Some(bell))
+        let keywords = PyDict::new(py);
+        keywords.set_item("timeout", seconds)?;
+        keywords.set_item("return_when", "FIRST_COMPLETED")?;
+        let wait = py.import("asyncio")?.getattr("wait")?;
+        Ok(Some(wait.call((running,), Some(&keywords))?.unbind()))
     }
 }

@@ -74,18 +74,16 @@ impl Op {
             }
             Ok((fd, future.unbind()))
         })?;
-        let kept = attached(|py| future.clone_ref(py));
-        let result = async_fn::wait(future).await;
-        if result.is_err() {
-            attached(|py| {
-                let (event_loop, future) = (self.event_loop.bind(py), kept.bind(py));
-                match direction {
-                    Direction::Read => readers::drop_read_future(event_loop, fd, future),
-                    Direction::Write => readers::drop_write_future(event_loop, fd, future),
-                }
-            });
-        }
-        result.map(drop)
+        let Err((error, left)) = async_fn::wait_for_future(future).await else { return Ok(()) };
+        attached(|py| {
+            let Some(left) = left else { return };
+            let (event_loop, future) = (self.event_loop.bind(py), left.bind(py));
+            match direction {
+                Direction::Read => readers::drop_read_future(event_loop, fd, future),
+                Direction::Write => readers::drop_write_future(event_loop, fd, future),
+            }
+        });
+        Err(error)
     }
 }
 

@@ -62,7 +62,8 @@ impl Class for Server {
         for slot in self.slots() {
             drop(slot.take(py));
         }
-        drop(self.clients.with(py, std::mem::take));
+        let clients = self.clients.with(py, std::mem::take);
+        attached(|_| drop(clients)); // at once, in a finalizer too
     }
 }
 
@@ -261,24 +262,22 @@ fn resume<'py>(this: This<'_, 'py>, sock: Borrowed<'_, 'py, PyAny>) -> Object<'p
 }
 
 fn start_serving<'py>(this: This<'_, 'py>) -> Object<'py> {
-    let server = this.to_owned().unbind();
-    async_fn::coroutine(this.py(), "Server.start_serving", async move {
-        attached(|py| start(server.bind(py)))?;
+    async_fn::rooted(this.to_owned(), "Server.start_serving", async move {
+        attached(|py| start(&async_fn::root(py)?))?;
         async_fn::pause().await?;
         async_fn::none()
     })
 }
 
 fn serve_forever<'py>(this: This<'_, 'py>) -> Object<'py> {
-    let server = this.to_owned().unbind();
-    async_fn::coroutine(this.py(), "Server.serve_forever", async move {
-        let waiter = attached(|py| prepare_to_serve(server.bind(py)))?;
+    async_fn::rooted(this.to_owned(), "Server.serve_forever", async move {
+        let waiter = attached(|py| prepare_to_serve(&async_fn::root(py)?))?;
         let result = async_fn::wait(waiter).await;
         let cancelled = attached(|py| {
             let cancelled =
                 matches!(&result, Err(e) if e.is_instance(py, names(py).cancelled_error.bind(py)));
-            let server = server.bind(py);
-            if let Some(this) = This::cast_exact(server) {
+            let server = async_fn::root(py)?;
+            if let Some(this) = This::cast_exact(&server) {
                 drop(this.forever.take(py));
             }
             if !cancelled {
@@ -313,10 +312,10 @@ fn prepare_to_serve(server: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
 }
 
 fn wait_closed<'py>(this: This<'_, 'py>) -> Object<'py> {
-    let server = this.to_owned().unbind();
-    async_fn::coroutine(this.py(), "Server.wait_closed", async move {
+    async_fn::rooted(this.to_owned(), "Server.wait_closed", async move {
         let waiter = attached(|py| -> PyResult<_> {
-            let Some(this) = This::cast_exact(server.bind(py)) else { return Ok(None) };
+            let server = async_fn::root(py)?;
+            let Some(this) = This::cast_exact(&server) else { return Ok(None) };
             let Some(waiters) = this.waiters.get(py) else { return Ok(None) };
             let waiter = get_loop(this)?.call_method0(intern!(py, "create_future"))?;
             waiters.call_method1(intern!(py, "append"), (&waiter,))?;
@@ -335,10 +334,9 @@ fn enter<'py>(this: This<'_, 'py>) -> Object<'py> {
 }
 
 fn exit<'py>(this: This<'_, 'py>, _: Args<'_, 'py>) -> Object<'py> {
-    let server = this.to_owned().unbind();
-    async_fn::coroutine(this.py(), "Server.__aexit__", async move {
+    async_fn::rooted(this.to_owned(), "Server.__aexit__", async move {
         let closed = attached(|py| {
-            let server = server.bind(py);
+            let server = async_fn::root(py)?;
             server.call_method0("close")?;
             server.call_method0("wait_closed").map(Bound::unbind)
         })?;

@@ -17,6 +17,7 @@ use pyo3::{Borrowed, intern};
 
 use super::flow::Chunk;
 use super::{Source, read, report, write};
+use crate::async_fn::attached;
 use crate::errors::os_error;
 use crate::event_loop::{EventLoop, readers};
 use crate::ffi::cell::{Flag, GilCell, Slot};
@@ -238,8 +239,9 @@ impl TcpTransport {
 
     /// Throws away what is in the outbox.
     pub(super) fn discard(&self, py: Python<'_>) {
-        drop(self.outbox.with(py, Outbox::take_all));
+        let unsent = self.outbox.with(py, Outbox::take_all);
         self.unsent.set(false);
+        attached(|_| drop(unsent)); // at once, in a finalizer too
     }
 
     /// What the driver watches the descriptor for.
