@@ -24,7 +24,7 @@ async def nothing():
     pass
 
 
-def test_a_task_that_waits_is_tracked(run):
+def test_a_task_that_waits_is_tracked():
     async def main():
         task = asyncio.get_running_loop().create_task(asyncio.sleep(3600))
         await asyncio.sleep(0)
@@ -32,7 +32,7 @@ def test_a_task_that_waits_is_tracked(run):
         task.cancel()
         return tracked
 
-    assert run(main()) == (True, True)
+    assert aioxide.run(main()) == (True, True)
 
 
 @pytest.mark.parametrize("place", ["result", "attribute", "context", "exception"])
