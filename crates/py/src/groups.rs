@@ -609,7 +609,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .slot(pyo3::ffi::Py_tp_repr, unary::<Of<TaskGroup>, _>(repr))
         .method(noargs::<Of<TaskGroup>, _>(c"__aenter__", method_enter).doc(c"__aenter__($self, /)\n--\n\n"))
         .method(anyargs::<Of<TaskGroup>, _>(c"__aexit__", method_exit).doc(c"__aexit__($self, et, exc, tb)\n--\n\n"))
-        .method(anyargs::<Of<TaskGroup>, _>(c"create_task", method_create_task).doc(c"create_task($self, coro, **kwargs)\n--\n\nMake a task of the group, as asyncio.create_task() does."))
+        .method(anyargs::<Of<TaskGroup>, _>(c"create_task", method_create_task).doc(c"create_task($self, coro, *, name=None, context=None, **kwargs)\n--\n\nMake a task of the group, as asyncio.create_task() does."))
         .method(noargs::<Of<TaskGroup>, _>(c"cancel", method_cancel).doc(c"cancel($self, /)\n--\n\nCancel what is not done, the block too, and leave it without an exception."))
         .attribute(getter::<Of<TaskGroup>, _>(c"_tasks", get_tasks))
         .attribute(getter::<Of<TaskGroup>, _>(c"_errors", get_errors))

@@ -210,12 +210,15 @@ where
 }
 
 fn method(name: &'static CStr, function: ffi::PyMethodDefPointer, flags: i32) -> Method {
-    Method(ffi::PyMethodDef {
-        ml_name: name.as_ptr(),
-        ml_meth: function,
-        ml_flags: flags,
-        ml_doc: ptr::null(),
-    })
+    let ml_doc = if flags == ffi::METH_NOARGS { plain_signature(name) } else { ptr::null() };
+    Method(ffi::PyMethodDef { ml_name: name.as_ptr(), ml_meth: function, ml_flags: flags, ml_doc })
+}
+
+/// What `inspect.signature` needs to know of a method without arguments, before CPython 3.13 knew it by itself.
+fn plain_signature(name: &CStr) -> *const std::ffi::c_char {
+    let text = [name.to_bytes(), b"($self, /)\n--\n\n"].concat();
+    // The names of methods have no zero byte inside; the text lives as long as the type: for good.
+    std::ffi::CString::new(text).map_or(ptr::null(), |text| text.into_raw().cast_const())
 }
 
 impl Method {
