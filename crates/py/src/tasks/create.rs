@@ -201,7 +201,11 @@ fn factory_closure<'py>(this: Inst<'_, 'py, EagerFactory>) -> Object<'py> {
 
 fn factory_signature<'py>(this: Inst<'_, 'py, EagerFactory>) -> Object<'py> {
     let py = this.py();
-    let shown = py.eval(c"lambda loop, coro, *, name=None, context=None, eager_start=True, **kwargs: ...", None, None)?;
+    let shown = py.eval(
+        c"lambda loop, coro, *, name=None, context=None, eager_start=True, **kwargs: ...",
+        None,
+        None,
+    )?;
     py.import("inspect")?.call_method1("signature", (shown,))
 }
 
