@@ -25,7 +25,7 @@ const LONGEST_WAIT: f64 = 24.0 * 3600.0;
 
 /// The shortest wait for a timer, in seconds: timers due within it of each other run in one turn. (asyncio's selectors
 /// wait whole milliseconds.)
-const SHORTEST_WAIT: f64 = 100e-6;
+const SHORTEST_WAIT: f64 = 500e-6;
 
 /// A busy loop without traffic looks at its descriptors after this many turns …
 const BUSY_TURNS: u32 = 8;
