@@ -5,7 +5,7 @@
 
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict, PyFrozenSet, PyInt, PyList, PyString, PyTuple, PyType};
+use pyo3::types::{PyDict, PyFrozenSet, PyInt, PyList, PyString, PyTuple, PyType};
 use pyo3::{Borrowed, PyTypeInfo, intern};
 
 use crate::ffi::args::{Args, Signature};
@@ -16,18 +16,12 @@ use crate::ffi::method::{AnyFuture, anyargs, getter, noargs, onearg};
 use crate::ffi::{context, thread, types};
 use crate::job::{self, Job};
 use crate::local::LoopCore;
+use crate::names::boolean;
+use crate::names::none;
 use crate::names::{invalid_state, names};
 use crate::{gather, tasks, version};
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
-
-fn none(py: Python<'_>) -> Bound<'_, PyAny> {
-    py.None().into_bound(py)
-}
-
-fn boolean(py: Python<'_>, value: bool) -> Bound<'_, PyAny> {
-    PyBool::new(py, value).to_owned().into_any()
-}
 
 // --- making ------------------------------------------------------------------------------------
 

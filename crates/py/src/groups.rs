@@ -18,16 +18,13 @@ use crate::ffi::iter::{Awaitable, Coroutine, Step, raised, reused, warn_never_aw
 use crate::ffi::method::{Of, anyargs, constructor, getter, initializer, noargs, unary};
 use crate::ffi::thread;
 use crate::names::names;
+use crate::names::none;
 use crate::parked::Parked;
 use crate::tasks::create;
 use crate::timeouts::exit_arguments;
 use crate::{hooks, prompt};
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
-
-fn none(py: Python<'_>) -> Bound<'_, PyAny> {
-    py.None().into_bound(py)
-}
 
 /// `TaskGroup()`.
 pub(crate) struct TaskGroup {

@@ -21,6 +21,7 @@ use crate::futures;
 use crate::job::Job;
 use crate::local::{LoopCore, thread_id};
 use crate::names::names;
+use crate::names::none;
 use crate::tasks;
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
@@ -78,10 +79,6 @@ impl Class for Handle {
             drop(slot.take(py));
         }
     }
-}
-
-fn none(py: Python<'_>) -> Bound<'_, PyAny> {
-    py.None().into_bound(py)
 }
 
 impl Handle {

@@ -2,7 +2,7 @@
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyType};
+use pyo3::types::{PyBool, PyDict, PyType};
 
 /// Looked up when the extension is imported.
 pub(crate) struct Names {
@@ -83,6 +83,18 @@ impl Names {
         keywords.set_item("debug", debug)?;
         format.call((callback, args), Some(&keywords))
     }
+}
+
+/// None, as an object to return.
+#[inline]
+pub(crate) fn none(py: Python<'_>) -> Bound<'_, PyAny> {
+    py.None().into_bound(py)
+}
+
+/// True or False, as an object to return.
+#[inline]
+pub(crate) fn boolean(py: Python<'_>, value: bool) -> Bound<'_, PyAny> {
+    PyBool::new(py, value).to_owned().into_any()
 }
 
 /// `InvalidStateError(text)`.

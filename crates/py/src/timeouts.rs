@@ -20,14 +20,11 @@ use crate::ffi::{function, thread};
 use crate::job::Job;
 use crate::local::LoopCore;
 use crate::names::names;
+use crate::names::none;
 use crate::prompt;
 use crate::wait_for::WaitFor;
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
-
-fn none(py: Python<'_>) -> Bound<'_, PyAny> {
-    py.None().into_bound(py)
-}
 
 // --- the rule ----------------------------------------------------------------------------------
 

@@ -18,15 +18,12 @@ use crate::ffi::layout::{Fut, State};
 use crate::ffi::method::{Of, getter, length, noargs, onearg, subscript, unary};
 use crate::ffi::thread;
 use crate::futures;
+use crate::names::none;
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
 
 /// A list of parked futures.
 pub(crate) type Line = Waiters<Py<PyAny>>;
-
-fn none(py: Python<'_>) -> Bound<'_, PyAny> {
-    py.None().into_bound(py)
-}
 
 /// Tells how the wait on a parked future stands. Objects that aren't our futures count as waiting until they
 /// are asked.

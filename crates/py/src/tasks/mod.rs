@@ -3,35 +3,28 @@
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBool, PyDict, PyInt, PySet, PyString};
+use pyo3::types::{PyDict, PyInt, PySet, PyString};
 use pyo3::{Borrowed, intern};
 
 use crate::ffi::args::{self, Args, Signature};
 use crate::ffi::cell::{Flag, Slot};
 use crate::ffi::class::{Builder, Class, Inst, TypeCell, create};
 use crate::ffi::gc::{Stopped, Visit};
-use crate::ffi::iter;
 use crate::ffi::layout::{Fut, State, Tsk};
 use crate::ffi::method::{AnyTask, Method, Of, anyargs, caller, getter, noargs, onearg};
 use crate::ffi::{context, thread, types};
 use crate::futures;
 use crate::job::{self, Job};
 use crate::local::{self, LoopCore};
+use crate::names::boolean;
 use crate::names::names;
+use crate::names::none;
 
 pub(crate) mod create;
 pub(crate) mod sleep;
 pub(crate) mod step;
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
-
-fn none(py: Python<'_>) -> Bound<'_, PyAny> {
-    py.None().into_bound(py)
-}
-
-fn boolean(py: Python<'_>, value: bool) -> Bound<'_, PyAny> {
-    PyBool::new(py, value).to_owned().into_any()
-}
 
 // --- making ------------------------------------------------------------------------------------
 
@@ -425,7 +418,6 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .slot(pyo3::ffi::Py_tp_call, caller::<Of<TaskStep>, _>(call_step))
         .attribute(getter::<Of<TaskStep>, _>(c"__self__", step_self))
         .build(module, None, TaskStep::cell())?;
-    let _ = iter::reused;
     create::register(module)?;
     sleep::register(module)
 }

@@ -24,6 +24,7 @@ use crate::ffi::context;
 use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::method::{Of, anyargs, getter, noargs, onearg, unary};
 use crate::names::names;
+use crate::names::none;
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
 pub(super) type This<'a, 'py> = Inst<'a, 'py, Server>;
@@ -113,10 +114,6 @@ pub(crate) fn start(server: &Bound<'_, PyAny>) -> PyResult<()> {
 }
 
 // --- methods -------------------------------------------------------------------------------------
-
-fn none(py: Python<'_>) -> Bound<'_, PyAny> {
-    py.None().into_bound(py)
-}
 
 fn held<'py>(this: This<'_, 'py>, slot: &Slot) -> Object<'py> {
     Ok(slot.get(this.py()).unwrap_or_else(|| none(this.py())))

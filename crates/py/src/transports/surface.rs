@@ -16,13 +16,10 @@ use crate::ffi::cell::Slot;
 use crate::ffi::class::{Builder, Class};
 use crate::ffi::method::{Of, anyargs, getter, noargs, onearg, unary};
 use crate::local::LoopCore;
+use crate::names::none;
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
 type Tcp = Of<TcpTransport>;
-
-fn none(py: Python<'_>) -> Bound<'_, PyAny> {
-    py.None().into_bound(py)
-}
 
 fn boolean<'py>(this: This<'_, 'py>, value: bool) -> Bound<'py, PyAny> {
     PyBool::new(this.py(), value).to_owned().into_any()
