@@ -6,11 +6,11 @@
 use aioxide_core::flow::Flow;
 use aioxide_core::outbox::{LimitsError, Outbox};
 use pyo3::exceptions::{PyTypeError, PyValueError};
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
 
+use super::receiver::Receiver;
 use super::report;
 use crate::ffi::cell::GilCell;
 
@@ -48,19 +48,19 @@ pub(crate) fn check_data(data: &Bound<'_, PyAny>) -> PyResult<()> {
 
 /// Tells the protocol what the outbox asks for. What it raises goes to the exception handler.
 pub(crate) fn tell(
-    flow: Flow,
+    asked: Flow,
+    receiver: Receiver,
     event_loop: &Bound<'_, PyAny>,
     transport: &Bound<'_, PyAny>,
     protocol: &Bound<'_, PyAny>,
 ) -> PyResult<()> {
-    let py = transport.py();
-    let (method, message) = match flow {
+    let message = match asked {
         Flow::Nothing => return Ok(()),
-        Flow::Pause => (intern!(py, "pause_writing"), "protocol.pause_writing() failed"),
-        Flow::Resume => (intern!(py, "resume_writing"), "protocol.resume_writing() failed"),
+        Flow::Pause => "protocol.pause_writing() failed",
+        Flow::Resume => "protocol.resume_writing() failed",
     };
-    match protocol.call_method0(method) {
-        Ok(_) => Ok(()),
+    match receiver.flow(protocol, asked) {
+        Ok(()) => Ok(()),
         Err(error) => report::failure(error, message, event_loop, transport, Some(protocol)),
     }
 }

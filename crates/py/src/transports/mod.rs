@@ -6,7 +6,9 @@
 pub(crate) mod flow;
 mod listener;
 pub(crate) mod read;
+pub(crate) mod receiver;
 mod report;
+pub(crate) mod sender;
 pub(crate) mod server;
 mod surface;
 pub(crate) mod tcp;

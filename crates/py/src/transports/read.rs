@@ -10,6 +10,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use super::receiver::Receiver;
 use super::tcp::{Reading, This};
 use crate::errors::os_error;
 use crate::ffi::buffer;
@@ -44,7 +45,8 @@ const READ_FAILED: &str = "Fatal read error on socket transport";
 pub(super) fn on_readable(this: This<'_, '_>, last: bool) -> PyResult<()> {
     let py = this.py();
     let Some(protocol) = this.protocol.get(py).filter(|_| this.is_reading()) else { return Ok(()) };
-    if this.buffered.get() {
+    let receiver = this.receiver.get();
+    if receiver == Receiver::Buffered {
         return into_buffer(this, &protocol, last);
     }
     match receive(py, this.fd, MOST) {
@@ -53,8 +55,8 @@ pub(super) fn on_readable(this: This<'_, '_>, last: bool) -> PyResult<()> {
             if last || data.as_bytes().len() == MOST {
                 this.read_again()?;
             }
-            match protocol.call_method1(intern!(py, "data_received"), (data,)) {
-                Ok(_) => Ok(()),
+            match receiver.data_received(&protocol, data) {
+                Ok(()) => Ok(()),
                 Err(error) => this.failed(error, "Fatal error: protocol.data_received() call failed."),
             }
         }
@@ -98,10 +100,8 @@ fn into_buffer<'py>(this: This<'_, 'py>, protocol: &Bound<'py, PyAny>, last: boo
 
 /// The peer sends no more. The protocol decides whether the connection stays open for writing.
 fn on_end<'py>(this: This<'_, 'py>, protocol: &Bound<'py, PyAny>) -> PyResult<()> {
-    let py = this.py();
     this.log("%r received EOF")?;
-    let keep_open = protocol.call_method0(intern!(py, "eof_received")).and_then(|answer| answer.is_truthy());
-    match keep_open {
+    match this.receiver.get().eof_received(protocol) {
         Ok(true) => {
             this.reading.set(Reading { ended: true, ..this.reading.get() });
             this.watch()

@@ -16,6 +16,7 @@ use pyo3::types::{PyDict, PyTuple, PyType};
 use pyo3::{Borrowed, intern};
 
 use super::flow::Chunk;
+use super::receiver::Receiver;
 use super::{Source, read, report, write};
 use crate::async_fn::attached;
 use crate::errors::os_error;
@@ -30,7 +31,7 @@ use crate::local::LoopCore;
 use crate::{futures, handles};
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
-pub(super) type This<'a, 'py> = Inst<'a, 'py, TcpTransport>;
+pub(crate) type This<'a, 'py> = Inst<'a, 'py, TcpTransport>;
 
 /// A stream transport. What every received and sent byte looks at comes first, close together.
 #[repr(C)]
@@ -43,8 +44,8 @@ pub(crate) struct TcpTransport {
     pub(super) fd: RawFd,
     pub(super) phase: Flag<Phase>,
     pub(super) reading: Flag<Reading>,
-    /// The protocol is a BufferedProtocol.
-    pub(super) buffered: Flag<bool>,
+    /// What the protocol is.
+    pub(super) receiver: Flag<Receiver>,
     /// `write_eof` was called.
     pub(super) eof: Flag<bool>,
     /// Something is in the outbox.
@@ -143,7 +144,7 @@ pub(crate) fn make<'py>(parts: Parts<'_, 'py>) -> Object<'py> {
         fd,
         phase: Flag::new(Phase::Open),
         reading: Flag::new(Reading { started: false, paused: false, ended: false }),
-        buffered: Flag::new(false),
+        receiver: Flag::new(Receiver::Python),
         eof: Flag::new(false),
         unsent: Flag::new(false),
         called: Flag::new(false),
@@ -334,11 +335,8 @@ impl<'py> This<'_, 'py> {
 
     /// `set_protocol(protocol)`.
     pub(super) fn set_protocol(self, protocol: &Bound<'py, PyAny>) -> PyResult<()> {
-        static BUFFERED: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-        let py = self.py();
-        let class = BUFFERED.import(py, "asyncio.protocols", "BufferedProtocol")?;
-        self.buffered.set(protocol.is_instance(class)?);
-        self.protocol.set(py, protocol.clone());
+        self.receiver.set(Receiver::of(protocol)?);
+        self.protocol.set(self.py(), protocol.clone());
         self.connected.set(true);
         Ok(())
     }
@@ -387,7 +385,7 @@ impl<'py> This<'_, 'py> {
     pub(super) fn connection_lost(self, error: &Bound<'py, PyAny>) -> PyResult<()> {
         let py = self.py();
         let result = match self.protocol.get(py).filter(|_| self.connected.get()) {
-            Some(protocol) => protocol.call_method1(intern!(py, "connection_lost"), (error,)).map(drop),
+            Some(protocol) => self.receiver.get().connection_lost(&protocol, error),
             None => Ok(()),
         };
         let released = self.happened(Happening::Lost, None);

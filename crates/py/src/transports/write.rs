@@ -138,7 +138,7 @@ fn tell(this: This<'_, '_>, asked: Flow) -> PyResult<()> {
     let py = this.py();
     match (asked, this.event_loop.get(py), this.protocol.get(py)) {
         (Flow::Pause | Flow::Resume, Some(event_loop), Some(protocol)) => {
-            flow::tell(asked, &event_loop, &this.to_owned(), &protocol)
+            flow::tell(asked, this.receiver.get(), &event_loop, &this.to_owned(), &protocol)
         }
         _ => Ok(()),
     }
