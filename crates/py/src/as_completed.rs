@@ -13,7 +13,7 @@ use crate::ffi::args::{Args, Signature, given};
 use crate::ffi::cell::{Flag, GilCell, Slot};
 use crate::ffi::class::{Builder, Class, Inst, Spare, TypeCell, create};
 use crate::ffi::gc::{Stopped, Visit};
-use crate::ffi::iter::{Awaitable, Coroutine, Step, next_slot, reused, warn_never_awaited};
+use crate::ffi::iter::{Awaitable, Coroutine, Life, Step, next_slot, reused, warn_never_awaited};
 use crate::ffi::method::{Of, unary};
 use crate::ffi::{function, thread};
 use crate::futures;
@@ -392,6 +392,21 @@ impl Coroutine for Take {
 
     fn awaited<'py>(this: Inst<'_, 'py, Self>) -> Option<Bound<'py, PyAny>> {
         this.parked.future(this.py())
+    }
+
+    fn life(this: Inst<'_, '_, Self>) -> Life {
+        match this.phase.get() {
+            Phase::Created => Life::Created,
+            Phase::Waiting => Life::Suspended,
+            Phase::Over => Life::Closed,
+        }
+    }
+
+    fn within(this: Inst<'_, '_, Self>) -> &'static [&'static str] {
+        match this.kind {
+            Kind::Result => &["Queue.get"],
+            Kind::Future => &["_AsCompletedIterator._wait_for_one", "Queue.get"],
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use pyo3::prelude::*;
 use crate::ffi::cell::{Flag, GilCell, Slot};
 use crate::ffi::class::{Builder, Class, Inst, TypeCell, create};
 use crate::ffi::gc::{Stopped, Visit};
-use crate::ffi::iter::{self, Awaitable, Step};
+use crate::ffi::iter::{self, Awaitable, Life, Step};
 use crate::ffi::layout::Fut;
 use crate::futures;
 
@@ -399,6 +399,19 @@ impl Awaitable for Coroutine {
 impl iter::Coroutine for Coroutine {
     fn qualname(this: This<'_, '_>) -> &'static str {
         this.qualname
+    }
+
+    fn life(this: This<'_, '_>) -> Life {
+        match this.stage.get() {
+            Stage::Fresh => Life::Created,
+            Stage::Running => Life::Running,
+            Stage::Suspended => Life::Suspended,
+            Stage::Over => Life::Closed,
+        }
+    }
+
+    fn awaited<'py>(this: This<'_, 'py>) -> Option<Bound<'py, PyAny>> {
+        this.leaf.get(this.py())
     }
 }
 

@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use crate::ffi::cell::{Flag, Slot};
 use crate::ffi::class::{Builder, Class, Inst, TypeCell, create};
 use crate::ffi::gc::{Stopped, Visit};
-use crate::ffi::iter::{self, Awaitable, Coroutine, Step, reused, warn_never_awaited};
+use crate::ffi::iter::{self, Awaitable, Coroutine, Life, Step, reused, warn_never_awaited};
 use crate::ffi::layout::Fut;
 use crate::ffi::types;
 use crate::futures;
@@ -234,6 +234,15 @@ impl Coroutine for AwaitOn {
 
     fn awaited<'py>(this: Inst<'_, 'py, Self>) -> Option<Bound<'py, PyAny>> {
         this.awaited.get(this.py())
+    }
+
+    fn life(this: Inst<'_, '_, Self>) -> Life {
+        match this.phase.get() {
+            Phase::Created => Life::Created,
+            Phase::Running => Life::Running,
+            Phase::Suspended => Life::Suspended,
+            Phase::Over => Life::Closed,
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use crate::ffi::args::{Args, Signature};
 use crate::ffi::cell::{Flag, GilCell, Slot};
 use crate::ffi::class::{Builder, Class, Inst, Spare, TypeCell, create};
 use crate::ffi::gc::{Stopped, Visit};
-use crate::ffi::iter::{Awaitable, Coroutine, Step, raised, reused, warn_never_awaited};
+use crate::ffi::iter::{Awaitable, Coroutine, Life, Step, raised, reused, warn_never_awaited};
 use crate::ffi::method::{Of, anyargs, constructor, getter, initializer, noargs, unary};
 use crate::ffi::thread;
 use crate::names::names;
@@ -542,6 +542,18 @@ impl Coroutine for GroupExit {
 
     fn awaited<'py>(this: Inst<'_, 'py, Self>) -> Option<Bound<'py, PyAny>> {
         this.parked.future(this.py())
+    }
+
+    fn life(this: Inst<'_, '_, Self>) -> Life {
+        match this.phase.get() {
+            Phase::Created => Life::Created,
+            Phase::Waiting => Life::Suspended,
+            Phase::Over => Life::Closed,
+        }
+    }
+
+    fn within(_: Inst<'_, '_, Self>) -> &'static [&'static str] {
+        &["TaskGroup._aexit"]
     }
 }
 

@@ -47,6 +47,7 @@ fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     future_iter::register(module)?;
     tasks::register(module)?;
     await_on::register(module)?;
+    ffi::frames::register(module)?;
     prompt::register(module)?;
     gather::register(module)?;
     wait::register(module)?;

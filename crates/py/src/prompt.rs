@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use crate::ffi::cell::{Flag, GilCell, Slot};
 use crate::ffi::class::{Builder, Class, Inst, Spare, TypeCell, create};
 use crate::ffi::gc::{Stopped, Visit};
-use crate::ffi::iter::{Awaitable, Coroutine, Step, reused, warn_never_awaited};
+use crate::ffi::iter::{Awaitable, Coroutine, Life, Step, reused, warn_never_awaited};
 
 /// What is done: with the object whose method it is, and the exception of an `__aexit__` (its class and itself).
 pub(crate) type Body = for<'py> fn(
@@ -88,6 +88,10 @@ impl Awaitable for Prompt {
 impl Coroutine for Prompt {
     fn qualname(this: Inst<'_, '_, Self>) -> &'static str {
         this.qualname
+    }
+
+    fn life(this: Inst<'_, '_, Self>) -> Life {
+        if this.fresh.get() { Life::Created } else { Life::Closed }
     }
 }
 

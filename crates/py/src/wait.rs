@@ -10,7 +10,7 @@ use crate::ffi::args::{Args, Signature, given};
 use crate::ffi::cell::{Flag, GilCell, Slot};
 use crate::ffi::class::{Builder, Class, Inst, Spare, TypeCell, create};
 use crate::ffi::gc::{Stopped, Visit};
-use crate::ffi::iter::{Awaitable, Coroutine, Step, reused, warn_never_awaited};
+use crate::ffi::iter::{Awaitable, Coroutine, Life, Step, reused, warn_never_awaited};
 use crate::ffi::layout::Fut;
 use crate::ffi::{function, thread};
 use crate::futures;
@@ -143,6 +143,18 @@ impl Coroutine for Wait {
 
     fn awaited<'py>(this: This<'_, 'py>) -> Option<Bound<'py, PyAny>> {
         this.parked.future(this.py())
+    }
+
+    fn life(this: This<'_, '_>) -> Life {
+        match this.phase.get() {
+            Phase::Created => Life::Created,
+            Phase::Waiting => Life::Suspended,
+            Phase::Over => Life::Closed,
+        }
+    }
+
+    fn within(_: This<'_, '_>) -> &'static [&'static str] {
+        &["_wait"]
     }
 }
 

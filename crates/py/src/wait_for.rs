@@ -11,7 +11,7 @@ use crate::ffi::args::{Args, Signature, given};
 use crate::ffi::cell::{Flag, GilCell, Slot};
 use crate::ffi::class::{Builder, Class, Inst, Spare, TypeCell, create};
 use crate::ffi::gc::{Stopped, Visit};
-use crate::ffi::iter::{Awaitable, Coroutine, Step, reused, warn_never_awaited};
+use crate::ffi::iter::{Awaitable, Coroutine, Life, Step, reused, warn_never_awaited};
 use crate::ffi::{function, thread};
 use crate::names::names;
 use crate::parked::Parked;
@@ -183,6 +183,19 @@ impl Coroutine for WaitFor {
 
     fn awaited<'py>(this: This<'_, 'py>) -> Option<Bound<'py, PyAny>> {
         this.awaited.get(this.py()).or_else(|| this.parked.future(this.py()))
+    }
+
+    fn life(this: This<'_, '_>) -> Life {
+        match this.phase.get() {
+            Phase::Created => Life::Created,
+            Phase::Running => Life::Running,
+            Phase::Inside | Phase::Cancelling => Life::Suspended,
+            Phase::Over => Life::Closed,
+        }
+    }
+
+    fn within(this: This<'_, '_>) -> &'static [&'static str] {
+        if this.phase.get() == Phase::Cancelling { &["_cancel_and_wait"] } else { &[] }
     }
 }
 

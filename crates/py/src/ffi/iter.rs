@@ -15,6 +15,7 @@ use pyo3::types::{PyBool, PyString, PyTraceback};
 
 use super::args::Args;
 use super::class::{Builder, Class, Inst, bug, guard};
+use super::frames;
 use super::method::{Of, anyargs, getter, item, noargs, onearg, unary, wrong_count};
 
 /// How far a coroutine or awaitable got.
@@ -97,16 +98,31 @@ pub(crate) trait Coroutine: Awaitable {
     /// As in `Lock.acquire`.
     fn qualname(this: Inst<'_, '_, Self>) -> &'static str;
 
+    /// Where it is in its life.
+    fn life(this: Inst<'_, '_, Self>) -> Life;
+
     /// What it awaits just now, for those who draw call graphs.
     fn awaited<'py>(_this: Inst<'_, 'py, Self>) -> Option<Bound<'py, PyAny>> {
         None
     }
+
+    /// The coroutines that asyncio's own has between this one and what it awaits: in `wait`, `_wait`.
+    fn within(_this: Inst<'_, '_, Self>) -> &'static [&'static str] {
+        &[]
+    }
+}
+
+/// The states of `inspect.getcoroutinestate`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Life {
+    Created,
+    Running,
+    Suspended,
+    Closed,
 }
 
 fn name<'py, T: Coroutine>(this: Inst<'_, 'py, T>) -> PyResult<Bound<'py, PyAny>> {
-    let qualname = T::qualname(this);
-    let name = qualname.rsplit_once('.').map_or(qualname, |(_, name)| name);
-    Ok(PyString::new(this.py(), name).into_any())
+    Ok(PyString::new(this.py(), frames::name_of(T::qualname(this))).into_any())
 }
 
 fn qualname<'py, T: Coroutine>(this: Inst<'_, 'py, T>) -> PyResult<Bound<'py, PyAny>> {
@@ -114,16 +130,29 @@ fn qualname<'py, T: Coroutine>(this: Inst<'_, 'py, T>) -> PyResult<Bound<'py, Py
 }
 
 fn running<'py, T: Coroutine>(this: Inst<'_, 'py, T>) -> PyResult<Bound<'py, PyAny>> {
-    Ok(PyBool::new(this.py(), false).to_owned().into_any())
+    Ok(PyBool::new(this.py(), T::life(this) == Life::Running).to_owned().into_any())
+}
+
+fn suspended<'py, T: Coroutine>(this: Inst<'_, 'py, T>) -> PyResult<Bound<'py, PyAny>> {
+    Ok(PyBool::new(this.py(), T::life(this) == Life::Suspended).to_owned().into_any())
 }
 
 fn awaited<'py, T: Coroutine>(this: Inst<'_, 'py, T>) -> PyResult<Bound<'py, PyAny>> {
-    Ok(T::awaited(this).unwrap_or_else(|| this.py().None().into_bound(this.py())))
+    match T::awaited(this) {
+        Some(awaited) => frames::within(T::within(this), awaited),
+        None => Ok(this.py().None().into_bound(this.py())),
+    }
 }
 
-/// There is no Python frame.
 fn frame<'py, T: Coroutine>(this: Inst<'_, 'py, T>) -> PyResult<Bound<'py, PyAny>> {
-    Ok(this.py().None().into_bound(this.py()))
+    match T::life(this) {
+        Life::Closed => Ok(this.py().None().into_bound(this.py())),
+        Life::Created | Life::Running | Life::Suspended => frames::frame(this.to_owned(), T::qualname(this)),
+    }
+}
+
+fn code<'py, T: Coroutine>(this: Inst<'_, 'py, T>) -> PyResult<Bound<'py, PyAny>> {
+    frames::code(this.py(), T::qualname(this))
 }
 
 fn origin<'py, T: Coroutine>(this: Inst<'_, 'py, T>) -> PyResult<Bound<'py, PyAny>> {
@@ -435,7 +464,9 @@ impl Builder {
             .attribute(getter::<Of<T>, _>(c"__name__", name::<T>))
             .attribute(getter::<Of<T>, _>(c"__qualname__", qualname::<T>))
             .attribute(getter::<Of<T>, _>(c"cr_running", running::<T>))
+            .attribute(getter::<Of<T>, _>(c"cr_suspended", suspended::<T>))
             .attribute(getter::<Of<T>, _>(c"cr_origin", origin::<T>))
+            .attribute(getter::<Of<T>, _>(c"cr_code", code::<T>))
             .attribute(getter::<Of<T>, _>(c"cr_await", awaited::<T>))
             .attribute(getter::<Of<T>, _>(c"cr_frame", frame::<T>))
     }

@@ -9,6 +9,7 @@ pub(crate) mod cell;
 pub(crate) mod class;
 pub(crate) mod context;
 pub(crate) mod detach;
+pub(crate) mod frames;
 pub(crate) mod function;
 pub(crate) mod gathering;
 pub(crate) mod gc;

@@ -41,6 +41,11 @@ impl Delegate {
         Ok(step)
     }
 
+    /// What is awaited, while it is.
+    pub(super) fn awaited<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.0.get(py)
+    }
+
     /// Waits no more.
     pub(super) fn forget(&self, py: Python<'_>) {
         drop(self.0.take(py));

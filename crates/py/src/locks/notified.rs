@@ -15,7 +15,7 @@ use super::lock::Lock;
 use crate::ffi::cell::{Flag, GilCell, Slot};
 use crate::ffi::class::{Builder, Class, Inst, Spare, TypeCell, create};
 use crate::ffi::gc::{Stopped, Visit};
-use crate::ffi::iter::{Awaitable, Coroutine, Step, reused, warn_never_awaited};
+use crate::ffi::iter::{Awaitable, Coroutine, Life, Step, reused, warn_never_awaited};
 use crate::futures;
 use crate::names::names;
 use crate::parked::{Parked, outcome_of};
@@ -371,6 +371,27 @@ impl Awaitable for Notified {
 impl Coroutine for Notified {
     fn qualname(this: This<'_, '_>) -> &'static str {
         if this.predicate.is_some() { "Condition.wait_for" } else { "Condition.wait" }
+    }
+
+    fn life(this: This<'_, '_>) -> Life {
+        match this.phase.get() {
+            Phase::Created => Life::Created,
+            Phase::Waiting | Phase::Locking | Phase::LockingBy | Phase::WaitingBy => Life::Suspended,
+            Phase::Over => Life::Closed,
+        }
+    }
+
+    fn awaited<'py>(this: This<'_, 'py>) -> Option<Bound<'py, PyAny>> {
+        this.inner.awaited(this.py()).or_else(|| this.parked.future(this.py()))
+    }
+
+    fn within(this: This<'_, '_>) -> &'static [&'static str] {
+        match (this.phase.get(), this.predicate.is_some()) {
+            (Phase::Waiting, true) => &["Condition.wait"],
+            (Phase::Locking, true) => &["Condition.wait", "Lock.acquire"],
+            (Phase::Locking, false) => &["Lock.acquire"],
+            _ => &[],
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use super::wait::{self, Op};
 use crate::ffi::cell::{Flag, Slot};
 use crate::ffi::class::{Builder, Class, Inst, TypeCell, create};
 use crate::ffi::gc::{Stopped, Visit};
-use crate::ffi::iter::{Awaitable, Coroutine, Step, reused, warn_never_awaited};
+use crate::ffi::iter::{Awaitable, Coroutine, Life, Step, reused, warn_never_awaited};
 use crate::futures;
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
@@ -285,6 +285,18 @@ impl Coroutine for Passage {
             Verb::Reset => "Barrier.reset",
             Verb::Abort => "Barrier.abort",
         }
+    }
+
+    fn life(this: Inst<'_, '_, Self>) -> Life {
+        match this.phase.get() {
+            Phase::Created => Life::Created,
+            Phase::Acquiring | Phase::Blocked | Phase::Inside => Life::Suspended,
+            Phase::Over => Life::Closed,
+        }
+    }
+
+    fn awaited<'py>(this: Inst<'_, 'py, Self>) -> Option<Bound<'py, PyAny>> {
+        this.inner.awaited(this.py())
     }
 }
 

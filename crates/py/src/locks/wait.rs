@@ -16,7 +16,7 @@ use crate::ffi::args::{Args, Signature};
 use crate::ffi::cell::{Flag, GilCell, Slot};
 use crate::ffi::class::{Builder, Class, Inst, Spare, TypeCell, create};
 use crate::ffi::gc::{Stopped, Visit};
-use crate::ffi::iter::{Awaitable, Coroutine, Step, reused, warn_never_awaited};
+use crate::ffi::iter::{Awaitable, Coroutine, Life, Step, reused, warn_never_awaited};
 use crate::futures;
 use crate::parked::{Parked, outcome_of};
 use crate::waiters::boolean;
@@ -344,6 +344,26 @@ impl Coroutine for Wait {
             Op::SemaphoreExit => "Semaphore.__aexit__",
             Op::EnterBy => "Condition.__aenter__",
             Op::ExitBy => "Condition.__aexit__",
+        }
+    }
+
+    fn life(this: This<'_, '_>) -> Life {
+        match this.phase.get() {
+            Phase::Created => Life::Created,
+            Phase::Waiting | Phase::Delegating => Life::Suspended,
+            Phase::Over => Life::Closed,
+        }
+    }
+
+    fn awaited<'py>(this: This<'_, 'py>) -> Option<Bound<'py, PyAny>> {
+        this.inner.awaited(this.py()).or_else(|| this.parked.future(this.py()))
+    }
+
+    fn within(this: This<'_, '_>) -> &'static [&'static str] {
+        match (this.phase.get(), this.op.get()) {
+            (Phase::Waiting, Op::LockEnter) => &["Lock.acquire"],
+            (Phase::Waiting, Op::SemaphoreEnter) => &["Semaphore.acquire"],
+            _ => &[],
         }
     }
 }

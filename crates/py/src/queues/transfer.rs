@@ -9,7 +9,7 @@ use super::{Queue, This, finished, is_empty, is_full, try_get, try_put, wake_get
 use crate::ffi::cell::{Flag, GilCell, Slot};
 use crate::ffi::class::{Builder, Class, Inst, Spare, TypeCell, create};
 use crate::ffi::gc::{Stopped, Visit};
-use crate::ffi::iter::{Awaitable, Coroutine, Step, reused, warn_never_awaited};
+use crate::ffi::iter::{Awaitable, Coroutine, Life, Step, reused, warn_never_awaited};
 use crate::ffi::layout::{Fut, State};
 use crate::futures;
 use crate::locks::Event;
@@ -245,6 +245,22 @@ impl Coroutine for Transfer {
             Op::Put => "Queue.put",
             Op::Join => "Queue.join",
         }
+    }
+
+    fn life(this: Inst<'_, '_, Self>) -> Life {
+        match this.phase.get() {
+            Phase::Created => Life::Created,
+            Phase::Waiting => Life::Suspended,
+            Phase::Over => Life::Closed,
+        }
+    }
+
+    fn awaited<'py>(this: Inst<'_, 'py, Self>) -> Option<Bound<'py, PyAny>> {
+        this.parked.future(this.py())
+    }
+
+    fn within(this: Inst<'_, '_, Self>) -> &'static [&'static str] {
+        if this.op == Op::Join { &["Event.wait"] } else { &[] }
     }
 }
 

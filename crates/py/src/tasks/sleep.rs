@@ -11,7 +11,7 @@ use crate::ffi::cell::{Flag, GilCell, Slot};
 use crate::ffi::class::{Builder, Class, Inst, Spare, TypeCell, create};
 use crate::ffi::function;
 use crate::ffi::gc::{Stopped, Visit};
-use crate::ffi::iter::{Awaitable, Coroutine, Step, reused, warn_never_awaited};
+use crate::ffi::iter::{Awaitable, Coroutine, Life, Step, reused, warn_never_awaited};
 use crate::ffi::layout::Fut;
 use crate::ffi::thread;
 use crate::futures;
@@ -158,6 +158,18 @@ impl Coroutine for Sleep {
     fn qualname(_: Inst<'_, '_, Self>) -> &'static str {
         "sleep"
     }
+
+    fn life(this: Inst<'_, '_, Self>) -> Life {
+        match this.phase.get() {
+            Phase::Created => Life::Created,
+            Phase::Yielded | Phase::Waiting => Life::Suspended,
+            Phase::Over => Life::Closed,
+        }
+    }
+
+    fn awaited<'py>(this: Inst<'_, 'py, Self>) -> Option<Bound<'py, PyAny>> {
+        this.parked.future(this.py())
+    }
 }
 
 /// Sets the timer and waits for the future it completes.
@@ -254,6 +266,14 @@ impl Awaitable for Yield {
 impl Coroutine for Yield {
     fn qualname(_: Inst<'_, '_, Self>) -> &'static str {
         "sleep"
+    }
+
+    fn life(this: Inst<'_, '_, Self>) -> Life {
+        match this.phase.get() {
+            Phase::Created => Life::Created,
+            Phase::Yielded | Phase::Waiting => Life::Suspended,
+            Phase::Over => Life::Closed,
+        }
     }
 }
 
