@@ -6,6 +6,7 @@ import io
 import sys
 import traceback
 
+import aioxide
 import pytest
 
 
@@ -98,7 +99,7 @@ def test_call_graph_goes_through_native_coroutines(aio, run):
     run(main())
 
 
-def test_nobody_sees_variables(run):
+def test_nobody_sees_variables():
     async def main():
         coro = aioxide.Queue().get()
         frame = coro.cr_frame
@@ -106,4 +107,4 @@ def test_nobody_sees_variables(run):
         assert "Queue.get" in repr(frame)
         coro.close()
 
-    run(main())
+    aioxide.run(main())
