@@ -64,7 +64,8 @@ def test_states_and_frames(aio, run, name):
         with pytest.raises(asyncio.CancelledError):
             await task
         assert inspect.getcoroutinestate(coro) == inspect.CORO_CLOSED
-        assert coro.cr_frame is None and coro.cr_await is None
+        assert coro.cr_frame is None
+        assert coro.cr_await is None
 
     run(main())
 
@@ -103,7 +104,9 @@ def test_nobody_sees_variables():
     async def main():
         coro = aioxide.Queue().get()
         frame = coro.cr_frame
-        assert frame.f_locals == {} and frame.f_globals == {} and frame.f_back is None
+        assert frame.f_locals == {}
+        assert frame.f_globals == {}
+        assert frame.f_back is None
         assert "Queue.get" in repr(frame)
         coro.close()
 
