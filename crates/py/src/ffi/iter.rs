@@ -137,6 +137,17 @@ fn suspended<'py, T: Coroutine>(this: Inst<'_, 'py, T>) -> PyResult<Bound<'py, P
     Ok(PyBool::new(this.py(), T::life(this) == Life::Suspended).to_owned().into_any())
 }
 
+/// For `inspect.getcoroutinestate` of 3.15.
+fn state<'py, T: Coroutine>(this: Inst<'_, 'py, T>) -> PyResult<Bound<'py, PyAny>> {
+    let state = match T::life(this) {
+        Life::Created => "CORO_CREATED",
+        Life::Running => "CORO_RUNNING",
+        Life::Suspended => "CORO_SUSPENDED",
+        Life::Closed => "CORO_CLOSED",
+    };
+    Ok(PyString::intern(this.py(), state).into_any())
+}
+
 fn awaited<'py, T: Coroutine>(this: Inst<'_, 'py, T>) -> PyResult<Bound<'py, PyAny>> {
     match T::awaited(this) {
         Some(awaited) => frames::within(T::within(this), awaited),
@@ -465,6 +476,7 @@ impl Builder {
             .attribute(getter::<Of<T>, _>(c"__qualname__", qualname::<T>))
             .attribute(getter::<Of<T>, _>(c"cr_running", running::<T>))
             .attribute(getter::<Of<T>, _>(c"cr_suspended", suspended::<T>))
+            .attribute(getter::<Of<T>, _>(c"cr_state", state::<T>))
             .attribute(getter::<Of<T>, _>(c"cr_origin", origin::<T>))
             .attribute(getter::<Of<T>, _>(c"cr_code", code::<T>))
             .attribute(getter::<Of<T>, _>(c"cr_await", awaited::<T>))
