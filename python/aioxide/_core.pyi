@@ -66,6 +66,12 @@ class EventLoop(LoopCore, asyncio.SelectorEventLoop):
     def __init__(self) -> None: ...
     def _use_virtual_clock(self, start: float) -> None: ...
 
+class UnixReadPipeTransport(asyncio.ReadTransport):
+    def __getattr__(self, name: str) -> Any: ...  # private names of asyncio's own transports
+
+class UnixWritePipeTransport(asyncio.WriteTransport):
+    def __getattr__(self, name: str) -> Any: ...  # private names of asyncio's own transports
+
 class SocketTransport(asyncio.Transport):
     """What connections of `create_connection` and of servers go through."""
 

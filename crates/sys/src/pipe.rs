@@ -38,6 +38,11 @@ pub fn kind(fd: impl AsFd) -> io::Result<FileKind> {
     })
 }
 
+/// Whether an error number is what a terminal whose other side is gone answers to a read.
+pub const fn is_hung_up_terminal(errno: i32) -> bool {
+    errno == libc::EIO
+}
+
 /// Reads into a buffer. Zero: the other end is closed (or the buffer is empty).
 pub fn read(fd: impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(rustix::io::read(fd, buffer)?)

@@ -8,7 +8,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyInt, PyString, PyTuple, PyType};
 
 use super::readers::Direction;
-use super::{EventLoop, connect, debug, executor, hooks, lifecycle, names, readers, serve, signals, sockets};
+use super::{
+    EventLoop, connect, debug, executor, hooks, lifecycle, names, pipes, readers, serve, signals, sockets,
+};
 use crate::ffi::attr;
 use crate::ffi::gc::traverse_pyclass;
 
@@ -176,6 +178,24 @@ impl EventLoop {
     ) -> Object<'py> {
         let tls = (ssl_handshake_timeout, ssl_shutdown_timeout);
         connect::connect_accepted_socket(slf.as_any(), protocol_factory, sock, ssl, tls.0, tls.1)
+    }
+
+    // --- pipes ---
+
+    fn connect_read_pipe<'py>(
+        slf: &Bound<'py, Self>,
+        protocol_factory: Py<PyAny>,
+        pipe: Py<PyAny>,
+    ) -> Object<'py> {
+        pipes::connect(slf.as_any(), pipes::End::Read, protocol_factory, pipe)
+    }
+
+    fn connect_write_pipe<'py>(
+        slf: &Bound<'py, Self>,
+        protocol_factory: Py<PyAny>,
+        pipe: Py<PyAny>,
+    ) -> Object<'py> {
+        pipes::connect(slf.as_any(), pipes::End::Write, protocol_factory, pipe)
     }
 
     // --- watching descriptors ---

@@ -207,7 +207,13 @@ impl Turns {
                             core.scheduler().with(py, |s| s.soon(job));
                         }
                     }
-                    Some(Source::Signals | Source::Tcp(_) | Source::Listener(_)) => {
+                    Some(
+                        Source::Signals
+                        | Source::Tcp(_)
+                        | Source::Listener(_)
+                        | Source::ReadPipe(_)
+                        | Source::WritePipe(_),
+                    ) => {
                         core.scheduler().with(py, |s| s.soon(Job::Io(key, ready)));
                     }
                 }

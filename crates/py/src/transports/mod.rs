@@ -3,8 +3,11 @@
 //! The driver owns one [`Source`] a descriptor. A turn takes a clone out, ends the borrow and calls
 //! [`Source::on_ready`]; so what a source does may run Python code, close it, or close the loop.
 
+mod base;
 pub(crate) mod flow;
 mod listener;
+pub(crate) mod pipe_read;
+pub(crate) mod pipe_write;
 pub(crate) mod read;
 pub(crate) mod receiver;
 mod report;
@@ -37,6 +40,10 @@ pub(crate) enum Source {
     Tcp(Py<PyAny>),
     /// A listening socket of a server.
     Listener(Arc<listener::Listener>),
+    /// The transport of a pipe that is read.
+    ReadPipe(Py<PyAny>),
+    /// The transport of a pipe that is written.
+    WritePipe(Py<PyAny>),
 }
 
 impl Source {
@@ -48,6 +55,8 @@ impl Source {
             Self::Watch(watch) => Self::Watch(watch.clone_ref(py)),
             Self::Tcp(transport) => Self::Tcp(transport.clone_ref(py)),
             Self::Listener(listener) => Self::Listener(Arc::clone(listener)),
+            Self::ReadPipe(transport) => Self::ReadPipe(transport.clone_ref(py)),
+            Self::WritePipe(transport) => Self::WritePipe(transport.clone_ref(py)),
         }
     }
 
@@ -56,7 +65,9 @@ impl Source {
         match self {
             Self::Waker | Self::Signals => Ok(()),
             Self::Watch(watch) => watch.traverse(visit),
-            Self::Tcp(transport) => visit.call(Some(transport)),
+            Self::Tcp(transport) | Self::ReadPipe(transport) | Self::WritePipe(transport) => {
+                visit.call(Some(transport))
+            }
             Self::Listener(listener) => listener.traverse(visit),
         }
     }
@@ -64,7 +75,9 @@ impl Source {
     /// The transport that owns the descriptor, if one does.
     pub(crate) fn transport<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         match self {
-            Self::Tcp(transport) => Some(transport.bind(py).clone()),
+            Self::Tcp(transport) | Self::ReadPipe(transport) | Self::WritePipe(transport) => {
+                Some(transport.bind(py).clone())
+            }
             Self::Waker | Self::Signals | Self::Watch(_) | Self::Listener(_) => None,
         }
     }
@@ -84,6 +97,14 @@ impl Source {
                 None => Ok(()),
             },
             Self::Listener(listener) => listener::on_ready(event_loop, &listener),
+            Self::ReadPipe(transport) => match Inst::cast(transport.bind(event_loop.py())) {
+                Some(transport) => pipe_read::on_ready(transport),
+                None => Ok(()),
+            },
+            Self::WritePipe(transport) => match Inst::cast(transport.bind(event_loop.py())) {
+                Some(transport) => pipe_write::on_ready(transport, ready),
+                None => Ok(()),
+            },
         }
     }
 }
@@ -91,5 +112,7 @@ impl Source {
 /// Makes the types.
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     surface::register(module)?;
+    pipe_read::register(module)?;
+    pipe_write::register(module)?;
     server::register(module)
 }

@@ -26,8 +26,18 @@ thread_local! {
 /// Receives up to `most` bytes (at most [`MOST`]) as a bytes object; an empty one is the end of the stream.
 #[inline]
 pub(crate) fn receive(py: Python<'_>, fd: i32, most: usize) -> std::io::Result<Bound<'_, PyBytes>> {
+    receive_by(py, most, |buffer| stream::recv(fd, buffer))
+}
+
+/// As [`receive`], by another call than `recv`.
+#[inline]
+pub(crate) fn receive_by(
+    py: Python<'_>,
+    most: usize,
+    call: impl FnOnce(&mut [u8]) -> std::io::Result<usize>,
+) -> std::io::Result<Bound<'_, PyBytes>> {
     SCRATCH.with_borrow_mut(|scratch| {
-        let length = stream::recv(fd, &mut scratch[..most.min(MOST)])?;
+        let length = call(&mut scratch[..most.min(MOST)])?;
         Ok(PyBytes::new(py, &scratch[..length]))
     })
 }

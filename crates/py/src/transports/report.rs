@@ -18,6 +18,16 @@ pub(super) fn debug<'py>(
     text: &str,
     args: &[&Bound<'py, PyAny>],
 ) -> PyResult<()> {
+    log(event_loop, "debug", text, args)
+}
+
+/// As [`debug`], at another level.
+pub(super) fn log<'py>(
+    event_loop: &Bound<'py, PyAny>,
+    level: &str,
+    text: &str,
+    args: &[&Bound<'py, PyAny>],
+) -> PyResult<()> {
     if !is_debug(event_loop)? {
         return Ok(());
     }
@@ -25,7 +35,7 @@ pub(super) fn debug<'py>(
     let text = pyo3::types::PyString::new(py, text).into_any();
     let all: Vec<_> = std::iter::once(&text).chain(args.iter().copied()).collect();
     let all = PyTuple::new(py, all)?;
-    logger(py)?.call_method1(intern!(py, "debug"), all).map(drop)
+    logger(py)?.call_method1(level, all).map(drop)
 }
 
 /// Reports what a protocol's method raised; SystemExit and KeyboardInterrupt go on.
@@ -69,9 +79,9 @@ pub(super) fn fatal(
 }
 
 /// One more write to a connection that is lost; the new count.
-pub(super) fn lost_write(py: Python<'_>, before: u32) -> PyResult<u32> {
+pub(super) fn lost_write(py: Python<'_>, before: u32, text: &str) -> PyResult<u32> {
     if before >= QUIET_LOST_WRITES {
-        logger(py)?.call_method1(intern!(py, "warning"), ("socket.send() raised exception.",))?;
+        logger(py)?.call_method1(intern!(py, "warning"), (text,))?;
     }
     Ok(before.saturating_add(1))
 }

@@ -97,7 +97,11 @@ fn may_write(this: This<'_, '_>, empty: bool, method: &str, verb: &str) -> PyRes
         return Ok(false);
     }
     if this.phase.get().is_lost() {
-        this.lost_writes.set(report::lost_write(this.py(), this.lost_writes.get())?);
+        this.lost_writes.set(report::lost_write(
+            this.py(),
+            this.lost_writes.get(),
+            "socket.send() raised exception.",
+        )?);
         return Ok(false);
     }
     Ok(true)
