@@ -10,6 +10,7 @@ use pyo3::types::{PyDict, PyInt, PyString, PyTuple, PyType};
 use super::readers::Direction;
 use super::{
     EventLoop, connect, debug, executor, hooks, lifecycle, names, pipes, readers, serve, signals, sockets,
+    unix,
 };
 use crate::ffi::attr;
 use crate::ffi::gc::traverse_pyclass;
@@ -178,6 +179,60 @@ impl EventLoop {
     ) -> Object<'py> {
         let tls = (ssl_handshake_timeout, ssl_shutdown_timeout);
         connect::connect_accepted_socket(slf.as_any(), protocol_factory, sock, ssl, tls.0, tls.1)
+    }
+
+    #[pyo3(signature = (protocol_factory, path=None, *, ssl=None, sock=None, server_hostname=None,
+        ssl_handshake_timeout=None, ssl_shutdown_timeout=None))]
+    #[allow(clippy::too_many_arguments, reason = "asyncio's own parameters")]
+    fn create_unix_connection<'py>(
+        slf: &Bound<'py, Self>,
+        protocol_factory: Py<PyAny>,
+        path: Option<Py<PyAny>>,
+        ssl: Option<Py<PyAny>>,
+        sock: Option<Py<PyAny>>,
+        server_hostname: Option<Py<PyAny>>,
+        ssl_handshake_timeout: Option<Py<PyAny>>,
+        ssl_shutdown_timeout: Option<Py<PyAny>>,
+    ) -> Object<'py> {
+        let request = unix::Dial {
+            protocol_factory,
+            path,
+            ssl,
+            sock,
+            server_hostname,
+            ssl_handshake_timeout,
+            ssl_shutdown_timeout,
+        };
+        unix::create_connection(slf.as_any(), request)
+    }
+
+    #[pyo3(signature = (protocol_factory, path=None, *, sock=None, backlog=100, ssl=None, ssl_handshake_timeout=None,
+        ssl_shutdown_timeout=None, start_serving=true, cleanup_socket=true))]
+    #[allow(clippy::too_many_arguments, reason = "asyncio's own parameters")]
+    fn create_unix_server<'py>(
+        slf: &Bound<'py, Self>,
+        protocol_factory: Py<PyAny>,
+        path: Option<Py<PyAny>>,
+        sock: Option<Py<PyAny>>,
+        backlog: i32,
+        ssl: Option<Py<PyAny>>,
+        ssl_handshake_timeout: Option<Py<PyAny>>,
+        ssl_shutdown_timeout: Option<Py<PyAny>>,
+        start_serving: bool,
+        cleanup_socket: bool,
+    ) -> Object<'py> {
+        let request = unix::Serve {
+            protocol_factory,
+            path,
+            sock,
+            backlog,
+            ssl,
+            ssl_handshake_timeout,
+            ssl_shutdown_timeout,
+            start_serving,
+            cleanup_socket,
+        };
+        unix::create_server(slf.as_any(), request)
     }
 
     // --- pipes ---

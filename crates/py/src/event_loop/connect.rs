@@ -43,7 +43,7 @@ pub(super) fn wants_tls(py: Python<'_>, ssl: Option<&Py<PyAny>>) -> PyResult<boo
 }
 
 /// The seam for TLS: what has to be wrapped around the socket transport starts here.
-fn refuse_tls(method: &str) -> PyErr {
+pub(super) fn refuse_tls(method: &str) -> PyErr {
     PyNotImplementedError::new_err(format!("{method}(ssl=...) is not supported yet"))
 }
 
@@ -173,7 +173,7 @@ fn given_socket(py: Python<'_>, sock: Option<&Py<PyAny>>) -> PyResult<Py<PyAny>>
 }
 
 /// The protocol and the transport of a connected socket, once the protocol knows of the connection.
-async fn finish(
+pub(super) async fn finish(
     event_loop: Py<PyAny>,
     sock: Py<PyAny>,
     protocol_factory: Py<PyAny>,

@@ -13,6 +13,7 @@ pub(crate) mod receiver;
 mod report;
 pub(crate) mod sender;
 pub(crate) mod server;
+pub(crate) mod socket_file;
 mod surface;
 pub(crate) mod tcp;
 mod write;

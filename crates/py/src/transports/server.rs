@@ -15,7 +15,7 @@ use pyo3::types::{
 use pyo3::{Borrowed, ffi, intern};
 
 use super::listener::{listen, unlisten};
-use super::tcp;
+use super::{socket_file, tcp};
 use crate::async_fn::{self, attached};
 use crate::ffi::args::Args;
 use crate::ffi::cell::{Flag, GilCell, Slot};
@@ -45,6 +45,8 @@ pub(crate) struct Server {
     forever: Slot,
     pub(super) backlog: i32,
     pub(super) serving: Flag<bool>,
+    /// The inode of its Unix socket's file, which goes when the server closes.
+    inode: Flag<Option<u64>>,
 }
 
 impl Class for Server {
@@ -92,8 +94,16 @@ pub(crate) fn make<'py>(
         forever: Slot::empty(),
         backlog,
         serving: Flag::new(false),
+        inode: Flag::new(None),
     };
     create(py, server)
+}
+
+/// The server's one socket is a Unix socket with that file, which is to go with it.
+pub(crate) fn owns_file(server: &Bound<'_, PyAny>, inode: Option<u64>) {
+    if let Some(this) = This::cast_exact(server) {
+        this.inode.set(inode);
+    }
 }
 
 /// Listens on every socket, if that has not been done.
@@ -211,7 +221,7 @@ fn close<'py>(this: This<'_, 'py>) -> Object<'py> {
     for sock in sockets.try_iter()? {
         let sock = sock?;
         if let Some(event_loop) = &event_loop {
-            stop_serving(event_loop, &sock)?;
+            stop_serving(event_loop, &sock, this.inode.get())?;
         }
     }
     if let Some(forever) = this.forever.get(py)
@@ -224,10 +234,14 @@ fn close<'py>(this: This<'_, 'py>) -> Object<'py> {
     Ok(none(py))
 }
 
-/// Accepts no more and closes the socket.
-fn stop_serving(event_loop: &Bound<'_, PyAny>, sock: &Bound<'_, PyAny>) -> PyResult<()> {
+/// Accepts no more, closes the socket and removes its file.
+fn stop_serving(event_loop: &Bound<'_, PyAny>, sock: &Bound<'_, PyAny>, inode: Option<u64>) -> PyResult<()> {
+    let py = sock.py();
     unlisten(event_loop, sock)?;
-    sock.call_method0(intern!(sock.py(), "close")).map(drop)
+    let Some(inode) = inode else { return sock.call_method0(intern!(py, "close")).map(drop) };
+    let address = sock.call_method0(intern!(py, "getsockname"))?;
+    sock.call_method0(intern!(py, "close"))?;
+    socket_file::remove(&address, inode)
 }
 
 fn for_each_client<'py>(this: This<'_, 'py>, method: &Bound<'py, PyString>) -> Object<'py> {
