@@ -4,14 +4,14 @@ import asyncio
 import sys
 import threading
 from collections.abc import Mapping
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any, NamedTuple
 
 from aioxide import _loop, _names, _stdlib
 
 _ABSENT: Any = object()
 _lock = threading.Lock()
-_changes: list["_Change"] = []
+_changes: list["_Change | _ChangeOfClass"] = []
 
 
 class _Change(NamedTuple):
@@ -23,7 +23,10 @@ class _Change(NamedTuple):
     after: Any
 
     def make(self) -> None:
-        setattr(self.owner, self.name, self.after)
+        if self.after is _ABSENT:
+            delattr(self.owner, self.name)
+        else:
+            setattr(self.owner, self.name, self.after)
 
     def undo(self) -> None:
         """Restore the binding, unless somebody else has changed it meanwhile."""
@@ -33,6 +36,22 @@ class _Change(NamedTuple):
             delattr(self.owner, self.name)
         else:
             setattr(self.owner, self.name, self.before)
+
+
+class _ChangeOfClass(NamedTuple):
+    """A module that has been made an instance of another class."""
+
+    owner: ModuleType
+    before: type[ModuleType]
+    after: type[ModuleType]
+
+    def make(self) -> None:
+        self.owner.__class__ = self.after
+
+    def undo(self) -> None:
+        """Restore the class, unless somebody else has changed it meanwhile."""
+        if type(self.owner) is self.after:
+            self.owner.__class__ = self.before
 
 
 class Installation:
@@ -85,9 +104,9 @@ def installed() -> bool:
     return bool(_changes)
 
 
-def _plan(twins: Mapping[str, Any]) -> list[_Change]:
-    """The bindings to replace, so that every name of `twins` leads to its twin."""
-    changes = []
+def _plan(twins: Mapping[str, Any]) -> list[_Change | _ChangeOfClass]:
+    """What to replace, so that every name of `twins` leads to its twin, and quickly."""
+    changes: list[_Change | _ChangeOfClass] = []
     everywhere = {}
     originals = {**vars(asyncio), **_stdlib.hooks()}
     for name, twin in twins.items():
@@ -106,4 +125,8 @@ def _plan(twins: Mapping[str, Any]) -> list[_Change]:
     policy = _stdlib.DefaultPolicy
     factory = _stdlib.FACTORY_ATTRIBUTE
     changes.append(_Change(policy, factory, vars(policy)[factory], _loop.EventLoop))
+    package = _stdlib.package_class()
+    if package is not None:
+        changes.append(_ChangeOfClass(asyncio, type(asyncio), package))
+        changes.append(_Change(asyncio, "__getattr__", vars(asyncio)["__getattr__"], _ABSENT))
     return changes

@@ -5,6 +5,7 @@ this module, so that a new Python is one file to look through.
 """
 
 import asyncio
+import operator
 import sys
 from asyncio import constants, events, unix_events
 from collections.abc import Iterator
@@ -95,3 +96,28 @@ def policy_names() -> frozenset[str]:
     if sys.version_info < (3, 14):
         return frozenset()
     return frozenset({"AbstractEventLoopPolicy", "DefaultEventLoopPolicy"})
+
+
+def package_class() -> type[ModuleType] | None:
+    """A class for the asyncio package that makes up the names its `__getattr__` does.
+
+    The interpreter does not remember where it found an attribute of a module that
+    has a `__getattr__`: each `asyncio.sleep` is looked up anew.  None where asyncio
+    has no such function, or one with names that are not known here.
+    """
+    make_up = vars(asyncio).get("__getattr__")
+    if make_up is None or not policy_names() or sys.version_info >= (3, 16):
+        return None
+
+    def assign(name: str, module: ModuleType, value: Any) -> None:
+        delattr(type(module), name)
+        setattr(module, name, value)
+
+    def attribute(name: str) -> property:
+        # Without a frame of our own in between: the warning names its caller's caller.
+        look_up = operator.methodcaller("_aioxide_make_up", name)
+        return property(look_up, lambda module, value: assign(name, module, value))
+
+    namespace: dict[str, Any] = {name: attribute(name) for name in policy_names()}
+    namespace["_aioxide_make_up"] = staticmethod(make_up)
+    return type("module", (ModuleType,), namespace)

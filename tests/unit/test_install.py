@@ -242,3 +242,32 @@ def test_our_policy(monkeypatch):
             assert asyncio.run(kinds()) == (aioxide.EventLoop, aioxide.Task)
         finally:
             asyncio.set_event_loop_policy(None)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="no name of asyncio is made up on access")
+def test_names_made_up_on_access_are_what_they_were_and_warn_at_the_caller():
+    def look(name):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            found = getattr(asyncio, name)
+        return found, [(str(w.message), w.category, w.filename) for w in caught]
+
+    def refused(name):
+        with pytest.raises(AttributeError) as caught:
+            look(name)
+        return str(caught.value)
+
+    names = "AbstractEventLoopPolicy", "DefaultEventLoopPolicy"
+    before = [look(name) for name in names], refused("nothing"), refused("WindowsSelectorEventLoopPolicy")
+    listed = dir(asyncio)
+    with aioxide.install():
+        if sys.version_info < (3, 16):
+            assert "__getattr__" not in vars(asyncio)  # with one, the interpreter remembers no attribute's place
+        assert ([look(name) for name in names], refused("nothing"), refused("WindowsSelectorEventLoopPolicy")) == before
+        assert before[0][0][1][0][2] == __file__
+        assert set(listed) - set(dir(asyncio)) <= {"__getattr__"}
+        asyncio.DefaultEventLoopPolicy = names
+        assert look("DefaultEventLoopPolicy") == (names, [])
+        del asyncio.DefaultEventLoopPolicy
+        assert "no attribute" in refused("DefaultEventLoopPolicy")
+    assert look(names[1]) == before[0][1]

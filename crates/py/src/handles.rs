@@ -17,9 +17,10 @@ use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::method::{
     AnyLoop, LoopRef, Method, Of, anyargs, constructor, getter, hash, noargs, richcompare, unary,
 };
+use crate::ffi::thread::thread_id;
 use crate::futures;
 use crate::job::Job;
-use crate::local::{LoopCore, thread_id};
+use crate::local::LoopCore;
 use crate::names::names;
 use crate::names::none;
 use crate::tasks;

@@ -13,6 +13,7 @@ use pyo3::prelude::*;
 use crate::ffi::cell::{Flag, GilCell, Slot};
 use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::layout::Tsk;
+use crate::ffi::thread::thread_id;
 use crate::job::Job;
 
 /// Where native threads and other Python threads leave work for the loop, and how they wake it.
@@ -60,13 +61,6 @@ pub(crate) struct LoopCore {
     task_factory: Slot,
     /// The time of a virtual clock, which moves when the loop would wait; NaN: the clock is the system's.
     virtual_now: Flag<f64>,
-}
-
-/// A number for the calling thread, cheaper than the system's: the address of a thread-local.
-#[inline]
-pub(crate) fn thread_id() -> usize {
-    thread_local!(static HERE: u8 = const { 0 });
-    HERE.with(|here| std::ptr::from_ref(here).addr())
 }
 
 impl LoopCore {

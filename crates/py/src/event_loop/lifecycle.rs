@@ -18,7 +18,6 @@ use crate::ffi::cell::{Flag, Slot};
 use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::layout::Fut;
 use crate::ffi::{class, thread};
-use crate::local::thread_id;
 
 /// What a run has to give back.
 #[derive(Debug)]
@@ -70,7 +69,7 @@ pub(super) fn set_up(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     drop(life.hooks_before.replace(py, Some(hooks)));
     life.ident
         .set(Some(py.import(intern!(py, "threading"))?.call_method0(intern!(py, "get_ident"))?.extract()?));
-    core.set_thread(thread_id());
+    core.set_thread(thread::thread_id());
     let first = this.getattr(intern!(py, "_asyncgen_firstiter_hook"))?;
     let last = this.getattr(intern!(py, "_asyncgen_finalizer_hook"))?;
     sys.call_method1(intern!(py, "set_asyncgen_hooks"), (first, last))?;

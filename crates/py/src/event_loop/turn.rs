@@ -17,6 +17,7 @@ use crate::ffi::layout::{Fut, Tsk};
 use crate::ffi::{context, detach};
 use crate::job::Job;
 use crate::local::LoopCore;
+use crate::tasks::step::{Failure, Next};
 use crate::transports::Source;
 use crate::{futures, handles, tasks, timeouts};
 
@@ -75,7 +76,17 @@ impl Turns {
         }
         for _ in 0..count {
             let Some(job) = core.scheduler().with(py, aioxide_core::Scheduler::pop) else { break };
-            if core.is_debug() { debug::run(this, job, run)? } else { run(this, job)? }
+            if core.is_debug() {
+                debug::run(this, job, run)?;
+                continue;
+            }
+            match job {
+                // What a loop does most goes by the shortest way.
+                Job::Step(task) => step(this, task.into_bound(py), None),
+                Job::Wake { task, future } => wake(this, task.into_bound(py), &future.into_bound(py)),
+                job => run_any(this, job),
+            }
+            .or_else(|error| stray(this, error))?;
         }
         Ok(())
     }
@@ -247,6 +258,15 @@ fn admit_remote(py: Python<'_>, core: &LoopCore) {
 
 /// Runs one job. Errors of callbacks are reported; SystemExit and KeyboardInterrupt go to whoever runs the loop.
 fn run(this: &Bound<'_, EventLoop>, job: Job) -> PyResult<()> {
+    run_any(this, job).or_else(|error| stray(this, error))
+}
+
+#[cold]
+fn stray(this: &Bound<'_, EventLoop>, error: PyErr) -> PyResult<()> {
+    if ends_the_loop(this.py(), &error) { Err(error) } else { hooks::report_stray(this, error) }
+}
+
+fn run_any(this: &Bound<'_, EventLoop>, job: Job) -> PyResult<()> {
     let py = this.py();
     match job {
         Job::Handle(handle) => handles::run_object(&handle.into_bound(py)),
@@ -256,9 +276,9 @@ fn run(this: &Bound<'_, EventLoop>, job: Job) -> PyResult<()> {
             &future.into_bound(py),
             &context.into_bound(py),
         ),
-        Job::Step(task) => step(this, &task.into_bound(py), None),
-        Job::Throw { task, error } => step(this, &task.into_bound(py), Some(error.into_bound(py))),
-        Job::Wake { task, future } => wake(this, &task.into_bound(py), &future.into_bound(py)),
+        Job::Step(task) => step(this, task.into_bound(py), None),
+        Job::Throw { task, error } => step(this, task.into_bound(py), Some(error.into_bound(py))),
+        Job::Wake { task, future } => wake(this, task.into_bound(py), &future.into_bound(py)),
         Job::Hook { hook, future } => crate::hooks::done(hook.bind(py), future.bind(py)),
         Job::Complete(future) => complete(&future.into_bound(py)),
         Job::Expire { owner, turn } => timeouts::expire(owner.bind(py), turn),
@@ -267,29 +287,51 @@ fn run(this: &Bound<'_, EventLoop>, job: Job) -> PyResult<()> {
             None => Ok(()), // forgotten since: a stale key is a miss
         },
     }
-    .or_else(|error| if ends_the_loop(py, &error) { Err(error) } else { hooks::report_stray(this, error) })
 }
 
 /// The next step of a task, in its context.
 #[inline]
-fn step(
-    this: &Bound<'_, EventLoop>,
-    task: &Bound<'_, PyAny>,
-    error: Option<Bound<'_, PyAny>>,
+fn step<'py>(
+    this: &Bound<'py, EventLoop>,
+    task: Bound<'py, PyAny>,
+    error: Option<Bound<'py, PyAny>>,
 ) -> PyResult<()> {
-    let Some(known) = Tsk::cast(task) else { return Ok(()) };
-    let Some(context) = known.context() else { return Ok(()) };
-    let result = context::run(&context, || tasks::step::step(known, error));
-    result.or_else(|error| hooks::report_step(this, task, error))
+    in_context(this, task, |known, failure| tasks::step::step(known, error, failure))
 }
 
 /// As [`step`], when what the task waited for is done.
 #[inline]
-fn wake(this: &Bound<'_, EventLoop>, task: &Bound<'_, PyAny>, future: &Bound<'_, PyAny>) -> PyResult<()> {
-    let Some(known) = Tsk::cast(task) else { return Ok(()) };
+fn wake<'py>(
+    this: &Bound<'py, EventLoop>,
+    task: Bound<'py, PyAny>,
+    future: &Bound<'py, PyAny>,
+) -> PyResult<()> {
+    in_context(this, task, |known, failure| tasks::step::wake(known, future, failure))
+}
+
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "as for what it runs: see step.rs")]
+fn in_context<'py>(
+    this: &Bound<'py, EventLoop>,
+    task: Bound<'py, PyAny>,
+    step: impl FnOnce(Tsk<'_, 'py>, &mut Failure) -> Next,
+) -> PyResult<()> {
+    let Some(known) = Tsk::cast(&task) else { return Ok(()) };
     let Some(context) = known.context() else { return Ok(()) };
-    let result = context::run(&context, || tasks::step::wake(known, future));
-    result.or_else(|error| hooks::report_step(this, task, error))
+    let mut failure = None;
+    let next = context::run(&context, || Ok(step(known, &mut failure)))
+        .unwrap_or_else(|error| tasks::step::failed(&mut failure, error));
+    if let Some(error) = failure {
+        return hooks::report_step(this, &task, error);
+    }
+    if next == Next::Turn {
+        let core = EventLoop::core(this);
+        if known.fut().loop_ptr() != this.as_ptr() || core.overrides_call_soon() {
+            return tasks::step::go_on(known, next, None);
+        }
+        core.scheduler().with(this.py(), |s| s.soon(Job::Step(task.unbind())));
+    }
+    Ok(())
 }
 
 /// The end of a wait: `future.set_result(None)` unless somebody was faster.

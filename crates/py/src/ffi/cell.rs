@@ -30,7 +30,8 @@ impl<T> GilCell<T> {
     ///
     /// # Panics
     /// When `f` got back here all the same: a bug, reported as RuntimeError at the border.
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "a flag around a few instructions of the caller's")]
     pub(crate) fn with<R>(&self, _py: Python<'_>, f: impl FnOnce(&mut T) -> R) -> R {
         struct Release<'a>(&'a Cell<bool>);
         impl Drop for Release<'_> {
@@ -38,7 +39,9 @@ impl<T> GilCell<T> {
                 self.0.set(false);
             }
         }
-        assert!(!self.borrowed.replace(true), "aioxide: state borrowed twice");
+        if self.borrowed.replace(true) {
+            borrowed_twice();
+        }
         let _release = Release(&self.borrowed);
         // SAFETY: the GIL is held and the flag says that no other borrow lives.
         f(unsafe { &mut *self.value.get() })
@@ -52,6 +55,11 @@ impl<T> GilCell<T> {
         // SAFETY: the collector runs with the GIL held and no borrow lives; `f` only reads.
         Some(f(unsafe { &*self.value.get() }))
     }
+}
+
+#[cold]
+fn borrowed_twice() -> ! {
+    panic!("aioxide: state borrowed twice")
 }
 
 impl<T> fmt::Debug for GilCell<T> {

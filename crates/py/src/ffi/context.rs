@@ -18,7 +18,8 @@ pub(crate) fn is_context(object: &Bound<'_, PyAny>) -> bool {
 }
 
 /// `context.run(f)`: enters the context, calls `f`, leaves it whatever `f` did.
-#[inline]
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "around each step and callback")]
 pub(crate) fn run<'py, R>(context: &Bound<'py, PyAny>, f: impl FnOnce() -> PyResult<R>) -> PyResult<R> {
     let py = context.py();
     if !is_context(context) {
@@ -26,13 +27,12 @@ pub(crate) fn run<'py, R>(context: &Bound<'py, PyAny>, f: impl FnOnce() -> PyRes
     }
     // SAFETY: a live Context; the GIL is held.
     if unsafe { ffi::PyContext_Enter(context.as_ptr()) } < 0 {
-        return Err(PyErr::fetch(py));
+        return Err(not_left(py));
     }
     let result = f();
     // SAFETY: as above; it is the context entered last, as `f` leaves what it enters.
     if unsafe { ffi::PyContext_Exit(context.as_ptr()) } < 0 {
-        let error = PyErr::fetch(py);
-        return result.and(Err(error));
+        return result.and(Err(not_left(py)));
     }
     result
 }
@@ -47,6 +47,11 @@ pub(crate) fn recursive<R>(py: Python<'_>, f: impl FnOnce() -> PyResult<R>) -> P
     // SAFETY: pairs with the entry above.
     unsafe { ffi::Py_LeaveRecursiveCall() };
     result
+}
+
+#[cold]
+fn not_left(py: Python<'_>) -> PyErr {
+    PyErr::fetch(py)
 }
 
 #[cold]

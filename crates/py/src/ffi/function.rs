@@ -12,16 +12,19 @@ use super::args::Args;
 use super::cell::Slot;
 use super::class::{Builder, Class, Inst, TypeCell, create, guard};
 use super::gc::{Stopped, Visit};
-use super::method::{Of, getter};
+use super::method::{Of, getter, item};
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
-type Body = for<'a, 'py> fn(Args<'a, 'py>) -> Object<'py>;
+
+/// What a function does: a function item, known to the C function that CPython calls.
+pub(crate) trait Body: for<'a, 'py> Fn(Args<'a, 'py>) -> Object<'py> + Copy + 'static {}
+
+impl<F> Body for F where F: for<'a, 'py> Fn(Args<'a, 'py>) -> Object<'py> + Copy + 'static {}
 
 /// A callable with the looks of asyncio's own function of that name: docstring, signature, module.
 #[repr(C)]
 pub(crate) struct Function {
     vectorcall: ffi::vectorcallfunc,
-    body: Body,
     is_coroutine: bool,
     stock: Slot,
 }
@@ -41,17 +44,16 @@ impl Class for Function {
     fn clear(&self, _: Python<'_>) {}
 }
 
-unsafe extern "C" fn vectorcall(
-    slf: *mut PyObject,
+unsafe extern "C" fn vectorcall<F: Body>(
+    _: *mut PyObject,
     values: *const *mut PyObject,
     nargsf: usize,
     names: *mut PyObject,
 ) -> *mut PyObject {
-    // SAFETY: CPython calls this with the GIL held, an instance of our type and a vector that matches the protocol.
+    // SAFETY: CPython calls this with the GIL held and a vector that matches the protocol.
     unsafe {
         let py = Python::assume_attached();
-        let this = Inst::<Function>::from_ptr(py, slf);
-        guard(py, || (this.body)(Args::new(py, values, ffi::PyVectorcall_NARGS(nargsf), names)))
+        guard(py, || item::<F>()(Args::new(py, values, ffi::PyVectorcall_NARGS(nargsf), names)))
     }
 }
 
@@ -100,35 +102,43 @@ fn repr<'py>(this: Inst<'_, 'py, Function>) -> Object<'py> {
 }
 
 /// A function that asyncio's own function `module.name` describes.
-pub(crate) fn function<'py>(py: Python<'py>, module: &str, name: &str, body: Body) -> Object<'py> {
+pub(crate) fn function<'py, F: Body>(py: Python<'py>, module: &str, name: &str, body: F) -> Object<'py> {
     make(py, module, name, body, false)
 }
 
 /// As [`function`], for what is an `async def` in asyncio: calling it gives an awaitable.
-pub(crate) fn coroutine_function<'py>(py: Python<'py>, module: &str, name: &str, body: Body) -> Object<'py> {
+pub(crate) fn coroutine_function<'py, F: Body>(
+    py: Python<'py>,
+    module: &str,
+    name: &str,
+    body: F,
+) -> Object<'py> {
     make(py, module, name, body, true)
 }
 
 /// As [`function`], for a name that asyncio does not have in every supported Python; where it lacks it, a lambda
 /// shows the parameters.
-pub(crate) fn later_function<'py>(
+pub(crate) fn later_function<'py, F: Body>(
     py: Python<'py>,
     module: &str,
     name: &str,
     lambda: &CStr,
-    body: Body,
+    body: F,
 ) -> Object<'py> {
     if py.import(module)?.hasattr(name)? {
         return make(py, module, name, body, false);
     }
     let shown = py.eval(lambda, None, None)?;
     shown.setattr("__name__", name)?;
-    create(py, Function { vectorcall, body, is_coroutine: false, stock: Slot::holding(shown.unbind()) })
+    create(
+        py,
+        Function { vectorcall: vectorcall::<F>, is_coroutine: false, stock: Slot::holding(shown.unbind()) },
+    )
 }
 
-fn make<'py>(py: Python<'py>, module: &str, name: &str, body: Body, is_coroutine: bool) -> Object<'py> {
+fn make<'py, F: Body>(py: Python<'py>, module: &str, name: &str, _: F, is_coroutine: bool) -> Object<'py> {
     let stock = Slot::holding(py.import(module)?.getattr(name)?.unbind());
-    create(py, Function { vectorcall, body, is_coroutine, stock })
+    create(py, Function { vectorcall: vectorcall::<F>, is_coroutine, stock })
 }
 
 /// Makes the type.

@@ -27,19 +27,51 @@ pub(crate) enum Step<'py> {
     Return(Bound<'py, PyAny>),
 }
 
+/// What came of [`send`]; small enough for registers.
+#[derive(Debug)]
+pub(crate) enum Sent<'py> {
+    /// It waits for this object.
+    Yield(Bound<'py, PyAny>),
+    /// It is over, with this result.
+    Return(Bound<'py, PyAny>),
+    /// It raised; the exception is the interpreter's current one.
+    Raised,
+}
+
 /// `coro.send(None)` without a StopIteration.
 #[inline]
-pub(crate) fn send_none<'py>(coro: &Bound<'py, PyAny>) -> PyResult<Step<'py>> {
+pub(crate) fn send<'py>(coro: &Bound<'py, PyAny>) -> Sent<'py> {
     let py = coro.py();
     let mut result = ptr::null_mut();
-    // SAFETY: live objects and a place for the result; the GIL is held.
-    let status = unsafe { ffi::PyIter_Send(coro.as_ptr(), ffi::Py_None(), &raw mut result) };
+    // SAFETY: live objects and a place for the result; the GIL is held. A coroutine's type has the slot.
+    let status = unsafe {
+        let class = ffi::Py_TYPE(coro.as_ptr());
+        let slot = if ptr::eq(class, &raw const ffi::PyCoro_Type) {
+            (*class).tp_as_async.as_ref().and_then(|slots| slots.am_send)
+        } else {
+            None
+        };
+        match slot {
+            Some(send) => send(coro.as_ptr(), ffi::Py_None(), &raw mut result),
+            None => ffi::PyIter_Send(coro.as_ptr(), ffi::Py_None(), &raw mut result),
+        }
+    };
     match status {
         // SAFETY: on NEXT and RETURN the result is a new reference.
-        ffi::PySendResult::PYGEN_NEXT => Ok(Step::Yield(unsafe { Bound::from_owned_ptr(py, result) })),
+        ffi::PySendResult::PYGEN_NEXT => Sent::Yield(unsafe { Bound::from_owned_ptr(py, result) }),
         // SAFETY: as above.
-        ffi::PySendResult::PYGEN_RETURN => Ok(Step::Return(unsafe { Bound::from_owned_ptr(py, result) })),
-        ffi::PySendResult::PYGEN_ERROR => Err(PyErr::fetch(py)),
+        ffi::PySendResult::PYGEN_RETURN => Sent::Return(unsafe { Bound::from_owned_ptr(py, result) }),
+        ffi::PySendResult::PYGEN_ERROR => Sent::Raised,
+    }
+}
+
+/// As [`send`], with the exception as an error.
+#[inline]
+pub(crate) fn send_none<'py>(coro: &Bound<'py, PyAny>) -> PyResult<Step<'py>> {
+    match send(coro) {
+        Sent::Yield(value) => Ok(Step::Yield(value)),
+        Sent::Return(value) => Ok(Step::Return(value)),
+        Sent::Raised => Err(PyErr::fetch(coro.py())),
     }
 }
 

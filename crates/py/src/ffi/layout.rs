@@ -232,6 +232,13 @@ impl<'a, 'py> Fut<'a, 'py> {
         unsafe { (*self.future()).state = state as c_int }
     }
 
+    /// Whether it is done, with a result and not an exception.
+    #[inline]
+    pub(crate) fn has_result(self) -> bool {
+        // SAFETY: a plain read of a live object under the GIL.
+        self.state() == State::Finished && unsafe { (*self.future()).exception.is_null() }
+    }
+
     /// Whether anything waits for this future's completion.
     #[inline]
     pub(crate) fn has_callbacks(self) -> bool {

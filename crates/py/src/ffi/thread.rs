@@ -72,44 +72,67 @@ pub(crate) fn set_running_loop(py: Python<'_>, event_loop: Option<&Bound<'_, PyA
     Ok(())
 }
 
-/// Makes `task` the current one; there must be none (RuntimeError).
-#[inline]
-pub(crate) fn enter_task(task: Tsk<'_, '_>) -> PyResult<()> {
+/// Where the thread keeps its current task, while there is one; none where that is out of reach.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entered(Option<std::ptr::NonNull<*mut pyo3::ffi::PyObject>>);
+
+/// Makes `task` the current one; there must be none (RuntimeError). The caller keeps a reference to the task.
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "a part of each step: see step.rs")]
+pub(crate) fn enter_task(task: Tsk<'_, '_>) -> PyResult<Entered> {
     #[cfg(Py_3_14)]
     if let Some(fields) = fields::of_thread() {
         // SAFETY: the fields are null or own references; the GIL is held. The new reference is given to the field.
         unsafe {
-            if *fields.running_loop != task.fut().loop_ptr() {
-                return Err(not_running(task));
+            let current = fields.running_task;
+            if *fields.running_loop != task.fut().loop_ptr() || !(*current).is_null() {
+                return Err(refused(task, &fields));
             }
-            if !(*fields.running_task).is_null() {
-                return Err(already(task, &Bound::from_borrowed_ptr(task.py(), *fields.running_task)));
-            }
-            *fields.running_task = task.object().to_owned().into_ptr();
+            pyo3::ffi::Py_INCREF(task.object().as_ptr());
+            *current = task.object().as_ptr();
+            return Ok(Entered(std::ptr::NonNull::new(current)));
         }
-        return Ok(());
     }
-    enter_by_call(task)
+    enter_by_call(task)?;
+    Ok(Entered(None))
 }
 
-/// Ends `enter_task`.
-#[inline]
-pub(crate) fn leave_task(task: Tsk<'_, '_>) -> PyResult<()> {
-    #[cfg(Py_3_14)]
-    if let Some(fields) = fields::of_thread() {
-        // SAFETY: as in `enter_task`; the field's reference is dropped after the field is null.
-        unsafe {
-            let current = *fields.running_task;
-            if current != task.object().as_ptr() {
-                let current = Bound::from_borrowed_ptr_or_opt(task.py(), current);
-                return Err(not_entered(task, current));
-            }
-            *fields.running_task = std::ptr::null_mut();
-            drop(Bound::from_owned_ptr(task.py(), current));
+/// Ends `enter_task`; `task` must still be the current one (RuntimeError).
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "a part of each step: see step.rs")]
+pub(crate) fn leave_task(task: Tsk<'_, '_>, entered: Entered) -> PyResult<()> {
+    let Some(current) = entered.0 else { return leave_by_call(task) };
+    // SAFETY: the field of this thread's state, which is there as long as the thread: null, or it owns a reference.
+    // That is dropped after the field is null, and it is not the last one.
+    unsafe {
+        let after = *current.as_ptr();
+        if after != task.object().as_ptr() {
+            #[cfg(Py_3_14)]
+            return Err(not_entered(task, Bound::from_borrowed_ptr_or_opt(task.py(), after)));
         }
-        return Ok(());
+        *current.as_ptr() = std::ptr::null_mut();
+        pyo3::ffi::Py_DECREF(after);
     }
-    leave_by_call(task)
+    Ok(())
+}
+
+/// A number for the calling thread, cheaper than the system's: the address of what is its own.
+#[inline]
+pub(crate) fn thread_id() -> usize {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let here: usize;
+        // SAFETY: the psABI keeps a pointer to itself in the first word of the thread control block.
+        unsafe {
+            std::arch::asm!("mov {}, fs:0", out(reg) here, options(nostack, preserves_flags, readonly, pure));
+        }
+        here
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        thread_local!(static HERE: u8 = const { 0 });
+        HERE.with(|here| std::ptr::from_ref(here).addr())
+    }
 }
 
 /// `asyncio.current_task(event_loop)`.
@@ -186,6 +209,19 @@ fn leave_by_call(task: Tsk<'_, '_>) -> PyResult<()> {
     let py = task.py();
     stock(py)?.leave.bind(py).call1((task.fut().event_loop(), task.object()))?;
     Ok(())
+}
+
+/// Why the task can't be entered.
+#[cfg(Py_3_14)]
+#[cold]
+fn refused(task: Tsk<'_, '_>, fields: &fields::Fields) -> PyErr {
+    // SAFETY: as in `enter_task`.
+    unsafe {
+        if *fields.running_loop != task.fut().loop_ptr() || (*fields.running_task).is_null() {
+            return not_running(task);
+        }
+        already(task, &Bound::from_borrowed_ptr(task.py(), *fields.running_task))
+    }
 }
 
 #[cfg(Py_3_14)]

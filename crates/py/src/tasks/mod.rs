@@ -15,7 +15,7 @@ use crate::ffi::method::{AnyTask, Method, Of, anyargs, caller, getter, noargs, o
 use crate::ffi::{context, thread, types};
 use crate::futures;
 use crate::job::{self, Job};
-use crate::local::{self, LoopCore};
+use crate::local::LoopCore;
 use crate::names::boolean;
 use crate::names::names;
 use crate::names::none;
@@ -72,7 +72,7 @@ pub(crate) fn new<'py>(
 #[inline]
 fn runs_here(event_loop: &Bound<'_, PyAny>) -> bool {
     LoopCore::of(event_loop)
-        .is_some_and(|core| core.thread() == local::thread_id() && !core.overrides_call_soon())
+        .is_some_and(|core| core.thread() == thread::thread_id() && !core.overrides_call_soon())
 }
 
 fn start<'py>(
@@ -386,7 +386,9 @@ fn call_step<'py>(this: Inst<'_, 'py, TaskStep>, args: Args<'_, 'py>) -> Object<
     if let Some(task) = this.task.get(py)
         && let Some(task) = Tsk::cast(&task)
     {
-        step::step(task, this.error.get(py))?;
+        let mut failure = None;
+        let next = step::step(task, this.error.get(py), &mut failure);
+        step::go_on(task, next, failure)?;
     }
     Ok(none(py))
 }
@@ -405,7 +407,9 @@ pub(crate) fn step_callback<'py>(task: &Bound<'py, PyAny>, error: Option<Bound<'
 /// `task.__wakeup` as a callable, for a foreign future's `add_done_callback`.
 pub(crate) fn wakeup_callback<'py>(task: &Bound<'py, PyAny>) -> Object<'py> {
     fn task_wakeup<'py>(this: Tsk<'_, 'py>, future: Borrowed<'_, 'py, PyAny>) -> Object<'py> {
-        step::wake(this, &future)?;
+        let mut failure = None;
+        let next = step::wake(this, &future, &mut failure);
+        step::go_on(this, next, failure)?;
         Ok(none(this.py()))
     }
     static WAKEUP: std::sync::OnceLock<Method> = std::sync::OnceLock::new();

@@ -6,7 +6,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PySet, PyString};
 
-use crate::ffi::iter::{self, Step};
+use crate::ffi::iter::{self, Sent, Step};
 use crate::ffi::layout::{Fut, Tsk};
 use crate::ffi::{context, thread, types};
 use crate::futures;
@@ -14,33 +14,76 @@ use crate::job::{self, Job};
 use crate::names::{invalid_state, names};
 use crate::{tasks, version};
 
+/// What a step leaves to do for whoever runs it. The error, if there is one, is kept beside it: a word here is passed
+/// up in a register, through everything that a step goes through.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use = "whoever steps a task gives it its next turn"]
+pub(crate) enum Next {
+    /// The task goes on in the next turn, without waiting for anything.
+    Turn,
+    Nothing,
+}
+
+/// The error of a step that could not be made or not be ended; the coroutine's own errors end in the task.
+pub(crate) type Failure = Option<PyErr>;
+
 /// Runs one step as the thread's current task; the context is entered by the caller.
-#[inline]
-pub(crate) fn step<'py>(this: Tsk<'_, 'py>, error: Option<Bound<'py, PyAny>>) -> PyResult<()> {
-    thread::enter_task(this)?;
-    let result = advance(this, error);
-    let left = thread::leave_task(this);
-    result.and(left)
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "one frame, and not five, between the turn and the coroutine")]
+pub(crate) fn step<'py>(this: Tsk<'_, 'py>, error: Option<Bound<'py, PyAny>>, failure: &mut Failure) -> Next {
+    let entered = match thread::enter_task(this) {
+        Ok(entered) => entered,
+        Err(error) => return failed(failure, error),
+    };
+    let next = advance(this, error, failure);
+    match thread::leave_task(this, entered) {
+        Ok(()) => next,
+        Err(error) => failed(failure, error),
+    }
+}
+
+/// Notes an error, unless there is one already.
+#[cold]
+pub(crate) fn failed(failure: &mut Failure, error: PyErr) -> Next {
+    failure.get_or_insert(error);
+    Next::Nothing
+}
+
+/// As the callers of [`step`] do that know nothing of the loop.
+pub(crate) fn go_on(this: Tsk<'_, '_>, next: Next, failure: Failure) -> PyResult<()> {
+    match (failure, next) {
+        (Some(error), _) => Err(error),
+        (None, Next::Turn) => soon(this, Job::Step(this.object().to_owned().unbind())),
+        (None, Next::Nothing) => Ok(()),
+    }
 }
 
 /// What the task waited for is done: passes its failure on, or goes on.
 #[inline]
-pub(crate) fn wake<'py>(this: Tsk<'_, 'py>, future: &Bound<'py, PyAny>) -> PyResult<()> {
-    let py = this.py();
+pub(crate) fn wake<'py>(this: Tsk<'_, 'py>, future: &Bound<'py, PyAny>, failure: &mut Failure) -> Next {
+    if let Some(known) = Fut::cast_exact(future)
+        && known.has_result()
+        && discard_one(known, this)
+    {
+        known.set_log_tb(false);
+        return step(this, None, failure);
+    }
+    match outcome(this, future) {
+        Ok(error) => step(this, error, failure),
+        Err(error) => failed(failure, error),
+    }
+}
+
+/// How the future that the task waited for ended: nothing, or the exception to throw.
+fn outcome<'py>(this: Tsk<'_, 'py>, future: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
     if let Some(known) = Fut::cast_any(future) {
         discard_awaited_by(known, this)?;
     }
-    let error = match Fut::cast_exact(future) {
-        Some(future) => match futures::failure(future) {
-            Ok(error) => error,
-            Err(error) => Some(error.into_value(py).into_bound(py).into_any()),
-        },
-        None => match future.call_method0(intern!(py, "result")) {
-            Ok(_) => None,
-            Err(error) => Some(error.into_value(py).into_bound(py).into_any()),
-        },
+    let ended = match Fut::cast_exact(future) {
+        Some(future) => futures::failure(future),
+        None => future.call_method0(intern!(this.py(), "result")).map(|_| None),
     };
-    step(this, error)
+    Ok(ended.unwrap_or_else(|error| Some(error.into_value(this.py()).into_bound(this.py()).into_any())))
 }
 
 /// The first step of an eager task, inside the task that creates it.
@@ -49,7 +92,11 @@ pub(crate) fn eager<'py>(this: Tsk<'_, 'py>, event_loop: &Bound<'py, PyAny>) -> 
     let previous = thread::swap_current(event_loop, Some(&object))?;
     let registered = thread::register_eager(this);
     let entered = match (registered, this.context()) {
-        (Ok(()), Some(context)) => context::run(&context, || advance(this, None)),
+        (Ok(()), Some(context)) => {
+            let mut failure = None;
+            context::run(&context, || Ok(advance(this, None, &mut failure)))
+                .and_then(|next| go_on(this, next, failure))
+        }
         (registered, _) => registered,
     };
     thread::unregister_eager(this)?;
@@ -62,35 +109,74 @@ pub(crate) fn eager<'py>(this: Tsk<'_, 'py>, event_loop: &Bound<'py, PyAny>) -> 
     entered
 }
 
-fn advance<'py>(this: Tsk<'_, 'py>, error: Option<Bound<'py, PyAny>>) -> PyResult<()> {
-    let py = this.py();
-    let future = this.fut();
-    if !future.is_pending() {
-        let shown = error.map_or_else(|| Ok("None".to_owned()), |e| e.repr().map(|r| r.to_string()))?;
-        let text = format!("__step(): already done: {} {shown}", this.object().repr()?);
-        return Err(invalid_state(py, &text));
-    }
-    let mut error = error;
-    if this.must_cancel() {
-        if !error.as_ref().is_some_and(|e| is_cancelled_error(e)) {
-            error = Some(futures::cancelled_error(future)?);
-        }
-        this.set_must_cancel(false);
+/// The step itself. The short way is that of a task that nothing happens to but its next turn.
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "as for `step`")]
+fn advance<'py>(this: Tsk<'_, 'py>, error: Option<Bound<'py, PyAny>>, failure: &mut Failure) -> Next {
+    if error.is_some() || !this.fut().is_pending() || this.must_cancel() {
+        return throw_or_refuse(this, error, failure);
     }
     drop(this.take_fut_waiter());
     let Some(coro) = this.coro() else {
-        return Err(PyRuntimeError::new_err("uninitialized Task object"));
+        return failed(failure, uninitialized());
     };
-    let step = match error {
-        None => iter::send_none(&coro),
-        Some(error) => iter::throw(&coro, &error),
-    };
+    let sent = iter::send(&coro);
     this.show();
-    match step {
-        Ok(Step::Yield(value)) => wait_for(this, value),
-        Ok(Step::Return(value)) => finish(this, value),
-        Err(error) => fail(this, error),
+    match sent {
+        Sent::Yield(value) if value.is_none() => Next::Turn,
+        sent => settle(this, sent, failure),
     }
+}
+
+/// What a task does after its coroutine came back with something to wait for, a result or an exception.
+#[inline(never)]
+fn settle<'py>(this: Tsk<'_, 'py>, sent: Sent<'py>, failure: &mut Failure) -> Next {
+    let settled = match sent {
+        Sent::Yield(value) => wait_for(this, value),
+        Sent::Return(value) => finish(this, value),
+        Sent::Raised => fail(this, PyErr::fetch(this.py())),
+    };
+    if let Err(error) = settled {
+        *failure = Some(error);
+    }
+    Next::Nothing
+}
+
+/// A step with an exception, or of a task that has been cancelled; and one that can't be made any more.
+#[cold]
+fn throw_or_refuse<'py>(this: Tsk<'_, 'py>, error: Option<Bound<'py, PyAny>>, failure: &mut Failure) -> Next {
+    let py = this.py();
+    let throw = || -> PyResult<Next> {
+        if !this.fut().is_pending() {
+            let shown = error.map_or_else(|| Ok("None".to_owned()), |e| e.repr().map(|r| r.to_string()))?;
+            let text = format!("__step(): already done: {} {shown}", this.object().repr()?);
+            return Err(invalid_state(py, &text));
+        }
+        let error = match error {
+            Some(error) if !this.must_cancel() || is_cancelled_error(&error) => error,
+            _ => futures::cancelled_error(this.fut())?,
+        };
+        this.set_must_cancel(false);
+        drop(this.take_fut_waiter());
+        let Some(coro) = this.coro() else {
+            return Err(uninitialized());
+        };
+        let step = iter::throw(&coro, &error);
+        this.show();
+        match step {
+            Ok(Step::Yield(value)) if value.is_none() => return Ok(Next::Turn),
+            Ok(Step::Yield(value)) => wait_for(this, value),
+            Ok(Step::Return(value)) => finish(this, value),
+            Err(error) => fail(this, error),
+        }
+        .map(|()| Next::Nothing)
+    };
+    throw().unwrap_or_else(|error| failed(failure, error))
+}
+
+#[cold]
+fn uninitialized() -> PyErr {
+    PyRuntimeError::new_err("uninitialized Task object")
 }
 
 fn is_cancelled_error(error: &Bound<'_, PyAny>) -> bool {
@@ -151,9 +237,6 @@ fn wait_for<'py>(this: Tsk<'_, 'py>, value: Bound<'py, PyAny>) -> PyResult<()> {
         futures::add_waiter(future, this.object().to_owned())?;
         drop(this.set_fut_waiter(Some(value.clone())));
         return cancel_if_asked(this, &value);
-    }
-    if value.is_none() {
-        return soon(this, Job::Step(this.object().to_owned().unbind()));
     }
     wait_for_any(this, value)
 }
@@ -250,6 +333,16 @@ pub(crate) fn add_awaited_by<'py>(future: Fut<'_, 'py>, task: Tsk<'_, 'py>) -> P
         }
     }
     Ok(())
+}
+
+/// As [`discard_awaited_by`], for the one task that waited for the future; false if there are others.
+#[inline]
+fn discard_one<'py>(future: Fut<'_, 'py>, task: Tsk<'_, 'py>) -> bool {
+    let only = future.awaited_by_ptr() == task.object().as_ptr();
+    if only {
+        drop(future.take_awaited_by());
+    }
+    only || !future.awaited_by_is_set()
 }
 
 /// Ends [`add_awaited_by`].
