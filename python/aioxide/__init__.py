@@ -8,11 +8,12 @@ Every public name of asyncio is here too, so `import aioxide as asyncio` works.
 import asyncio
 from typing import TYPE_CHECKING
 
-from aioxide import _names, _stdlib
+from aioxide import _names, _stdlib, inspect as inspect
 from aioxide._core import __version__
 from aioxide._install import Installation, install, installed, uninstall
 from aioxide._loop import EventLoop, EventLoopPolicy, new_event_loop
 from aioxide._runners import Runner, run
+from aioxide.inspect import format_tasks
 
 # Type checkers give a name the type that it is imported with first.  At run time the last one
 # counts, so aioxide's own are put back below.
@@ -46,13 +47,14 @@ if TYPE_CHECKING:
         streams as streams,
         subprocess as subprocess,
         taskgroups as taskgroups,
-        tasks as tasks,
         threads as threads,
         timeouts as timeouts,
         transports as transports,
         trsock as trsock,
         unix_events as unix_events,
     )
+
+    from aioxide.inspect import tasks as tasks  # and asyncio's module of that name
 
     if sys.version_info >= (3, 14):
         from asyncio import graph as graph
@@ -66,6 +68,7 @@ else:
 
     globals().update(_stdlib.submodules())
     globals().update(_names.twins())
+    tasks = inspect._TasksModule(asyncio.tasks)
 
 __all__ = list(asyncio.__all__)  # type checkers take these from the star import
 __all__ += [
@@ -75,9 +78,11 @@ __all__ += [
     "Runner",
     "TaskGroup",
     "__version__",
+    "format_tasks",
     "install",
     "installed",
     "new_event_loop",
     "run",
+    "tasks",
     "uninstall",
 ]

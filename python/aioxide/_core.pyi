@@ -56,6 +56,8 @@ from typing import Any, Final
 
 __version__: Final[str]
 
+def _tasks(event_loop: asyncio.AbstractEventLoop | None = None) -> str: ...
+
 class LoopCore:
     """The part of a loop that tasks, futures and handles need."""
 

@@ -22,8 +22,11 @@ def test_name_is_exported(name):
 
 
 def test_modules_are_attributes_as_in_asyncio():
-    for name in ("events", "futures", "tasks", "subprocess", "locks", "queues", "streams", "exceptions"):
+    for name in ("events", "futures", "subprocess", "locks", "queues", "streams", "exceptions"):
         assert getattr(aioxide, name) is getattr(asyncio, name)
+    # `aioxide.tasks` is a function besides.
+    assert aioxide.tasks.Task is asyncio.tasks.Task
+    assert dir(aioxide.tasks) == dir(asyncio.tasks)
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - MADE_BY_LOOPS))

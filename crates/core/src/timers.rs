@@ -125,6 +125,14 @@ impl<T> Timers<T> {
         })
     }
 
+    /// The waiting payloads with their deadlines, in no particular order.
+    pub fn entries(&self) -> impl Iterator<Item = (f64, &T)> {
+        self.heap.iter().filter_map(|entry| match self.slots.get(entry.index as usize) {
+            Some(Slot::Taken { seq, item }) if *seq == entry.seq => Some((entry.deadline, item)),
+            _ => None,
+        })
+    }
+
     /// Takes every payload, earliest deadline first. All keys become misses.
     #[must_use = "dropping payloads may run foreign code: choose where"]
     pub fn take_all(&mut self) -> Vec<T> {

@@ -394,6 +394,12 @@ impl Coroutine for Take {
         this.parked.future(this.py())
     }
 
+    fn waits_for<'py>(this: Inst<'_, 'py, Self>) -> Option<(&'static str, Option<Bound<'py, PyAny>>)> {
+        let iterator = this.iterator.get(this.py());
+        let todo = iterator.as_ref().and_then(Inst::<AsCompleted>::cast).and_then(|i| i.todo.get(this.py()));
+        Some(("tasks", todo))
+    }
+
     fn life(this: Inst<'_, '_, Self>) -> Life {
         match this.phase.get() {
             Phase::Created => Life::Created,

@@ -544,6 +544,13 @@ impl Coroutine for GroupExit {
         this.parked.future(this.py())
     }
 
+    fn waits_for<'py>(this: Inst<'_, 'py, Self>) -> Option<(&'static str, Option<Bound<'py, PyAny>>)> {
+        let group = this.group.get(this.py());
+        let tasks =
+            group.as_ref().and_then(Inst::<TaskGroup>::cast).and_then(|group| group.tasks.get(this.py()));
+        Some(("group", tasks))
+    }
+
     fn life(this: Inst<'_, '_, Self>) -> Life {
         match this.phase.get() {
             Phase::Created => Life::Created,

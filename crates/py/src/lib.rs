@@ -14,6 +14,7 @@ mod gather;
 mod groups;
 mod handles;
 mod hooks;
+mod inspect;
 mod job;
 mod local;
 mod locks;
@@ -64,6 +65,7 @@ fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     waiters::register(module)?;
     locks::register(module)?;
     queues::register(module)?;
+    inspect::register(module)?;
     module.add_class::<local::LoopCore>()?;
     module.add_class::<event_loop::EventLoop>()?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))

@@ -48,6 +48,13 @@ impl Class for Shield {
     }
 }
 
+impl Shield {
+    /// What is shielded.
+    pub(crate) fn inner<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.inner.get(py)
+    }
+}
+
 /// `shield(arg)`.
 fn shield<'py>(args: Args<'_, 'py>) -> Object<'py> {
     const SIGNATURE: Signature = Signature {

@@ -145,6 +145,10 @@ impl Coroutine for Wait {
         this.parked.future(this.py())
     }
 
+    fn waits_for<'py>(this: This<'_, 'py>) -> Option<(&'static str, Option<Bound<'py, PyAny>>)> {
+        Some(("tasks", this.futures.get(this.py())))
+    }
+
     fn life(this: This<'_, '_>) -> Life {
         match this.phase.get() {
             Phase::Created => Life::Created,

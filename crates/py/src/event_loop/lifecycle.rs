@@ -18,6 +18,7 @@ use crate::ffi::cell::{Flag, Slot};
 use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::layout::Fut;
 use crate::ffi::{class, thread};
+use crate::inspect::running;
 
 /// What a run has to give back.
 #[derive(Debug)]
@@ -67,13 +68,16 @@ pub(super) fn set_up(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     let sys = py.import(intern!(py, "sys"))?;
     let hooks = sys.call_method0(intern!(py, "get_asyncgen_hooks"))?;
     drop(life.hooks_before.replace(py, Some(hooks)));
-    life.ident
-        .set(Some(py.import(intern!(py, "threading"))?.call_method0(intern!(py, "get_ident"))?.extract()?));
+    let ident =
+        py.import(intern!(py, "threading"))?.call_method0(intern!(py, "get_ident"))?.extract::<u64>()?;
+    life.ident.set(Some(ident));
     core.set_thread(thread::thread_id());
     let first = this.getattr(intern!(py, "_asyncgen_firstiter_hook"))?;
     let last = this.getattr(intern!(py, "_asyncgen_finalizer_hook"))?;
     sys.call_method1(intern!(py, "set_asyncgen_hooks"), (first, last))?;
-    thread::set_running_loop(py, Some(this.as_any()))
+    thread::set_running_loop(py, Some(this.as_any()))?;
+    running::add(this, ident);
+    Ok(())
 }
 
 /// Gives the thread back. The first error is returned, after everything has been tried.
@@ -81,6 +85,7 @@ pub(super) fn clean_up(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     let (py, core, life) = (this.py(), EventLoop::core(this), &this.get().life);
     core.set_stopping(false);
     core.set_thread(0);
+    running::remove(this);
     core.show_tasks(py);
     life.ident.set(None);
     let unset = thread::set_running_loop(py, None);

@@ -22,6 +22,7 @@ pub(crate) mod sockets;
 mod turn;
 mod unix;
 
+use std::collections::HashMap;
 use std::os::fd::{AsRawFd, RawFd};
 
 use aioxide_sys::{Driver, Interest, Key};
@@ -134,6 +135,19 @@ impl EventLoop {
     /// The key under which `fd` is watched.
     pub(crate) fn key_of_fd(&self, py: Python<'_>, fd: RawFd) -> Option<Key> {
         self.driver.with(py, |driver| driver.as_ref().and_then(|d| d.key_of_fd(fd)))
+    }
+
+    /// The futures that wait for descriptors, by address.
+    pub(crate) fn waiting_futures(&self, py: Python<'_>) -> HashMap<usize, RawFd> {
+        let mut found = HashMap::new();
+        self.driver.with(py, |driver| {
+            for (_, fd, source) in driver.iter().flat_map(Driver::iter) {
+                if let Source::Watch(watch) = source {
+                    found.extend(watch.futures().map(|future| (future.as_ptr().addr(), fd)));
+                }
+            }
+        });
+        found
     }
 
     /// Something was read, written or registered: the next turns look at the descriptors even when busy.

@@ -76,6 +76,14 @@ impl Watch {
         }
     }
 
+    /// The futures among those who wait.
+    pub(super) fn futures(&self) -> impl Iterator<Item = &Py<PyAny>> {
+        [&self.reader, &self.writer].into_iter().flatten().filter_map(|waiter| match waiter {
+            Waiter::Future(future) => Some(future),
+            Waiter::Handle(_) => None,
+        })
+    }
+
     pub(crate) fn clone_ref(&self, py: Python<'_>) -> Self {
         Self {
             reader: self.reader.as_ref().map(|w| w.clone_ref(py)),

@@ -138,6 +138,11 @@ pub(crate) trait Coroutine: Awaitable {
         None
     }
 
+    /// What it waits for by itself, for those who draw who waits for whom: a kind ("lock", "timer", …) and the object.
+    fn waits_for<'py>(_this: Inst<'_, 'py, Self>) -> Option<(&'static str, Option<Bound<'py, PyAny>>)> {
+        None
+    }
+
     /// The coroutines that asyncio's own has between this one and what it awaits: in `wait`, `_wait`.
     fn within(_this: Inst<'_, '_, Self>) -> &'static [&'static str] {
         &[]
@@ -192,6 +197,14 @@ fn frame<'py, T: Coroutine>(this: Inst<'_, 'py, T>) -> PyResult<Bound<'py, PyAny
         Life::Closed => Ok(this.py().None().into_bound(this.py())),
         Life::Created | Life::Running | Life::Suspended => frames::frame(this.to_owned(), T::qualname(this)),
     }
+}
+
+fn waits_for<'py, T: Coroutine>(this: Inst<'_, 'py, T>) -> PyResult<Bound<'py, PyAny>> {
+    let py = this.py();
+    if T::life(this) != Life::Suspended {
+        return Ok(py.None().into_bound(py));
+    }
+    Ok(T::waits_for(this).into_pyobject(py)?.into_any())
 }
 
 fn code<'py, T: Coroutine>(this: Inst<'_, 'py, T>) -> PyResult<Bound<'py, PyAny>> {
@@ -512,6 +525,7 @@ impl Builder {
             .attribute(getter::<Of<T>, _>(c"cr_origin", origin::<T>))
             .attribute(getter::<Of<T>, _>(c"cr_code", code::<T>))
             .attribute(getter::<Of<T>, _>(c"cr_await", awaited::<T>))
+            .attribute(getter::<Of<T>, _>(c"_waits_for", waits_for::<T>))
             .attribute(getter::<Of<T>, _>(c"cr_frame", frame::<T>))
     }
 }

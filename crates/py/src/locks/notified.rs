@@ -385,6 +385,18 @@ impl Coroutine for Notified {
         this.inner.awaited(this.py()).or_else(|| this.parked.future(this.py()))
     }
 
+    fn waits_for<'py>(this: This<'_, 'py>) -> Option<(&'static str, Option<Bound<'py, PyAny>>)> {
+        let owner = this.owner.get(this.py());
+        match this.phase.get() {
+            Phase::Waiting => Some(("condition", owner)),
+            Phase::Locking => {
+                let lock = owner.and_then(|owner| owner.getattr(intern!(this.py(), "_lock")).ok());
+                Some(("lock", lock))
+            }
+            _ => None,
+        }
+    }
+
     fn within(this: This<'_, '_>) -> &'static [&'static str] {
         match (this.phase.get(), this.predicate.is_some()) {
             (Phase::Waiting, true) => &["Condition.wait"],

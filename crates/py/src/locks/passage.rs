@@ -298,6 +298,10 @@ impl Coroutine for Passage {
     fn awaited<'py>(this: Inst<'_, 'py, Self>) -> Option<Bound<'py, PyAny>> {
         this.inner.awaited(this.py())
     }
+
+    fn waits_for<'py>(this: Inst<'_, 'py, Self>) -> Option<(&'static str, Option<Bound<'py, PyAny>>)> {
+        Some(("barrier", this.owner.get(this.py())))
+    }
 }
 
 /// Makes the type.

@@ -359,6 +359,16 @@ impl Coroutine for Wait {
         this.inner.awaited(this.py()).or_else(|| this.parked.future(this.py()))
     }
 
+    fn waits_for<'py>(this: This<'_, 'py>) -> Option<(&'static str, Option<Bound<'py, PyAny>>)> {
+        let kind = match (this.phase.get(), this.op.get()) {
+            (Phase::Waiting, Op::LockAcquire | Op::LockEnter) => "lock",
+            (Phase::Waiting, Op::EventWait) => "event",
+            (Phase::Waiting, Op::SemaphoreAcquire | Op::SemaphoreEnter) => "semaphore",
+            _ => return None,
+        };
+        Some((kind, this.owner.get(this.py())))
+    }
+
     fn within(this: This<'_, '_>) -> &'static [&'static str] {
         match (this.phase.get(), this.op.get()) {
             (Phase::Waiting, Op::LockEnter) => &["Lock.acquire"],

@@ -259,6 +259,10 @@ impl Coroutine for Transfer {
         this.parked.future(this.py())
     }
 
+    fn waits_for<'py>(this: Inst<'_, 'py, Self>) -> Option<(&'static str, Option<Bound<'py, PyAny>>)> {
+        Some(("queue", this.owner.get(this.py())))
+    }
+
     fn within(this: Inst<'_, '_, Self>) -> &'static [&'static str] {
         if this.op == Op::Join { &["Event.wait"] } else { &[] }
     }

@@ -170,6 +170,10 @@ impl Coroutine for Sleep {
     fn awaited<'py>(this: Inst<'_, 'py, Self>) -> Option<Bound<'py, PyAny>> {
         this.parked.future(this.py())
     }
+
+    fn waits_for<'py>(_: Inst<'_, 'py, Self>) -> Option<(&'static str, Option<Bound<'py, PyAny>>)> {
+        Some(("timer", None))
+    }
 }
 
 /// Sets the timer and waits for the future it completes.
@@ -266,6 +270,10 @@ impl Awaitable for Yield {
 impl Coroutine for Yield {
     fn qualname(_: Inst<'_, '_, Self>) -> &'static str {
         "sleep"
+    }
+
+    fn waits_for<'py>(_: Inst<'_, 'py, Self>) -> Option<(&'static str, Option<Bound<'py, PyAny>>)> {
+        Some(("turn", None))
     }
 
     fn life(this: Inst<'_, '_, Self>) -> Life {

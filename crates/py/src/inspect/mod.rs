@@ -1,0 +1,27 @@
+//! Seeing inside a running program: its tasks and what they wait for.
+//!
+//! `tasks` takes the picture, `chain` follows coroutines, `subject` says what is waited for, `running` knows the loops,
+//! `json` writes it down. Nothing here changes what it looks at, and nothing shows the values of variables.
+
+mod chain;
+pub(crate) mod json;
+pub(crate) mod running;
+mod subject;
+mod tasks;
+
+use pyo3::prelude::*;
+
+/// `_tasks(event_loop=None)`: the tasks of a loop, or of every loop that runs, as JSON.
+#[pyfunction]
+#[pyo3(signature = (event_loop = None))]
+fn _tasks(py: Python<'_>, event_loop: Option<Bound<'_, PyAny>>) -> PyResult<String> {
+    let loops = tasks::snapshot(py, event_loop)?;
+    let mut json = json::Json::new();
+    tasks::write(&loops, &mut json);
+    Ok(json.into_text())
+}
+
+/// Makes the functions.
+pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(_tasks, module)?)
+}

@@ -1,0 +1,227 @@
+"""What a program does just now: its tasks, what each waits for, and who waits for it.
+
+The native module takes the picture; here it gets its types and its layout.  The
+same records come from another process by `aioxide ps` and its kin.
+"""
+
+import asyncio
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from aioxide import _core
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A line of code: in which function, in which file."""
+
+    function: str
+    file: str
+    line: int
+
+    @property
+    def is_native(self) -> bool:
+        """Whether this is a coroutine of aioxide's, which has no Python code."""
+        return self.file == "<aioxide>"
+
+    def __str__(self) -> str:
+        return self.function if self.is_native else f"{self.function}  {self.file}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class WaitInfo:
+    """What a task waits for."""
+
+    kind: str
+    """"timer", "lock", "event", "condition", "semaphore", "barrier", "queue", "task", "gather", "group", "tasks",
+    "shield", "socket", "stream", "connection", "server", "subprocess", "thread" or "future"."""
+    class_name: str
+    object_id: int
+    tasks: tuple[int, ...]
+    """The ids of the tasks that it waits for."""
+    owners: tuple[int, ...]
+    """The ids of the tasks that hold the lock or the semaphore."""
+    ended_owners: tuple[str, ...]
+    """Names of tasks that ended without letting go of it."""
+    seconds_left: float | None
+    """When a timer ends it."""
+    fd: int | None
+
+    @classmethod
+    def _of(cls, record: Mapping[str, Any]) -> "WaitInfo":
+        about = record["object"] or {"class": "object", "id": 0}
+        return cls(
+            kind=record["kind"],
+            class_name=about["class"],
+            object_id=about["id"],
+            tasks=tuple(record["tasks"]),
+            owners=tuple(record["owners"]),
+            ended_owners=tuple(record["ended_owners"]),
+            seconds_left=record["seconds_left"],
+            fd=record["fd"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TaskInfo:
+    """A task at one moment."""
+
+    id: int
+    """`id(task)`."""
+    name: str
+    state: str
+    """"running", "ready" (it runs when its turn comes) or "waiting"."""
+    cancelling: int
+    chain: tuple[Frame, ...]
+    """Where it is: its coroutine, what that awaits, and so on."""
+    waits_for: WaitInfo | None
+    awaited_by: tuple[int, ...]
+    """The ids of the tasks that wait for it."""
+    loop: int
+    """`id(loop)`."""
+    thread: int | None
+    """`threading.get_ident()` of the thread that runs the loop."""
+
+    @classmethod
+    def _of(cls, record: Mapping[str, Any], loop: Mapping[str, Any]) -> "TaskInfo":
+        waits = record["waits_for"]
+        return cls(
+            id=record["id"],
+            name=record["name"],
+            state=record["state"],
+            cancelling=record["cancelling"],
+            chain=tuple(Frame(**link) for link in record["chain"]),
+            waits_for=None if waits is None else WaitInfo._of(waits),
+            awaited_by=tuple(record["awaited_by"]),
+            loop=loop["id"],
+            thread=loop["thread"],
+        )
+
+
+def tasks(loop: asyncio.AbstractEventLoop | None = None) -> list[TaskInfo]:
+    """Every task that is not done: of `loop`, or of all loops that run in this process."""
+    return from_records(json.loads(_core._tasks(loop)))
+
+
+class _TasksModule(ModuleType):
+    """`aioxide.tasks`: the function, and asyncio's module of that name for those who `import aioxide as asyncio`."""
+
+    def __init__(self, module: ModuleType) -> None:
+        super().__init__(module.__name__, module.__doc__)
+        self.__dict__["_module"] = module
+
+    def __call__(self, loop: asyncio.AbstractEventLoop | None = None) -> list[TaskInfo]:
+        return tasks(loop)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        setattr(self._module, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(self._module, name)
+
+    def __dir__(self) -> list[str]:
+        return dir(self._module)
+
+
+def from_records(loops: Iterable[Mapping[str, Any]]) -> list[TaskInfo]:
+    """The tasks in what the native module says about some loops."""
+    return [TaskInfo._of(record, loop) for loop in loops for record in loop["tasks"]]
+
+
+def format_tasks(found: Iterable[TaskInfo] | asyncio.AbstractEventLoop | None = None) -> str:
+    """The tasks as a tree: under each task those that it waits for.
+
+    `found` is what `tasks` returned, or a loop to look at; without it all loops
+    that run are looked at.
+    """
+    if found is None or isinstance(found, asyncio.AbstractEventLoop):
+        found = tasks(found)
+    return "\n".join(_Tree(list(found)).lines())
+
+
+class _Tree:
+    def __init__(self, found: list[TaskInfo]) -> None:
+        self.found = found
+        self.by_id = {task.id: task for task in found}
+        self.shown: set[int] = set()
+
+    def lines(self) -> Iterator[str]:
+        if not self.found:
+            yield "no tasks"
+        for task in self.found:
+            if not task.awaited_by:
+                yield from self.branch(task, "", "")
+        # Whoever is left waits in a circle.
+        for task in self.found:
+            if task.id not in self.shown:
+                yield from self.branch(task, "", "")
+
+    def branch(self, task: TaskInfo, first: str, rest: str) -> Iterator[str]:
+        if task.id in self.shown:
+            yield f"{first}{task.name} (see there)"
+            return
+        self.shown.add(task.id)
+        yield f"{first}{headline(task)}"
+        children = self.children(task)
+        stem = f"{rest}{'│' if children else ' '}  "
+        for frame in task.chain:
+            yield f"{stem}{frame}"
+        if task.waits_for is not None:
+            yield f"{stem}waits for {self.subject(task.waits_for)}"
+        for number, child in enumerate(children, 1):
+            last = number == len(children)
+            yield from self.branch(child, rest + ("└─ " if last else "├─ "), rest + ("   " if last else "│  "))
+
+    def children(self, task: TaskInfo) -> list[TaskInfo]:
+        waits = task.waits_for
+        ids = () if waits is None else waits.tasks
+        return [self.by_id[id] for id in ids if id in self.by_id]
+
+    def subject(self, waits: WaitInfo) -> str:
+        names = [self.name_of(id) for id in waits.tasks]
+        if waits.kind == "task":
+            return f"task {names[0]}" if names else "a task"
+        if waits.kind in ("gather", "group", "tasks", "shield"):
+            return f"{waits.kind}: {some(names)}" if names else waits.kind
+        if waits.kind == "turn":
+            return "its turn"
+        text = waits.kind
+        if waits.kind == "timer":
+            return text if waits.seconds_left is None else f"{text}, {waits.seconds_left:.3f} s left"
+        if waits.fd is not None:
+            text += f", descriptor {waits.fd}"
+        elif waits.class_name.lower() != waits.kind:
+            text += f" ({waits.class_name} {waits.object_id:#x})"
+        else:
+            text += f" {waits.object_id:#x}"
+        owners = [self.name_of(id) for id in waits.owners]
+        owners += [f"{name} (which has ended)" for name in waits.ended_owners]
+        return f"{text}, held by {some(owners)}" if owners else text
+
+    def name_of(self, id: int) -> str:
+        return self.by_id[id].name if id in self.by_id else f"a task of another loop ({id:#x})"
+
+
+def headline(task: TaskInfo) -> str:
+    """The task in one line."""
+    text = f"{task.name}  {task.state}"
+    if task.cancelling:
+        text += ", to be cancelled"
+    return text
+
+
+def some(names: list[str], most: int = 5) -> str:
+    """The names, or as many as fit a line."""
+    if len(names) > most:
+        return f"{', '.join(names[:most])} and {len(names) - most} more"
+    return ", ".join(names)
+
+
+for _public in (Frame, WaitInfo, TaskInfo, tasks, format_tasks):
+    _public.__module__ = "aioxide"
