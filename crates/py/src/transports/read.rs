@@ -63,7 +63,7 @@ pub(super) fn on_readable(this: This<'_, '_>, last: bool) -> PyResult<()> {
         Ok(data) if data.as_bytes().is_empty() => on_end(this, &protocol),
         Ok(data) => {
             if last || data.as_bytes().len() == MOST {
-                this.read_again()?;
+                this.read_again(last)?;
             }
             match receiver.data_received(&protocol, data) {
                 Ok(()) => Ok(()),
@@ -94,7 +94,7 @@ fn into_buffer<'py>(this: This<'_, 'py>, protocol: &Bound<'py, PyAny>, last: boo
             Ok(Ok((0, _))) => return on_end(this, protocol),
             Ok(Ok((length, room))) => {
                 if last || length == room {
-                    this.read_again()?;
+                    this.read_again(last)?;
                 }
                 length
             }

@@ -297,15 +297,16 @@ impl<'py> This<'_, 'py> {
         Ok(())
     }
 
-    /// More may be there to read, and nobody will tell: looks again in the next turn.
-    pub(super) fn read_again(self) -> PyResult<()> {
+    /// More may be there to read, and nobody will tell: looks again in the next turn. `last`: the end is there too,
+    /// and the kernel has said so for the last time.
+    pub(super) fn read_again(self, last: bool) -> PyResult<()> {
         if !self.watched.get().is_edge() {
             return Ok(());
         }
         let (py, event_loop) = (self.py(), self.event_loop.get(self.py()));
         match (self.key.get(), event_loop.as_ref().and_then(LoopCore::of)) {
             (Some(key), Some(core)) => {
-                let ready = Readiness { readable: true, writable: false, hangup: false };
+                let ready = Readiness { readable: true, writable: false, hangup: last };
                 core.soon(py, Job::Io(key, ready))
             }
             _ => Ok(()),
