@@ -2,7 +2,7 @@
 #   PYTHON=   the interpreter, a name or a path (default: the newest python3 on PATH)
 #   PROFILE=  how cargo builds the extension: release, or quick to compile faster
 PROFILE ?= release
-.PHONY: help demo test conformance fuzz bench lint fmt clean
+.PHONY: help demo test conformance fuzz fire soak bench lint fmt clean
 python = $(eval python := $(shell tools/environment find $(PYTHON)))$(or $(python),$(error no Python to work with))
 venv = $(eval venv := .venv/$(shell tools/environment tag $(python)))$(venv)
 # What the environment is to have: built, or has-SET for one of the sets of packages below.
@@ -35,6 +35,14 @@ conformance: ## Run CPython's own asyncio tests (MODULES=test_tasks,... picks so
 fuzz: ## Run random programs on asyncio and on aioxide until they differ
 	$(call have,built has-test)
 	FUZZ=1 EXAMPLES=1000000 $(venv)/bin/python -m pytest tests/differential $(ARGS)
+
+fire: ## Run the tests under fire at full size: hostile peers, cancelled connects, no descriptors left
+	$(call have,built has-test)
+	FIRE=full $(venv)/bin/python -m pytest --timeout 1200 tests/fire $(ARGS)
+
+soak: ## Run mixed traffic for ten minutes (SECONDS=) and see that nothing grows
+	$(call have,built)
+	$(venv)/bin/python tests/fire/soak.py $(SECONDS)
 
 bench: ## Measure speed against asyncio and uvloop
 	$(call have,built has-demo tried-uvloop)
