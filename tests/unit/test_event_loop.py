@@ -543,7 +543,7 @@ def test_a_loop_in_a_cycle_is_collected(new_loop):
 def test_a_loop_that_nobody_closed_says_so(new_loop):
     loop = new_loop()
     message = "unclosed event loop <.*EventLoop running=False closed=False debug="
-    with pytest.warns(ResourceWarning, match=message):  # noqa: PT031  (the collection belongs to the deletion)
+    with pytest.warns(ResourceWarning, match=message):
         del loop
         gc.collect()
 

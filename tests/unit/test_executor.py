@@ -66,7 +66,7 @@ def test_cancelling_what_has_begun_lets_it_end(run, loop):
             release.wait()
 
         future = loop.run_in_executor(None, work)
-        while not begun.is_set():  # noqa: ASYNC110  (an event of another thread)
+        while not begun.is_set():
             await asyncio.sleep(0.001)
         future.cancel()
         release.set()

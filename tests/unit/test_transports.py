@@ -100,7 +100,7 @@ def newest(aio, since):
 
 
 async def until(condition):
-    while not condition():  # noqa: ASYNC110  (whatever the test waits for)
+    while not condition():
         await asyncio.sleep(0.001)
 
 

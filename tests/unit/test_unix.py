@@ -8,9 +8,8 @@ import pathlib
 import socket
 import tempfile
 
-import pytest
-
 import aioxide
+import pytest
 
 
 class Echo(asyncio.Protocol):
