@@ -17,6 +17,7 @@ from typing import Any
 LATER_NAMES = frozenset(
     {
         "EventLoop",
+        "FlowControlMixin",
         "FrameCallGraphEntry",
         "FutureCallGraph",
         "QueueShutDown",
@@ -42,6 +43,7 @@ PUBLIC_ONLY = {
     "EventLoop": ("asyncio", "asyncio.unix_events"),
     "SelectorEventLoop": ("asyncio", "asyncio.unix_events"),
     "Server": ("asyncio",),
+    "FlowControlMixin": ("asyncio.streams",),
 }
 
 # The default policy asks this class attribute for each new loop.

@@ -95,6 +95,11 @@ impl Inflow {
         self.eof = true;
     }
 
+    /// The end is announced, or taken back by a program that knows better.
+    pub const fn set_eof(&mut self, eof: bool) {
+        self.eof = eof;
+    }
+
     /// Whether the end has been announced.
     pub const fn has_eof(&self) -> bool {
         self.eof
@@ -138,6 +143,24 @@ impl Inflow {
     /// The first `count` unread bytes, or all if there are fewer.
     pub fn front(&self, count: usize) -> &[u8] {
         &self.unread()[..count.min(self.len())]
+    }
+
+    /// Another limit, from now on.
+    pub const fn set_limit(&mut self, limit: usize) {
+        self.limit = limit;
+    }
+
+    /// Other unread bytes in the place of those there are. Asks nothing of the transport.
+    pub fn replace(&mut self, data: &[u8]) {
+        (self.start, self.end) = (0, 0);
+        self.reserve(data.len());
+        self.storage[..data.len()].copy_from_slice(data);
+        self.end = data.len();
+    }
+
+    /// Whether `whole`, a piece that the caller keeps apart while this buffer is empty, is one line within the limit.
+    pub fn is_line(&self, whole: &[u8]) -> bool {
+        find_byte(whole, b'\n').is_some_and(|place| place + 1 == whole.len() && place <= self.limit)
     }
 
     /// Removes the first `count` bytes. May let a paused transport go on.
@@ -364,6 +387,24 @@ mod tests {
         assert_eq!(inflow.filled(2), Flow::Nothing);
         assert_eq!(inflow.unread(), b"abcd");
         assert!(inflow.spare(None).len() >= SPARE);
+    }
+
+    #[test]
+    fn a_piece_kept_apart_is_a_line_or_not() {
+        let inflow = Inflow::new(4);
+        let answers =
+            [&b"1234\n"[..], b"12345\n", b"12\n4\n", b"1234", b"", b"\n"].map(|piece| inflow.is_line(piece));
+        assert_eq!(answers, [true, false, false, false, false, true]);
+    }
+
+    #[test]
+    fn replaced_bytes_are_all_there_is() {
+        let mut inflow = filled(b"abcdef", 2);
+        assert!(inflow.is_paused());
+        inflow.replace(b"xyz");
+        assert_eq!((inflow.unread(), inflow.is_paused()), (&b"xyz"[..], true));
+        inflow.set_limit(3);
+        assert_eq!(inflow.consume(0), Flow::Resume);
     }
 
     #[test]

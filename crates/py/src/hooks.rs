@@ -15,6 +15,7 @@ use crate::ffi::method::{AnyObject, Method, onearg};
 use crate::groups::{self, TaskGroup};
 use crate::job::{self, Job};
 use crate::shield::{self, Shield};
+use crate::streams::{self, Served};
 use crate::threads::{self, Submission};
 use crate::wait::{self, Wait};
 use crate::wait_for::{self, WaitFor};
@@ -37,6 +38,8 @@ pub(crate) fn done<'py>(hook: &Bound<'py, PyAny>, future: &Bound<'py, PyAny>) ->
         wait_for::on_done(wait_for)
     } else if let Some(submission) = Inst::<Submission>::cast_exact(hook) {
         threads::on_done(submission, future)
+    } else if let Some(served) = Inst::<Served>::cast_exact(hook) {
+        streams::on_done(served, future)
     } else {
         // Not one of ours: called, as a done-callback is.
         hook.call1((future,)).map(drop)

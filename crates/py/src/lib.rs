@@ -23,6 +23,7 @@ mod parked;
 mod prompt;
 mod queues;
 mod shield;
+mod streams;
 mod tasks;
 mod threads;
 mod timeouts;
@@ -62,6 +63,7 @@ fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     handles::register(module)?;
     async_fn::register(module)?;
     transports::register(module)?;
+    streams::register(module)?;
     waiters::register(module)?;
     locks::register(module)?;
     queues::register(module)?;

@@ -75,6 +75,8 @@ pub(crate) trait Class: Sized + 'static {
     const SUBCLASSABLE: bool = false;
     /// How many `__slots__` of a base class come before our part: they belong to the instance and hold objects.
     const INHERITED: usize = 0;
+    /// Whether a base class is written in Python.
+    const PYTHON_BASE: bool = Self::INHERITED > 0;
     /// Where the value has the slot for the instance's `__dict__`, if instances have one. `traverse` and `clear` see
     /// to it as to any other slot.
     const DICT: Option<usize> = None;
@@ -173,8 +175,7 @@ impl<'a, 'py, T: Class> Inst<'a, 'py, T> {
     /// How many references there are to the instance.
     #[inline]
     pub(crate) fn references(self) -> isize {
-        // SAFETY: reads the count of a live object under the GIL.
-        unsafe { ffi::Py_REFCNT(self.obj.as_ptr()) }
+        references(&self.obj)
     }
 
     /// The value, for as long as the object is borrowed.
@@ -188,6 +189,13 @@ impl<'a, 'py, T: Class> Inst<'a, 'py, T> {
     pub(crate) fn to_owned(self) -> Bound<'py, PyAny> {
         self.obj.to_owned()
     }
+}
+
+/// How many references there are to an object.
+#[inline]
+pub(crate) fn references(object: &Bound<'_, PyAny>) -> isize {
+    // SAFETY: reads the count of a live object under the GIL.
+    unsafe { ffi::Py_REFCNT(object.as_ptr()) }
 }
 
 impl<T: Class> Deref for Inst<'_, '_, T> {
@@ -428,8 +436,8 @@ impl Builder {
     pub(crate) fn of<T: Class>() -> Self {
         let mut builder = Self::extending(T::NAME, tail_at::<T>() + size_of::<Tail<T>>());
         builder.flags |= u64::from(ffi::Py_TPFLAGS_HAVE_GC);
-        if T::INHERITED > 0 {
-            // The base is a class written in Python, and so it can be changed: CPython wants as much of ours.
+        if T::PYTHON_BASE {
+            // Such a class can be changed: CPython wants as much of ours.
             builder.flags &= !u64::from(ffi::Py_TPFLAGS_IMMUTABLETYPE);
         }
         if T::SUBCLASSABLE {

@@ -10,6 +10,9 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyType};
 
+use crate::ffi::class::Inst;
+use crate::streams;
+
 /// How a protocol is told what happens. Any call may run Python code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Receiver {
@@ -18,11 +21,31 @@ pub(crate) enum Receiver {
     /// A `BufferedProtocol`, which lends the memory to receive into: `get_buffer` and `buffer_updated` are the
     /// transport's to call.
     Buffered,
+    /// Exactly our StreamReaderProtocol: its reader gets the bytes without a call.
+    Streams,
+}
+
+/// A protocol that is called without Python.
+enum Native<'a, 'py> {
+    Streams(Inst<'a, 'py, streams::Protocol>),
+    None,
 }
 
 impl Receiver {
+    /// The protocol as what it is; one of ours that has got attributes of its own may have methods among them.
+    #[inline]
+    fn native<'a, 'py>(self, protocol: &'a Bound<'py, PyAny>) -> Native<'a, 'py> {
+        match self {
+            Self::Python | Self::Buffered => Native::None,
+            Self::Streams => streams::plain_protocol(protocol).map_or(Native::None, Native::Streams),
+        }
+    }
+
     /// What `protocol` is.
     pub(crate) fn of(protocol: &Bound<'_, PyAny>) -> PyResult<Self> {
+        if streams::is_protocol(protocol) {
+            return Ok(Self::Streams);
+        }
         static BUFFERED: PyOnceLock<Py<PyType>> = PyOnceLock::new();
         let class = BUFFERED.import(protocol.py(), "asyncio.protocols", "BufferedProtocol")?;
         Ok(if protocol.is_instance(class)? { Self::Buffered } else { Self::Python })
@@ -35,33 +58,28 @@ impl Receiver {
         protocol: &Bound<'py, PyAny>,
         data: Bound<'py, PyBytes>,
     ) -> PyResult<()> {
-        match self {
-            Self::Python | Self::Buffered => {
-                protocol.call_method1(intern!(protocol.py(), "data_received"), (data,)).map(drop)
-            }
+        match self.native(protocol) {
+            Native::Streams(streams) => streams.data_received(data),
+            Native::None => protocol.call_method1(intern!(protocol.py(), "data_received"), (data,)).map(drop),
         }
     }
 
     /// `eof_received()`: whether the transport stays open for writing.
     pub(crate) fn eof_received(self, protocol: &Bound<'_, PyAny>) -> PyResult<bool> {
-        match self {
-            Self::Python | Self::Buffered => {
-                protocol.call_method0(intern!(protocol.py(), "eof_received"))?.is_truthy()
-            }
+        match self.native(protocol) {
+            Native::Streams(streams) => streams.eof_received(),
+            Native::None => protocol.call_method0(intern!(protocol.py(), "eof_received"))?.is_truthy(),
         }
     }
 
     /// `pause_writing()` or `resume_writing()`, as the outbox asks.
     pub(crate) fn flow(self, protocol: &Bound<'_, PyAny>, asked: Flow) -> PyResult<()> {
         let py = protocol.py();
-        match (self, asked) {
+        match (self.native(protocol), asked) {
             (_, Flow::Nothing) => Ok(()),
-            (Self::Python | Self::Buffered, Flow::Pause) => {
-                protocol.call_method0(intern!(py, "pause_writing")).map(drop)
-            }
-            (Self::Python | Self::Buffered, Flow::Resume) => {
-                protocol.call_method0(intern!(py, "resume_writing")).map(drop)
-            }
+            (Native::Streams(streams), asked) => streams.set_paused(asked == Flow::Pause),
+            (Native::None, Flow::Pause) => protocol.call_method0(intern!(py, "pause_writing")).map(drop),
+            (Native::None, Flow::Resume) => protocol.call_method0(intern!(py, "resume_writing")).map(drop),
         }
     }
 
@@ -71,8 +89,9 @@ impl Receiver {
         protocol: &Bound<'py, PyAny>,
         error: &Bound<'py, PyAny>,
     ) -> PyResult<()> {
-        match self {
-            Self::Python | Self::Buffered => {
+        match self.native(protocol) {
+            Native::Streams(streams) => streams.connection_lost(error),
+            Native::None => {
                 protocol.call_method1(intern!(protocol.py(), "connection_lost"), (error,)).map(drop)
             }
         }

@@ -11,7 +11,6 @@ use super::{tcp, write};
 use crate::ffi::class::Inst;
 
 /// A transport to write to. Any call may run Python code.
-#[allow(dead_code, reason = "until StreamWriter uses it")]
 #[derive(Clone, Copy)]
 pub(crate) enum Sender<'a, 'py> {
     /// A stream socket.
@@ -20,7 +19,6 @@ pub(crate) enum Sender<'a, 'py> {
     Python(Borrowed<'a, 'py, PyAny>),
 }
 
-#[allow(dead_code, reason = "until StreamWriter uses it")]
 impl<'a, 'py> Sender<'a, 'py> {
     /// What `transport` is: of exactly which type, as subclasses may have methods of their own.
     #[inline]
@@ -46,6 +44,19 @@ impl<'a, 'py> Sender<'a, 'py> {
             Self::Tcp(tcp) => write::write_lines(tcp, lines),
             Self::Python(object) => {
                 object.call_method1(intern!(object.py(), "writelines"), (lines,)).map(drop)
+            }
+        }
+    }
+
+    /// `get_extra_info("sslcontext") is not None`.
+    pub(crate) fn is_tls(self) -> PyResult<bool> {
+        match self {
+            Self::Tcp(_) => Ok(false),
+            Self::Python(object) => {
+                let py = object.py();
+                let context =
+                    object.call_method1(intern!(py, "get_extra_info"), (intern!(py, "sslcontext"),))?;
+                Ok(!context.is_none())
             }
         }
     }
