@@ -12,7 +12,7 @@ use crate::await_on::Awaited;
 use crate::ffi::cell::{Flag, GilCell, Slot};
 use crate::ffi::class::{Builder, Class, Inst, Spare, TypeCell, create};
 use crate::ffi::gc::{Stopped, Visit};
-use crate::ffi::iter::{Awaitable, Coroutine, Step, reused, warn_never_awaited};
+use crate::ffi::iter::{Awaitable, Coroutine, Life, Step, reused, warn_never_awaited};
 use crate::names::none;
 use crate::parked::Parked;
 use crate::transports::sender::Sender;
@@ -232,8 +232,23 @@ impl Coroutine for Drain {
         }
     }
 
+    fn life(this: This<'_, '_>) -> Life {
+        match this.phase.get() {
+            Phase::Created => Life::Created,
+            Phase::Yielded | Phase::Waiting | Phase::Delegating => Life::Suspended,
+            Phase::Over => Life::Closed,
+        }
+    }
+
     fn awaited<'py>(this: This<'_, 'py>) -> Option<Bound<'py, PyAny>> {
-        this.awaited.get(this.py())
+        this.parked.future(this.py()).or_else(|| this.awaited.get(this.py()))
+    }
+
+    fn within(this: This<'_, '_>) -> &'static [&'static str] {
+        match this.phase.get() {
+            Phase::Waiting if this.writer.is_some() => &["FlowControlMixin._drain_helper"],
+            _ => &[],
+        }
     }
 }
 

@@ -215,12 +215,14 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         None,
         Factory::cell(),
     )?;
-    let add = |opener: &Opener, body| {
-        let function = function::coroutine_function(module.py(), "asyncio.streams", opener.name, body)?;
-        module.add(opener.name, function)
-    };
-    add(&OPEN_CONNECTION, open_connection)?;
-    add(&START_SERVER, start_server)?;
-    add(&OPEN_UNIX_CONNECTION, open_unix_connection)?;
-    add(&START_UNIX_SERVER, start_unix_server)
+    let coroutine = |name, function: PyResult<Bound<'_, PyAny>>| module.add(name, function?);
+    let (py, streams) = (module.py(), "asyncio.streams");
+    let name = OPEN_CONNECTION.name;
+    coroutine(name, function::coroutine_function(py, streams, name, open_connection))?;
+    let name = START_SERVER.name;
+    coroutine(name, function::coroutine_function(py, streams, name, start_server))?;
+    let name = OPEN_UNIX_CONNECTION.name;
+    coroutine(name, function::coroutine_function(py, streams, name, open_unix_connection))?;
+    let name = START_UNIX_SERVER.name;
+    coroutine(name, function::coroutine_function(py, streams, name, start_unix_server))
 }

@@ -14,7 +14,7 @@ use super::reader::{This as ReaderInst, separator};
 use crate::ffi::cell::{Flag, GilCell, Slot};
 use crate::ffi::class::{Builder, Class, Inst, Spare, TypeCell, create};
 use crate::ffi::gc::{Stopped, Visit};
-use crate::ffi::iter::{Awaitable, Coroutine, Step, reused, warn_never_awaited};
+use crate::ffi::iter::{Awaitable, Coroutine, Life, Step, reused, warn_never_awaited};
 use crate::names::none;
 use crate::parked::Parked;
 
@@ -356,6 +356,28 @@ impl Coroutine for Read {
             Op::Line => "StreamReader.readline",
             Op::Next => "StreamReader.__anext__",
             Op::WaitForData => "StreamReader._wait_for_data",
+        }
+    }
+
+    fn life(this: This<'_, '_>) -> Life {
+        match this.phase.get() {
+            Phase::Created => Life::Created,
+            Phase::Waiting => Life::Suspended,
+            Phase::Over => Life::Closed,
+        }
+    }
+
+    fn awaited<'py>(this: This<'_, 'py>) -> Option<Bound<'py, PyAny>> {
+        this.parked.future(this.py())
+    }
+
+    fn within(this: This<'_, '_>) -> &'static [&'static str] {
+        match this.op.get() {
+            Op::Read | Op::Exactly | Op::Until => &["StreamReader._wait_for_data"],
+            Op::ReadAll => &["StreamReader.read", "StreamReader._wait_for_data"],
+            Op::Line => &["StreamReader.readuntil", "StreamReader._wait_for_data"],
+            Op::Next => &["StreamReader.readline", "StreamReader.readuntil", "StreamReader._wait_for_data"],
+            Op::WaitForData => &[],
         }
     }
 }
