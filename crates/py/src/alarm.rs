@@ -8,6 +8,7 @@ use pyo3::types::PyFloat;
 
 use crate::ffi::cell::{Flag, Slot};
 use crate::ffi::gc::{Stopped, Visit};
+use crate::ffi::holds::Holds;
 use crate::job::Job;
 use crate::local::LoopCore;
 
@@ -79,9 +80,16 @@ impl Alarm {
         self.timer.set(None);
         drop(self.keeper.take(py));
     }
+}
 
-    pub(crate) fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
+impl Holds for Alarm {
+    fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
         self.keeper.traverse(visit)
+    }
+
+    #[inline]
+    fn clear(&self, py: Python<'_>) {
+        self.cancel(py);
     }
 }
 

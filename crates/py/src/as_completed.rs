@@ -11,16 +11,17 @@ use crate::alarm::{Alarm, When};
 use crate::anyfuture::{self, running_loop};
 use crate::ffi::args::{Args, Signature, given};
 use crate::ffi::cell::{Flag, GilCell, Slot};
-use crate::ffi::class::{Builder, Class, Inst, Spare, TypeCell, create};
+use crate::ffi::class::{Builder, Class, Inst, TypeCell, create};
 use crate::ffi::gc::{Stopped, Visit};
-use crate::ffi::iter::{Awaitable, Coroutine, Life, Step, next_slot, reused, warn_never_awaited};
+use crate::ffi::holds::Holds;
+use crate::ffi::iter::{Coroutine, Life, Step, next_slot, reused};
 use crate::ffi::method::{Of, unary};
 use crate::ffi::{function, thread};
-use crate::futures;
-use crate::hooks;
+use crate::frame::{Frame, class};
 use crate::job::Job;
 use crate::parked::Parked;
 use crate::tasks::create;
+use crate::{futures, hooks};
 use crate::{timeouts, wait};
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
@@ -231,42 +232,7 @@ pub(crate) struct Take {
     key: Flag<Option<WaiterKey>>,
 }
 
-impl Class for Take {
-    const NAME: &'static std::ffi::CStr = c"aioxide._core.AsCompletedStep";
-    const SPARE: usize = 256;
-
-    fn cell() -> &'static TypeCell {
-        static CELL: TypeCell = TypeCell::new();
-        &CELL
-    }
-
-    fn spare() -> Option<&'static GilCell<Vec<Spare>>> {
-        static SPARE: GilCell<Vec<Spare>> = GilCell::new(Vec::new());
-        Some(&SPARE)
-    }
-
-    fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
-        self.iterator.traverse(visit)?;
-        self.parked.traverse(visit)
-    }
-
-    fn clear(&self, py: Python<'_>) {
-        self.phase.set(Phase::Over);
-        drop((self.parked.leave(py), self.iterator.take(py)));
-    }
-
-    fn wants_finalize(&self) -> bool {
-        self.phase.get() != Phase::Over
-    }
-
-    fn finalize(this: Inst<'_, '_, Self>) {
-        if this.phase.get() == Phase::Created {
-            warn_never_awaited(&this.object());
-        } else {
-            futures::without_current_error(this.py(), || Self::close(this));
-        }
-    }
-}
+class!(Take, c"aioxide._core.AsCompletedStep", spare 256, [parked, iterator]);
 
 impl Take {
     fn create<'py>(iterator: This<'_, 'py>, kind: Kind) -> Object<'py> {
@@ -326,59 +292,41 @@ impl Take {
     }
 }
 
-impl Awaitable for Take {
-    fn resume<'py>(this: Inst<'_, 'py, Self>) -> PyResult<Step<'py>> {
+impl Frame for Take {
+    fn at(&self) -> Life {
+        match self.phase.get() {
+            Phase::Created => Life::Created,
+            Phase::Waiting => Life::Suspended,
+            Phase::Over => Life::Closed,
+        }
+    }
+
+    fn end(&self) {
+        self.phase.set(Phase::Over);
+    }
+
+    fn step<'py>(this: Inst<'_, 'py, Self>, error: Option<PyErr>) -> PyResult<Step<'py>> {
         let py = this.py();
-        let holder = this.iterator.get(py);
+        let phase = this.phase.replace(Phase::Over); // unless it gets to wait
+        let holder = this.iterator.get(py).filter(|_| phase != Phase::Over);
         let Some(iterator) = holder.as_ref().and_then(This::cast_exact) else { return Err(reused()) };
-        match this.phase.get() {
-            Phase::Created => {
-                this.phase.set(Phase::Over); // unless it gets to wait
-                if this.kind == Kind::Future {
-                    if iterator.left.get() == 0 {
-                        this.get().clear(py);
-                        return Err(PyStopAsyncIteration::new_err(()));
-                    }
-                    iterator.left.set(iterator.left.get() - 1);
+        if phase == Phase::Created {
+            if this.kind == Kind::Future {
+                if iterator.left.get() == 0 {
+                    this.get().clear(py);
+                    return Err(PyStopAsyncIteration::new_err(()));
                 }
-                Self::go_on(this, iterator)
+                iterator.left.set(iterator.left.get() - 1);
             }
-            Phase::Waiting => match this.parked.outcome(py) {
-                Ok(_) => {
-                    drop(this.parked.leave(py));
-                    Self::leave_line(this, iterator);
-                    Self::go_on(this, iterator)
-                }
-                Err(error) => {
-                    Self::give_up(this, iterator)?;
-                    Err(error)
-                }
-            },
-            Phase::Over => Err(reused()),
+            return Self::go_on(this, iterator);
         }
-    }
-
-    fn throw<'py>(this: Inst<'_, 'py, Self>, error: PyErr) -> PyResult<Step<'py>> {
-        let py = this.py();
-        let holder = this.iterator.get(py);
-        match (this.phase.get(), holder.as_ref().and_then(This::cast_exact)) {
-            (Phase::Created, _) => this.get().clear(py),
-            (Phase::Waiting, Some(iterator)) => Self::give_up(this, iterator)?,
-            _ => return Err(reused()),
+        if let Some(error) = error.or_else(|| this.parked.outcome(py).err()) {
+            Self::give_up(this, iterator)?;
+            return Err(error);
         }
-        Err(error)
-    }
-
-    fn close(this: Inst<'_, '_, Self>) -> PyResult<()> {
-        let py = this.py();
-        let holder = this.iterator.get(py);
-        match (this.phase.get(), holder.as_ref().and_then(This::cast_exact)) {
-            (Phase::Waiting, Some(iterator)) => Self::give_up(this, iterator),
-            _ => {
-                this.get().clear(py);
-                Ok(())
-            }
-        }
+        drop(this.parked.leave(py));
+        Self::leave_line(this, iterator);
+        Self::go_on(this, iterator)
     }
 }
 
@@ -401,11 +349,7 @@ impl Coroutine for Take {
     }
 
     fn life(this: Inst<'_, '_, Self>) -> Life {
-        match this.phase.get() {
-            Phase::Created => Life::Created,
-            Phase::Waiting => Life::Suspended,
-            Phase::Over => Life::Closed,
-        }
+        this.at()
     }
 
     fn within(this: Inst<'_, '_, Self>) -> &'static [&'static str] {

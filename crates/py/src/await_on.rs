@@ -9,6 +9,7 @@ use pyo3::prelude::*;
 use crate::ffi::cell::{Flag, Slot};
 use crate::ffi::class::{Builder, Class, Inst, TypeCell, create};
 use crate::ffi::gc::{Stopped, Visit};
+use crate::ffi::holds::Holds;
 use crate::ffi::iter::{self, Awaitable, Coroutine, Life, Step, reused, warn_never_awaited};
 use crate::ffi::layout::Fut;
 use crate::ffi::types;
@@ -87,12 +88,15 @@ impl Awaited {
     pub(crate) fn get<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         self.0.get(py)
     }
+}
 
-    pub(crate) fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
+impl Holds for Awaited {
+    fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
         self.0.traverse(visit)
     }
 
-    pub(crate) fn clear(&self, py: Python<'_>) {
+    #[inline]
+    fn clear(&self, py: Python<'_>) {
         drop(self.0.take(py));
     }
 }

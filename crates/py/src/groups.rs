@@ -11,12 +11,13 @@ use pyo3::types::{PyBool, PyDict, PyList, PyString, PyType};
 
 use crate::anyfuture::{self, Outcome, running_loop};
 use crate::ffi::args::{Args, Signature};
-use crate::ffi::cell::{Flag, GilCell, Slot};
-use crate::ffi::class::{Builder, Class, Inst, Spare, TypeCell, create};
+use crate::ffi::cell::{Flag, Slot};
+use crate::ffi::class::{Builder, Class, Inst, TypeCell, create};
 use crate::ffi::gc::{Stopped, Visit};
-use crate::ffi::iter::{Awaitable, Coroutine, Life, Step, raised, reused, warn_never_awaited};
+use crate::ffi::iter::{Coroutine, Life, Step, raised, reused};
 use crate::ffi::method::{Of, anyargs, constructor, getter, initializer, noargs, unary};
 use crate::ffi::thread;
+use crate::frame::{Frame, class};
 use crate::names::names;
 use crate::names::none;
 use crate::parked::Parked;
@@ -330,49 +331,9 @@ pub(crate) struct GroupExit {
     parked: Parked,
 }
 
-impl Class for GroupExit {
-    const NAME: &'static std::ffi::CStr = c"aioxide._core.GroupExit";
-    const SPARE: usize = 64;
-
-    fn cell() -> &'static TypeCell {
-        static CELL: TypeCell = TypeCell::new();
-        &CELL
-    }
-
-    fn spare() -> Option<&'static GilCell<Vec<Spare>>> {
-        static SPARE: GilCell<Vec<Spare>> = GilCell::new(Vec::new());
-        Some(&SPARE)
-    }
-
-    fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
-        self.slots().into_iter().try_for_each(|slot| slot.traverse(visit))?;
-        self.parked.traverse(visit)
-    }
-
-    fn clear(&self, py: Python<'_>) {
-        self.phase.set(Phase::Over);
-        for slot in self.slots() {
-            drop(slot.take(py));
-        }
-        drop(self.parked.leave(py));
-    }
-
-    fn wants_finalize(&self) -> bool {
-        self.phase.get() == Phase::Created
-    }
-
-    fn finalize(this: Inst<'_, '_, Self>) {
-        if this.wants_finalize() {
-            warn_never_awaited(&this.object());
-        }
-    }
-}
+class!(GroupExit, c"aioxide._core.GroupExit", spare 64, [group, class, error, cancellation, latest, parked]);
 
 impl GroupExit {
-    fn slots(&self) -> [&Slot; 5] {
-        [&self.group, &self.class, &self.error, &self.cancellation, &self.latest]
-    }
-
     /// Runs `step`; unless it waits, the group lets go of exceptions and of the parent, which may form cycles.
     fn run<'py>(
         this: Inst<'_, 'py, Self>,
@@ -496,41 +457,27 @@ fn is_subclass(class: &Bound<'_, PyAny>, base: &Bound<'_, PyType>) -> PyResult<b
     class.cast::<PyType>()?.is_subclass(base)
 }
 
-impl Awaitable for GroupExit {
-    fn resume<'py>(this: Inst<'_, 'py, Self>) -> PyResult<Step<'py>> {
-        match this.phase.get() {
-            Phase::Created => {
-                this.phase.set(Phase::Over); // unless it gets to wait
-                Self::run(this, |group| this.begin(group))
-            }
+impl Frame for GroupExit {
+    fn at(&self) -> Life {
+        match self.phase.get() {
+            Phase::Created => Life::Created,
+            Phase::Waiting => Life::Suspended,
+            Phase::Over => Life::Closed,
+        }
+    }
+
+    fn end(&self) {
+        self.phase.set(Phase::Over);
+    }
+
+    fn step<'py>(this: Inst<'_, 'py, Self>, error: Option<PyErr>) -> PyResult<Step<'py>> {
+        match this.phase.replace(Phase::Over) {
+            Phase::Created => Self::run(this, |group| this.begin(group)),
             Phase::Waiting => {
-                let error = this.parked.outcome(this.py()).err();
+                let error = error.or_else(|| this.parked.outcome(this.py()).err());
                 Self::run(this, |group| this.resumed(group, error))
             }
             Phase::Over => Err(reused()),
-        }
-    }
-
-    fn throw<'py>(this: Inst<'_, 'py, Self>, error: PyErr) -> PyResult<Step<'py>> {
-        match this.phase.get() {
-            Phase::Created => {
-                this.get().clear(this.py());
-                Err(error)
-            }
-            Phase::Waiting => Self::run(this, |group| this.resumed(group, Some(error))),
-            Phase::Over => Err(reused()),
-        }
-    }
-
-    fn close(this: Inst<'_, '_, Self>) -> PyResult<()> {
-        if this.phase.get() != Phase::Waiting {
-            this.get().clear(this.py());
-            return Ok(());
-        }
-        match Self::run(this, |group| this.resumed(group, Some(PyGeneratorExit::new_err(())))) {
-            Err(error) if error.is_instance_of::<PyGeneratorExit>(this.py()) => Ok(()),
-            Err(error) => Err(error),
-            Ok(_) => Ok(()),
         }
     }
 }
@@ -552,11 +499,7 @@ impl Coroutine for GroupExit {
     }
 
     fn life(this: Inst<'_, '_, Self>) -> Life {
-        match this.phase.get() {
-            Phase::Created => Life::Created,
-            Phase::Waiting => Life::Suspended,
-            Phase::Over => Life::Closed,
-        }
+        this.at()
     }
 
     fn within(_: Inst<'_, '_, Self>) -> &'static [&'static str] {

@@ -8,6 +8,7 @@ mod await_on;
 mod errors;
 mod event_loop;
 mod ffi;
+mod frame;
 mod future_iter;
 mod futures;
 mod gather;

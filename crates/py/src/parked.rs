@@ -6,6 +6,7 @@ use pyo3::prelude::*;
 
 use crate::ffi::cell::Slot;
 use crate::ffi::gc::{Stopped, Visit};
+use crate::ffi::holds::Holds;
 use crate::ffi::iter::Step;
 use crate::ffi::layout::{Fut, State};
 use crate::futures;
@@ -54,9 +55,16 @@ impl Parked {
     pub(crate) fn leave<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         self.0.take(py)
     }
+}
 
-    pub(crate) fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
+impl Holds for Parked {
+    fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
         self.0.traverse(visit)
+    }
+
+    #[inline]
+    fn clear(&self, py: Python<'_>) {
+        drop(self.leave(py));
     }
 }
 

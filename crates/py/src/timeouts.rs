@@ -15,6 +15,7 @@ use crate::ffi::args::{Args, Signature, given};
 use crate::ffi::cell::{Flag, GilCell, Slot};
 use crate::ffi::class::{Builder, Class, Inst, Spare, TypeCell, create};
 use crate::ffi::gc::{Stopped, Visit};
+use crate::ffi::holds::Holds;
 use crate::ffi::method::{AnyObject, Method, Of, anyargs, constructor, initializer, noargs, unary};
 use crate::ffi::{function, thread};
 use crate::job::Job;
@@ -154,14 +155,16 @@ impl Countdown {
             _ => Ok(Exit::Plain),
         }
     }
+}
 
-    pub(crate) fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
+impl Holds for Countdown {
+    fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
         self.task.traverse(visit)?;
         self.alarm.traverse(visit)
     }
 
-    /// Lets go of everything.
-    pub(crate) fn clear(&self, py: Python<'_>) {
+    #[inline]
+    fn clear(&self, py: Python<'_>) {
         self.alarm.cancel(py);
         drop(self.task.take(py));
     }

@@ -7,13 +7,12 @@ use pyo3::types::{PyList, PySet, PyString, PyTuple};
 use crate::alarm::{Alarm, When};
 use crate::anyfuture::{self, Outcome, running_loop};
 use crate::ffi::args::{Args, Signature, given};
-use crate::ffi::cell::{Flag, GilCell, Slot};
-use crate::ffi::class::{Builder, Class, Inst, Spare, TypeCell, create};
-use crate::ffi::gc::{Stopped, Visit};
-use crate::ffi::iter::{Awaitable, Coroutine, Life, Step, reused, warn_never_awaited};
+use crate::ffi::cell::{Flag, Slot};
+use crate::ffi::class::{Builder, Class, Inst, create};
+use crate::ffi::iter::{Coroutine, Life, Step, reused};
 use crate::ffi::layout::Fut;
 use crate::ffi::{function, thread};
-use crate::futures;
+use crate::frame::{Frame, class};
 use crate::job::Job;
 use crate::parked::Parked;
 use crate::{hooks, tasks};
@@ -51,88 +50,32 @@ pub(crate) struct Wait {
 
 type This<'a, 'py> = Inst<'a, 'py, Wait>;
 
-impl Class for Wait {
-    const NAME: &'static std::ffi::CStr = c"aioxide._core.Wait";
-    const SPARE: usize = 64;
+class!(Wait, c"aioxide._core.Wait", spare 64, [alarm, parked, futures, timeout, return_when, task]);
 
-    fn cell() -> &'static TypeCell {
-        static CELL: TypeCell = TypeCell::new();
-        &CELL
-    }
-
-    fn spare() -> Option<&'static GilCell<Vec<Spare>>> {
-        static SPARE: GilCell<Vec<Spare>> = GilCell::new(Vec::new());
-        Some(&SPARE)
-    }
-
-    fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
-        self.futures.traverse(visit)?;
-        self.timeout.traverse(visit)?;
-        self.return_when.traverse(visit)?;
-        self.task.traverse(visit)?;
-        self.parked.traverse(visit)?;
-        self.alarm.traverse(visit)
-    }
-
-    fn clear(&self, py: Python<'_>) {
-        self.phase.set(Phase::Over);
-        self.alarm.cancel(py);
-        drop((
-            self.parked.leave(py),
-            self.futures.take(py),
-            self.timeout.take(py),
-            self.return_when.take(py),
-        ));
-        drop(self.task.take(py));
-    }
-
-    fn wants_finalize(&self) -> bool {
-        self.phase.get() != Phase::Over
-    }
-
-    fn finalize(this: This<'_, '_>) {
-        match this.phase.get() {
-            Phase::Created => warn_never_awaited(&this.object()),
-            Phase::Waiting => futures::without_current_error(this.py(), || this.leave().map(drop)),
-            Phase::Over => {}
+impl Frame for Wait {
+    fn at(&self) -> Life {
+        match self.phase.get() {
+            Phase::Created => Life::Created,
+            Phase::Waiting => Life::Suspended,
+            Phase::Over => Life::Closed,
         }
     }
-}
 
-impl Awaitable for Wait {
-    fn resume<'py>(this: This<'_, 'py>) -> PyResult<Step<'py>> {
-        let py = this.py();
-        match this.phase.get() {
-            Phase::Created => {
-                this.phase.set(Phase::Over); // unless it gets to wait
-                begin(this)
-            }
+    fn end(&self) {
+        self.phase.set(Phase::Over);
+    }
+
+    fn step<'py>(this: This<'_, 'py>, error: Option<PyErr>) -> PyResult<Step<'py>> {
+        match this.phase.replace(Phase::Over) {
+            Phase::Created => begin(this),
             Phase::Waiting => {
-                let result = this.parked.outcome(py);
+                let result = error.map_or_else(|| this.parked.outcome(this.py()).map(drop), Err);
                 let futures = this.leave()?;
                 result?;
                 sorted(&futures).map(Step::Return)
             }
             Phase::Over => Err(reused()),
         }
-    }
-
-    fn throw<'py>(this: This<'_, 'py>, error: PyErr) -> PyResult<Step<'py>> {
-        match this.phase.get() {
-            Phase::Created => this.get().clear(this.py()),
-            Phase::Waiting => drop(this.leave()?),
-            Phase::Over => return Err(reused()),
-        }
-        Err(error)
-    }
-
-    fn close(this: This<'_, '_>) -> PyResult<()> {
-        match this.phase.get() {
-            Phase::Created => this.get().clear(this.py()),
-            Phase::Waiting => drop(this.leave()?),
-            Phase::Over => {}
-        }
-        Ok(())
     }
 }
 
@@ -150,11 +93,7 @@ impl Coroutine for Wait {
     }
 
     fn life(this: This<'_, '_>) -> Life {
-        match this.phase.get() {
-            Phase::Created => Life::Created,
-            Phase::Waiting => Life::Suspended,
-            Phase::Over => Life::Closed,
-        }
+        this.at()
     }
 
     fn within(_: This<'_, '_>) -> &'static [&'static str] {

@@ -8,16 +8,16 @@ use crate::alarm::When;
 use crate::anyfuture::{self, running_loop};
 use crate::await_on::{Awaited, already_executing};
 use crate::ffi::args::{Args, Signature, given};
-use crate::ffi::cell::{Flag, GilCell, Slot};
-use crate::ffi::class::{Builder, Class, Inst, Spare, TypeCell, create};
-use crate::ffi::gc::{Stopped, Visit};
-use crate::ffi::iter::{Awaitable, Coroutine, Life, Step, reused, warn_never_awaited};
+use crate::ffi::cell::{Flag, Slot};
+use crate::ffi::class::{Builder, Class, Inst, create};
+use crate::ffi::iter::{Coroutine, Life, Step, reused};
 use crate::ffi::{function, thread};
-use crate::names::names;
+use crate::frame::{Frame, class};
+use crate::hooks;
+use crate::names::{names, none};
 use crate::parked::Parked;
 use crate::tasks::create;
 use crate::timeouts::{self, Countdown, Exit};
-use crate::{futures, hooks};
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
 
@@ -47,48 +47,7 @@ pub(crate) struct WaitFor {
 
 type This<'a, 'py> = Inst<'a, 'py, WaitFor>;
 
-impl Class for WaitFor {
-    const NAME: &'static std::ffi::CStr = c"aioxide._core.WaitFor";
-    const SPARE: usize = 64;
-
-    fn cell() -> &'static TypeCell {
-        static CELL: TypeCell = TypeCell::new();
-        &CELL
-    }
-
-    fn spare() -> Option<&'static GilCell<Vec<Spare>>> {
-        static SPARE: GilCell<Vec<Spare>> = GilCell::new(Vec::new());
-        Some(&SPARE)
-    }
-
-    fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
-        self.future.traverse(visit)?;
-        self.timeout.traverse(visit)?;
-        self.countdown.traverse(visit)?;
-        self.awaited.traverse(visit)?;
-        self.parked.traverse(visit)?;
-        self.task.traverse(visit)
-    }
-
-    fn clear(&self, py: Python<'_>) {
-        self.phase.set(Phase::Over);
-        self.countdown.clear(py);
-        self.awaited.clear(py);
-        drop((self.future.take(py), self.timeout.take(py), self.parked.leave(py), self.task.take(py)));
-    }
-
-    fn wants_finalize(&self) -> bool {
-        matches!(self.phase.get(), Phase::Created | Phase::Inside | Phase::Cancelling)
-    }
-
-    fn finalize(this: This<'_, '_>) {
-        if this.phase.get() == Phase::Created {
-            warn_never_awaited(&this.object());
-        } else {
-            futures::without_current_error(this.py(), || Self::close(this));
-        }
-    }
-}
+class!(WaitFor, c"aioxide._core.WaitFor", spare 64, [future, timeout, countdown, awaited, parked, task]);
 
 impl WaitFor {
     pub(crate) fn countdown(&self) -> &Countdown {
@@ -96,28 +55,33 @@ impl WaitFor {
     }
 }
 
-impl Awaitable for WaitFor {
+impl Frame for WaitFor {
+    fn at(&self) -> Life {
+        match self.phase.get() {
+            Phase::Created => Life::Created,
+            Phase::Running => Life::Running,
+            Phase::Inside | Phase::Cancelling => Life::Suspended,
+            Phase::Over => Life::Closed,
+        }
+    }
+
+    fn end(&self) {
+        self.phase.set(Phase::Over);
+    }
+
     #[inline]
-    fn resume<'py>(this: This<'_, 'py>) -> PyResult<Step<'py>> {
+    fn step<'py>(this: This<'_, 'py>, error: Option<PyErr>) -> PyResult<Step<'py>> {
         let py = this.py();
-        match this.phase.replace(Phase::Running) {
-            Phase::Created => {
-                let timeout = this.timeout.take(py);
-                let future = this.future.take(py).unwrap_or_else(|| py.None().into_bound(py));
-                let step = match timeout.as_ref().map_or(Ok(false), is_over) {
-                    Ok(true) => return cancel_at_once(this, &future),
-                    Ok(false) => enter(this, timeout.as_ref()),
-                    Err(error) => Err(error),
-                };
-                if let Err(error) = step {
-                    this.get().clear(py);
-                    return Err(error);
-                }
-                settle(this, this.awaited.begin(future))
+        match (this.phase.replace(Phase::Running), error) {
+            (Phase::Created, _) => begin(this),
+            (Phase::Inside, None) => settle(this, this.awaited.resume(py)),
+            (Phase::Inside, Some(error)) if error.is_instance_of::<PyGeneratorExit>(py) => {
+                let closed = this.awaited.close(py);
+                settle(this, Err(closed.err().unwrap_or(error)))
             }
-            Phase::Inside => settle(this, this.awaited.resume(py)),
-            Phase::Cancelling => {
-                let result = this.parked.outcome(py);
+            (Phase::Inside, Some(error)) => settle(this, this.awaited.throw(py, error)),
+            (Phase::Cancelling, error) => {
+                let result = error.map_or_else(|| this.parked.outcome(py).map(drop), Err);
                 let future = leave(this);
                 result?;
                 match future? {
@@ -125,55 +89,31 @@ impl Awaitable for WaitFor {
                     None => Err(reused()),
                 }
             }
-            Phase::Running => Err(already_executing()),
-            Phase::Over => {
+            (Phase::Running, _) => Err(already_executing()),
+            (Phase::Over, _) => {
                 this.phase.set(Phase::Over);
                 Err(reused())
             }
         }
     }
+}
 
-    fn throw<'py>(this: This<'_, 'py>, error: PyErr) -> PyResult<Step<'py>> {
-        match this.phase.replace(Phase::Running) {
-            Phase::Created => {
-                this.get().clear(this.py());
-                Err(error)
-            }
-            Phase::Inside => settle(this, this.awaited.throw(this.py(), error)),
-            Phase::Cancelling => {
-                leave(this)?;
-                Err(error)
-            }
-            Phase::Running => Err(already_executing()),
-            Phase::Over => {
-                this.phase.set(Phase::Over);
-                Err(reused())
-            }
-        }
+/// The first step.
+#[inline]
+fn begin<'py>(this: This<'_, 'py>) -> PyResult<Step<'py>> {
+    let py = this.py();
+    let timeout = this.timeout.take(py);
+    let future = this.future.take(py).unwrap_or_else(|| none(py));
+    let entered = match timeout.as_ref().map_or(Ok(false), is_over) {
+        Ok(true) => return cancel_at_once(this, &future),
+        Ok(false) => enter(this, timeout.as_ref()),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = entered {
+        this.get().clear(py);
+        return Err(error);
     }
-
-    fn close(this: This<'_, '_>) -> PyResult<()> {
-        let py = this.py();
-        match this.phase.replace(Phase::Running) {
-            Phase::Created | Phase::Over => {
-                this.get().clear(py);
-                Ok(())
-            }
-            Phase::Running => Err(already_executing()),
-            Phase::Cancelling => leave(this).map(drop),
-            Phase::Inside => {
-                let error = match this.awaited.close(py) {
-                    Ok(()) => PyGeneratorExit::new_err(()),
-                    Err(error) => error,
-                };
-                match settle(this, Err(error)) {
-                    Err(error) if error.is_instance_of::<PyGeneratorExit>(py) => Ok(()),
-                    Err(error) => Err(error),
-                    Ok(_) => Ok(()),
-                }
-            }
-        }
-    }
+    settle(this, this.awaited.begin(future))
 }
 
 impl Coroutine for WaitFor {
@@ -186,12 +126,7 @@ impl Coroutine for WaitFor {
     }
 
     fn life(this: This<'_, '_>) -> Life {
-        match this.phase.get() {
-            Phase::Created => Life::Created,
-            Phase::Running => Life::Running,
-            Phase::Inside | Phase::Cancelling => Life::Suspended,
-            Phase::Over => Life::Closed,
-        }
+        this.at()
     }
 
     fn within(this: This<'_, '_>) -> &'static [&'static str] {

@@ -8,7 +8,7 @@ use aioxide_core::Waiters;
 use aioxide_core::sync::Waiting;
 use pyo3::exceptions::{PyIndexError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyList};
+use pyo3::types::PyList;
 use pyo3::{Borrowed, intern};
 
 use crate::ffi::cell::Slot;
@@ -52,12 +52,6 @@ pub(crate) fn wake<'py>(parked: &Bound<'py, PyAny>, result: Bound<'py, PyAny>) -
     }
     parked.call_method1(intern!(py, "set_result"), (result,))?;
     Ok(true)
-}
-
-/// `True` or `False`.
-#[inline]
-pub(crate) fn boolean(py: Python<'_>, value: bool) -> Bound<'_, PyAny> {
-    PyBool::new(py, value).to_owned().into_any()
 }
 
 /// Drops what a list gave back, where Python code may run.

@@ -8,18 +8,13 @@ use crate::waiters::{WaiterKey, Waiters, Waiting};
 /// The waiters of a condition.
 #[derive(Debug)]
 pub struct Condition<T> {
-    waiters: Waiters<T>,
+    pub(super) waiters: Waiters<T>,
 }
 
 impl<T> Condition<T> {
     /// Nobody waits.
     pub const fn new() -> Self {
         Self { waiters: Waiters::new() }
-    }
-
-    /// Waits for a notification.
-    pub fn wait(&mut self, payload: T) -> WaiterKey {
-        self.waiters.join(payload)
     }
 
     /// Notifies the first who can still hear it.
@@ -37,22 +32,6 @@ impl<T> Condition<T> {
     pub fn leave(&mut self, key: WaiterKey) -> Option<T> {
         self.waiters.leave(key).map(|(payload, _)| payload)
     }
-
-    /// Who waits.
-    pub const fn waiters(&self) -> &Waiters<T> {
-        &self.waiters
-    }
-
-    /// As [`waiters`](Self::waiters), for those who add or remove some by hand.
-    pub const fn waiters_mut(&mut self) -> &mut Waiters<T> {
-        &mut self.waiters
-    }
-
-    /// Lets everybody go (the condition object dies).
-    #[must_use = "dropping payloads may run foreign code: choose where"]
-    pub fn take_all(&mut self) -> Vec<T> {
-        self.waiters.take_all()
-    }
 }
 
 impl<T> Default for Condition<T> {
@@ -64,6 +43,7 @@ impl<T> Default for Condition<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sync::Rules;
     use crate::waiters::as_noted;
 
     #[test]
@@ -79,6 +59,6 @@ mod tests {
         );
         assert_eq!(condition.leave(second), Some('b'));
         assert_eq!((condition.notify(as_noted), condition.notify(as_noted)), (Some(fourth), None));
-        assert_eq!(condition.take_all(), ['a', 'c', 'd']);
+        assert_eq!(condition.waiters.take_all(), ['a', 'c', 'd']);
     }
 }

@@ -8,7 +8,7 @@ use crate::waiters::{WaiterKey, Waiters, Waiting};
 #[derive(Debug)]
 pub struct Event<T> {
     is_set: bool,
-    waiters: Waiters<T>,
+    pub(super) waiters: Waiters<T>,
 }
 
 impl<T> Event<T> {
@@ -41,37 +41,17 @@ impl<T> Event<T> {
         self.is_set = false;
     }
 
-    /// Waits for the flag.
-    pub fn wait(&mut self, payload: T) -> WaiterKey {
-        self.waiters.join(payload)
-    }
-
     /// The waiter runs, woken or with an exception.
     #[must_use = "dropping a payload may run foreign code: choose where"]
     pub fn leave(&mut self, key: WaiterKey) -> Option<T> {
         self.waiters.leave(key).map(|(payload, _)| payload)
-    }
-
-    /// Who waits.
-    pub const fn waiters(&self) -> &Waiters<T> {
-        &self.waiters
-    }
-
-    /// As [`waiters`](Self::waiters), for those who add or remove some by hand.
-    pub const fn waiters_mut(&mut self) -> &mut Waiters<T> {
-        &mut self.waiters
-    }
-
-    /// Lets everybody go (the event object dies).
-    #[must_use = "dropping payloads may run foreign code: choose where"]
-    pub fn take_all(&mut self) -> Vec<T> {
-        self.waiters.take_all()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sync::Rules;
     use crate::waiters::as_noted;
 
     #[test]
@@ -87,7 +67,7 @@ mod tests {
         assert_eq!(event.next(as_noted), Some(late), "those woken before are not woken again");
         assert_eq!(event.next(as_noted), None);
         assert_eq!(event.leave(second), Some('b'));
-        assert_eq!(event.take_all(), ['a', 'c', 'd']);
+        assert_eq!(event.waiters.take_all(), ['a', 'c', 'd']);
         assert!(event.is_set());
     }
 }

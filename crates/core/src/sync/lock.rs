@@ -13,7 +13,7 @@ pub struct NotAcquired;
 #[derive(Debug)]
 pub struct Lock<T> {
     locked: bool,
-    waiters: Waiters<T>,
+    pub(super) waiters: Waiters<T>,
 }
 
 impl<T> Lock<T> {
@@ -35,11 +35,6 @@ impl<T> Lock<T> {
         self.waiters.refresh(standing);
         self.locked = !self.waiters.has_claims();
         self.locked
-    }
-
-    /// Gets in line.
-    pub fn wait(&mut self, payload: T) -> WaiterKey {
-        self.waiters.join(payload)
     }
 
     /// The woken waiter runs: the lock is its own now.
@@ -71,25 +66,9 @@ impl<T> Lock<T> {
         Ok(self.wake_first(standing))
     }
 
-    /// Who waits.
-    pub const fn waiters(&self) -> &Waiters<T> {
-        &self.waiters
-    }
-
-    /// As [`waiters`](Self::waiters), for those who add or remove some by hand.
-    pub const fn waiters_mut(&mut self) -> &mut Waiters<T> {
-        &mut self.waiters
-    }
-
     /// Says that it is held, or free, without asking the line.
     pub const fn set_locked(&mut self, locked: bool) {
         self.locked = locked;
-    }
-
-    /// Lets everybody go (the lock object dies).
-    #[must_use = "dropping payloads may run foreign code: choose where"]
-    pub fn take_all(&mut self) -> Vec<T> {
-        self.waiters.take_all()
     }
 
     /// Wakes the head of the line. A head that is woken or cancelled already will pass the turn on when it
@@ -112,6 +91,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::sync::Rules;
     use crate::waiters::as_noted;
 
     #[test]

@@ -12,6 +12,7 @@
 mod barrier;
 mod condition;
 mod event;
+mod holders;
 mod lock;
 mod queue;
 mod semaphore;
@@ -19,8 +20,39 @@ mod semaphore;
 pub use barrier::{Barrier, BarrierState, Entry, Outcome};
 pub use condition::Condition;
 pub use event::Event;
+pub use holders::Holders;
 pub use lock::{Lock, NotAcquired};
 pub use queue::{Queue, TooManyDone, Turn};
 pub use semaphore::Semaphore;
 
 pub use crate::waiters::{WaiterKey, Waiters, Waiting};
+
+/// What all rules with one line of waiters have in common.
+pub trait Rules<T> {
+    /// Who waits.
+    fn waiters(&self) -> &Waiters<T>;
+
+    /// As [`waiters`](Self::waiters), for those who add or remove some by hand.
+    fn waiters_mut(&mut self) -> &mut Waiters<T>;
+
+    /// Gets in line.
+    fn wait(&mut self, payload: T) -> WaiterKey {
+        self.waiters_mut().join(payload)
+    }
+}
+
+macro_rules! rules {
+    ($($name:ident),*) => {$(
+        impl<T> Rules<T> for $name<T> {
+            fn waiters(&self) -> &Waiters<T> {
+                &self.waiters
+            }
+
+            fn waiters_mut(&mut self) -> &mut Waiters<T> {
+                &mut self.waiters
+            }
+        }
+    )*};
+}
+
+rules!(Condition, Event, Lock, Semaphore);

@@ -10,7 +10,7 @@ use crate::waiters::{WaiterKey, Waiters, Waiting};
 pub struct Semaphore<T> {
     value: i64,
     bound: Option<i64>,
-    waiters: Waiters<T>,
+    pub(super) waiters: Waiters<T>,
 }
 
 impl<T> Semaphore<T> {
@@ -47,11 +47,6 @@ impl<T> Semaphore<T> {
         free
     }
 
-    /// Gets in line.
-    pub fn wait(&mut self, payload: T) -> WaiterKey {
-        self.waiters.join(payload)
-    }
-
     /// The woken waiter runs with its permit. Others may be due as well: see [`hand_out`](Self::hand_out).
     #[must_use = "dropping a payload may run foreign code: choose where"]
     pub fn admit(&mut self, key: WaiterKey) -> Option<T> {
@@ -85,22 +80,6 @@ impl<T> Semaphore<T> {
         Some(self.wake_next(standing))
     }
 
-    /// Who waits.
-    pub const fn waiters(&self) -> &Waiters<T> {
-        &self.waiters
-    }
-
-    /// As [`waiters`](Self::waiters), for those who add or remove some by hand.
-    pub const fn waiters_mut(&mut self) -> &mut Waiters<T> {
-        &mut self.waiters
-    }
-
-    /// Lets everybody go (the semaphore object dies).
-    #[must_use = "dropping payloads may run foreign code: choose where"]
-    pub fn take_all(&mut self) -> Vec<T> {
-        self.waiters.take_all()
-    }
-
     fn wake_next(&mut self, standing: impl Fn(&T) -> Waiting) -> Option<WaiterKey> {
         self.waiters.refresh(standing);
         let key = self.waiters.wake_next()?;
@@ -114,6 +93,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::sync::Rules;
     use crate::waiters::as_noted;
 
     #[test]

@@ -57,11 +57,14 @@ pub(super) struct Node {
     pub(super) prev: *mut Node,
 }
 
+/// `serial` is ours: four bytes that CPython's structure has for alignment only, after `num_cancels`.
 #[repr(C)]
 struct TaskObj {
     future: FutureObj,
     #[cfg(Py_3_13)]
     num_cancels: c_int,
+    #[cfg(Py_3_13)]
+    serial: u32,
     fut_waiter: *mut PyObject,
     coro: *mut PyObject,
     name: *mut PyObject,
@@ -72,6 +75,8 @@ struct TaskObj {
     log_destroy_pending: c_int,
     #[cfg(not(Py_3_13))]
     num_cancels: c_int,
+    #[cfg(not(Py_3_13))]
+    serial: u32,
     #[cfg(Py_3_14)]
     node: Node,
 }
@@ -371,6 +376,19 @@ impl<'a, 'py> Tsk<'a, 'py> {
         unsafe { (*self.task()).num_cancels = n }
     }
 
+    /// Tells a task of ours from every other that had, or will have, its memory; 0 for tasks that aren't ours.
+    #[inline]
+    pub(crate) fn serial(self) -> u32 {
+        // SAFETY: a plain read of a live object under the GIL.
+        unsafe { (*self.task()).serial }
+    }
+
+    #[inline]
+    pub(crate) fn set_serial(self, serial: u32) {
+        // SAFETY: a plain write to a live object under the GIL.
+        unsafe { (*self.task()).serial = serial }
+    }
+
     object_field!(task, fut_waiter, fut_waiter, set_fut_waiter, take_fut_waiter);
     object_field!(task, coro, coro, set_coro, take_coro);
     object_field!(task, name, name, set_name, take_name);
@@ -439,6 +457,7 @@ pub(crate) fn verify(py: Python<'_>) -> PyResult<()> {
         check(is(task.context(), &get("context")?), "context", &mut wrong);
         check(task.must_cancel() && !task.log_destroy_pending(), "task flags", &mut wrong);
         check(task.num_cancels() == 2 && task.fut_waiter().is_none(), "num_cancels", &mut wrong);
+        check(task.serial() == 0, "unused memory", &mut wrong);
         #[cfg(Py_3_14)]
         check(is(pending.awaited_by(), &objects.4) && !pending.awaited_by_is_set(), "awaited_by", &mut wrong);
     }

@@ -13,6 +13,7 @@ pub(crate) mod frames;
 pub(crate) mod function;
 pub(crate) mod gathering;
 pub(crate) mod gc;
+pub(crate) mod holds;
 pub(crate) mod iter;
 pub(crate) mod layout;
 pub(crate) mod method;

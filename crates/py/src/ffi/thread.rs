@@ -152,6 +152,22 @@ pub(crate) fn current_task<'py>(event_loop: &Bound<'py, PyAny>) -> PyResult<Opti
     Ok((!task.is_none()).then_some(task))
 }
 
+/// The task that runs in this thread, of whichever loop.
+#[inline]
+pub(crate) fn acting(py: Python<'_>) -> Option<Bound<'_, PyAny>> {
+    #[cfg(Py_3_14)]
+    if let Some(fields) = fields::of_thread() {
+        // SAFETY: the field is null or owns a reference; the GIL is held.
+        return unsafe { Bound::from_borrowed_ptr_or_opt(py, *fields.running_task) };
+    }
+    #[cfg(not(Py_3_14))]
+    if let Some(task) = native::acting(py) {
+        return Some(task);
+    }
+    let running = running_loop(py).ok().flatten()?;
+    current_task(&running).ok().flatten()
+}
+
 /// Makes `task` (or none) the current one and returns the one before: an eager start runs inside another task.
 pub(crate) fn swap_current<'py>(
     event_loop: &Bound<'py, PyAny>,
@@ -170,6 +186,8 @@ pub(crate) fn swap_current<'py>(
         }
         previous
     };
+    #[cfg(not(Py_3_14))]
+    native::enter(task);
     Ok((!previous.is_none()).then_some(previous))
 }
 
@@ -179,6 +197,8 @@ fn enter_by_call(task: Tsk<'_, '_>) -> PyResult<()> {
     let swap = stock(py)?.swap.bind(py);
     let previous = swap.call1((&event_loop, task.object()))?;
     if previous.is_none() {
+        #[cfg(not(Py_3_14))]
+        native::enter(Some(&task.object()));
         return Ok(());
     }
     swap.call1((&event_loop, &previous))?;
@@ -187,6 +207,8 @@ fn enter_by_call(task: Tsk<'_, '_>) -> PyResult<()> {
 
 #[cfg(Py_3_12)]
 fn leave_by_call(task: Tsk<'_, '_>) -> PyResult<()> {
+    #[cfg(not(Py_3_14))]
+    native::enter(None);
     let (py, event_loop) = (task.py(), task.fut().event_loop());
     let swap = stock(py)?.swap.bind(py);
     let previous = swap.call1((&event_loop, py.None()))?;
@@ -201,12 +223,14 @@ fn leave_by_call(task: Tsk<'_, '_>) -> PyResult<()> {
 fn enter_by_call(task: Tsk<'_, '_>) -> PyResult<()> {
     let py = task.py();
     stock(py)?.enter.bind(py).call1((task.fut().event_loop(), task.object()))?;
+    native::enter(Some(&task.object()));
     Ok(())
 }
 
 #[cfg(not(Py_3_12))]
 fn leave_by_call(task: Tsk<'_, '_>) -> PyResult<()> {
     let py = task.py();
+    native::enter(None);
     stock(py)?.leave.bind(py).call1((task.fut().event_loop(), task.object()))?;
     Ok(())
 }
@@ -310,6 +334,34 @@ pub(crate) fn calibrate(py: Python<'_>) -> PyResult<()> {
     #[cfg(Py_3_14)]
     fields::calibrate(py)?;
     Ok(())
+}
+
+/// Before 3.14 asking `_asyncio` for the current task costs more than an `acquire`: here is the one that a step of ours
+/// has entered in this thread.
+#[cfg(not(Py_3_14))]
+mod native {
+    use std::cell::Cell;
+    use std::ptr;
+
+    use pyo3::ffi::PyObject;
+    use pyo3::prelude::*;
+
+    use super::super::layout::Tsk;
+
+    thread_local!(static ACTING: Cell<*mut PyObject> = const { Cell::new(ptr::null_mut()) });
+
+    /// Notes the current task. One that isn't ours is not noted, as nobody would say here that it left.
+    #[inline]
+    pub(super) fn enter(task: Option<&Bound<'_, PyAny>>) {
+        let task = task.filter(|task| Tsk::cast(task).is_some());
+        ACTING.with(|acting| acting.set(task.map_or(ptr::null_mut(), |task| task.as_ptr())));
+    }
+
+    #[inline]
+    pub(super) fn acting(py: Python<'_>) -> Option<Bound<'_, PyAny>> {
+        // SAFETY: null, or a task that `_asyncio` holds as the current one until it leaves, which is noted first.
+        unsafe { Bound::from_borrowed_ptr_or_opt(py, ACTING.with(Cell::get)) }
+    }
 }
 
 #[cfg(Py_3_14)]

@@ -14,6 +14,7 @@ use super::running;
 use super::subject::{self, Known, Subject};
 use crate::ffi::layout::Tsk;
 use crate::ffi::thread;
+use crate::locks::holders::{self, Claim, Identity};
 
 /// One task.
 #[derive(Debug)]
@@ -141,7 +142,17 @@ fn describe<'py>(
 }
 
 /// The tasks that hold a lock or permits.
-fn holders<'py>(_object: &Bound<'py, PyAny>, _all: &[Bound<'py, PyAny>], _subject: &mut Subject) {}
+fn holders<'py>(object: &Bound<'py, PyAny>, all: &[Bound<'py, PyAny>], subject: &mut Subject) {
+    let find =
+        |wanted: &Identity| all.iter().find(|task| holders::identity(task).as_ref() == Some(wanted)).cloned();
+    for claim in holders::claims(object, find).unwrap_or_default() {
+        match claim {
+            Claim::Task(task) => subject.owners.push(task.as_ptr().addr()),
+            Claim::Ended(Some(name)) => subject.gone.push(text_of(Ok(name), "?")),
+            Claim::Ended(None) | Claim::Unknown => {}
+        }
+    }
+}
 
 /// The running task is where its thread is.
 fn running_stack<'py>(chain: &mut Chain<'py>, coroutine: &Bound<'py, PyAny>, ident: u64) {

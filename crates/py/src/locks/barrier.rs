@@ -17,7 +17,8 @@ use crate::ffi::cell::{GilCell, Slot};
 use crate::ffi::class::{Builder, Class, Inst, TypeCell};
 use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::method::{Of, anyargs, constructor, getter, initializer, noargs, unary};
-use crate::waiters::{self, boolean};
+use crate::names::boolean;
+use crate::waiters;
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
 pub(super) type This<'a, 'py> = Inst<'a, 'py, Barrier>;

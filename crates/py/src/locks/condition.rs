@@ -1,8 +1,7 @@
 //! `asyncio.Condition`: a lock, and those who wait for news about what it protects. notified.rs is their
 //! wait.
 
-use aioxide_core::WaiterKey;
-use aioxide_core::sync;
+use aioxide_core::sync::{self, Rules};
 use pyo3::Borrowed;
 use pyo3::exceptions::{PyAttributeError, PyRuntimeError};
 use pyo3::intern;
@@ -10,30 +9,29 @@ use pyo3::prelude::*;
 
 use super::lock::Lock;
 use super::notified;
+use super::primitive::{self, Kind, Primitive};
 use super::wait::{self, Op};
 use crate::ffi::args::{Args, Signature, given};
-use crate::ffi::cell::{GilCell, Slot};
-use crate::ffi::class::{Builder, Class, Inst, TypeCell, create};
+use crate::ffi::cell::Slot;
+use crate::ffi::class::{Class, Inst, TypeCell, create};
 use crate::ffi::gc::{Stopped, Visit};
+use crate::ffi::holds::Holds;
 use crate::ffi::method::{Of, anyargs, constructor, getter, initializer, noargs, unary};
-use crate::waiters::{self, Home, boolean, standing};
+use crate::names::boolean;
+use crate::waiters::{self, standing};
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
+
+/// Those who wait, and the lock they hold otherwise: a Lock of ours, or anything with `locked`, `acquire` and `release`.
+pub(crate) struct News(Slot);
+
+/// The Python object.
+pub(crate) type Condition = Primitive<News>;
 pub(super) type This<'a, 'py> = Inst<'a, 'py, Condition>;
 
-/// A condition and its lock.
-pub(crate) struct Condition {
-    state: GilCell<sync::Condition<Py<PyAny>>>,
-    /// A Lock of ours, or anything with `locked`, `acquire` and `release`.
-    lock: Slot,
-    home: Home,
-    dict: Slot,
-}
-
-impl Class for Condition {
+impl Kind for News {
     const NAME: &'static std::ffi::CStr = c"aioxide.Condition";
-    const SUBCLASSABLE: bool = true;
-    const DICT: Option<usize> = Some(std::mem::offset_of!(Self, dict));
+    type Rules = sync::Condition<Py<PyAny>>;
 
     fn cell() -> &'static TypeCell {
         static CELL: TypeCell = TypeCell::new();
@@ -41,42 +39,33 @@ impl Class for Condition {
     }
 
     fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
-        self.state.visit(|s| waiters::traverse(s.waiters(), visit)).unwrap_or(Ok(()))?;
-        self.lock.traverse(visit)?;
-        self.home.traverse(visit)?;
-        self.dict.traverse(visit)
+        self.0.traverse(visit)
     }
 
     fn clear(&self, py: Python<'_>) {
-        waiters::drop_all(py, self.state.with(py, sync::Condition::take_all));
-        drop(self.lock.take(py));
-        self.home.forget(py);
-        drop(self.dict.take(py));
+        self.0.clear(py);
     }
 }
 
 impl Condition {
-    const fn with(lock: Slot) -> Self {
-        Self { state: GilCell::new(sync::Condition::new()), lock, home: Home::new(), dict: Slot::empty() }
-    }
-
     /// A condition with a lock of its own, for the barrier.
     pub(super) fn make(py: Python<'_>) -> Object<'_> {
         let lock = Lock::make(py)?;
-        create(py, Self::with(Slot::holding(lock.unbind())))
+        create(py, Self::with(sync::Condition::new(), News(Slot::holding(lock.unbind()))))
     }
 
     /// The lock.
     #[inline]
     pub(super) fn lock<'py>(&self, py: Python<'py>) -> Object<'py> {
-        self.lock
+        self.own
+            .0
             .get(py)
             .ok_or_else(|| PyAttributeError::new_err("'Condition' object has no attribute '_lock'"))
     }
 
     /// Whether `wait` and `notify` are surely ours.
     pub(super) fn is_plain(this: This<'_, '_>) -> bool {
-        !this.dict.is_some() && Self::cell().is_exact(&this.object())
+        this.is_bare() && Self::cell().is_exact(&this.object())
     }
 
     /// Whether the lock is held.
@@ -99,25 +88,6 @@ impl Condition {
         }
     }
 
-    /// A future to wait for a notification with. Nobody notifies it before [`join`](Self::join).
-    #[inline]
-    pub(super) fn future<'py>(this: This<'_, 'py>) -> Object<'py> {
-        this.home.future(&this.object())
-    }
-
-    /// Gets in line.
-    #[inline]
-    pub(super) fn join(&self, future: &Bound<'_, PyAny>) -> WaiterKey {
-        let parked = future.clone().unbind();
-        self.state.with(future.py(), |s| s.wait(parked))
-    }
-
-    /// The waiter goes, however its wait ended.
-    #[inline]
-    pub(super) fn leave(&self, py: Python<'_>, key: WaiterKey) {
-        drop(self.state.with(py, |s| s.leave(key)).map(|parked| parked.into_bound(py)));
-    }
-
     /// Wakes up to `most` of those who wait; the lock is not asked.
     #[inline]
     pub(super) fn notify(&self, py: Python<'_>, most: usize) -> PyResult<()> {
@@ -132,15 +102,10 @@ impl Condition {
         }
         Ok(())
     }
-
-    /// How many wait.
-    pub(super) fn waiting(&self, py: Python<'_>) -> usize {
-        self.state.with(py, |s| s.waiters().len())
-    }
 }
 
 fn new(_: Args<'_, '_>) -> PyResult<Condition> {
-    Ok(Condition::with(Slot::empty()))
+    Ok(Condition::with(sync::Condition::new(), News(Slot::empty())))
 }
 
 fn init(this: This<'_, '_>, args: Args<'_, '_>) -> PyResult<()> {
@@ -162,9 +127,8 @@ fn init(this: This<'_, '_>, args: Args<'_, '_>) -> PyResult<()> {
         }
         None => Lock::make(py)?,
     };
-    this.lock.set(py, lock);
-    let mut before = this.state.with(py, std::mem::take);
-    waiters::drop_all(py, before.take_all());
+    this.own.0.set(py, lock);
+    this.start(py, sync::Condition::new());
     Ok(())
 }
 
@@ -178,7 +142,7 @@ fn get_lock<'py>(this: This<'_, 'py>) -> Object<'py> {
 }
 
 fn set_lock<'py>(this: This<'_, 'py>, lock: Borrowed<'_, 'py, PyAny>) -> PyResult<()> {
-    this.lock.set(this.py(), lock.to_owned());
+    this.own.0.set(this.py(), lock.to_owned());
     Ok(())
 }
 
@@ -255,31 +219,9 @@ fn notify_all<'py>(this: This<'_, 'py>) -> Object<'py> {
     Ok(py.None().into_bound(py))
 }
 
-fn get_waiters<'py>(this: This<'_, 'py>) -> Object<'py> {
-    waiters::view(&this.object(), |owner, f| {
-        if let Some(this) = Inst::<Condition>::cast(owner) {
-            this.state.with(owner.py(), |s| f(s.waiters_mut()));
-        }
-    })
-}
-
-fn get_loop<'py>(this: This<'_, 'py>) -> Object<'py> {
-    Ok(this.home.get(this.py()))
-}
-
-fn set_loop<'py>(this: This<'_, 'py>, value: Borrowed<'_, 'py, PyAny>) -> PyResult<()> {
-    this.home.set(&value);
-    Ok(())
-}
-
-fn running<'py>(this: This<'_, 'py>) -> Object<'py> {
-    this.home.running(&this.object())
-}
-
 /// Makes the type.
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    let class = Builder::of::<Condition>()
-        .short_name()
+    let class = primitive::builder::<News>()
         .doc(c"Condition(lock=None)\n--\n\nA lock, and a way to wait until somebody says that what it \
           protects has changed.")
         .slot(pyo3::ffi::Py_tp_new, constructor::<Condition, _>(new))
@@ -312,9 +254,6 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .attribute(getter::<Of<Condition>, _>(c"acquire", acquire))
         .attribute(getter::<Of<Condition>, _>(c"release", release))
         .attribute(getter::<Of<Condition>, _>(c"_lock", get_lock).setter::<Of<Condition>, _>(set_lock))
-        .method(noargs::<Of<Condition>, _>(c"_get_loop", running))
-        .attribute(getter::<Of<Condition>, _>(c"_waiters", get_waiters))
-        .attribute(getter::<Of<Condition>, _>(c"_loop", get_loop).setter::<Of<Condition>, _>(set_loop))
         .build(module, None, Condition::cell())?;
     module.add("Condition", class)
 }

@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 
 use crate::ffi::cell::Slot;
 use crate::ffi::gc::{Stopped, Visit};
+use crate::ffi::holds::Holds;
 use crate::ffi::iter::{self, Step, reused};
 
 /// The iterator of what is awaited, while it is.
@@ -45,13 +46,15 @@ impl Delegate {
     pub(super) fn awaited<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         self.0.get(py)
     }
+}
 
-    /// Waits no more.
-    pub(super) fn forget(&self, py: Python<'_>) {
-        drop(self.0.take(py));
+impl Holds for Delegate {
+    fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
+        self.0.traverse(visit)
     }
 
-    pub(super) fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
-        self.0.traverse(visit)
+    #[inline]
+    fn clear(&self, py: Python<'_>) {
+        drop(self.0.take(py));
     }
 }

@@ -1,59 +1,40 @@
 //! `asyncio.Event`.
 
-use aioxide_core::WaiterKey;
-use aioxide_core::sync;
+use aioxide_core::sync::{self, Rules};
 use pyo3::Borrowed;
 use pyo3::prelude::*;
 
+use super::primitive::{self, Kind, Primitive};
 use super::wait::{self, Op};
 use crate::ffi::args::{Args, Signature};
-use crate::ffi::cell::{GilCell, Slot};
-use crate::ffi::class::{Builder, Class, Inst, TypeCell, create};
-use crate::ffi::gc::{Stopped, Visit};
+use crate::ffi::class::{Class, Inst, TypeCell, create};
 use crate::ffi::method::{Of, constructor, getter, initializer, noargs, unary};
-use crate::waiters::{self, Home, boolean, standing};
+use crate::names::boolean;
+use crate::waiters::{self, standing};
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
-pub(super) type This<'a, 'py> = Inst<'a, 'py, Event>;
 
 /// A flag that tasks wait for.
-pub(crate) struct Event {
-    state: GilCell<sync::Event<Py<PyAny>>>,
-    home: Home,
-    dict: Slot,
-}
+pub(crate) struct Signal;
 
-impl Class for Event {
+/// The Python object.
+pub(crate) type Event = Primitive<Signal>;
+pub(super) type This<'a, 'py> = Inst<'a, 'py, Event>;
+
+impl Kind for Signal {
     const NAME: &'static std::ffi::CStr = c"aioxide.Event";
-    const SUBCLASSABLE: bool = true;
-    const DICT: Option<usize> = Some(std::mem::offset_of!(Self, dict));
+    type Rules = sync::Event<Py<PyAny>>;
 
     fn cell() -> &'static TypeCell {
         static CELL: TypeCell = TypeCell::new();
         &CELL
     }
-
-    fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
-        self.state.visit(|s| waiters::traverse(s.waiters(), visit)).unwrap_or(Ok(()))?;
-        self.home.traverse(visit)?;
-        self.dict.traverse(visit)
-    }
-
-    fn clear(&self, py: Python<'_>) {
-        waiters::drop_all(py, self.state.with(py, sync::Event::take_all));
-        self.home.forget(py);
-        drop(self.dict.take(py));
-    }
 }
 
 impl Event {
-    const fn with(is_set: bool) -> Self {
-        Self { state: GilCell::new(sync::Event::new(is_set)), home: Home::new(), dict: Slot::empty() }
-    }
-
     /// An event that is set or not, for other primitives.
     pub(crate) fn make(py: Python<'_>, is_set: bool) -> Object<'_> {
-        create(py, Self::with(is_set))
+        create(py, Self::with(sync::Event::new(is_set), Signal))
     }
 
     pub(super) fn is_set(&self, py: Python<'_>) -> bool {
@@ -78,25 +59,10 @@ impl Event {
     pub(crate) fn unset(&self, py: Python<'_>) {
         self.state.with(py, sync::Event::clear);
     }
-
-    /// Waits; the future to wait for.
-    #[inline]
-    pub(crate) fn join<'py>(this: This<'_, 'py>) -> PyResult<(WaiterKey, Bound<'py, PyAny>)> {
-        let future = this.home.future(&this.object())?;
-        let parked = future.clone().unbind();
-        let key = this.state.with(this.py(), |s| s.wait(parked));
-        Ok((key, future))
-    }
-
-    /// The waiter goes, however its wait ended.
-    #[inline]
-    pub(crate) fn leave(&self, py: Python<'_>, key: WaiterKey) {
-        drop(self.state.with(py, |s| s.leave(key)).map(|parked| parked.into_bound(py)));
-    }
 }
 
 fn new(_: Args<'_, '_>) -> PyResult<Event> {
-    Ok(Event::with(false))
+    Ok(Event::with(sync::Event::new(false), Signal))
 }
 
 fn init(this: This<'_, '_>, args: Args<'_, '_>) -> PyResult<()> {
@@ -108,15 +74,13 @@ fn init(this: This<'_, '_>, args: Args<'_, '_>) -> PyResult<()> {
         keyword_only: &[],
     };
     let [] = SIGNATURE.bind::<0>(args)?;
-    let py = this.py();
-    let before = this.state.with(py, |s| std::mem::replace(s, sync::Event::new(false))).take_all();
-    waiters::drop_all(py, before);
+    this.start(this.py(), sync::Event::new(false));
     Ok(())
 }
 
 fn repr<'py>(this: This<'_, 'py>) -> Object<'py> {
-    let (set, waiting) = this.state.with(this.py(), |s| (s.is_set(), s.waiters().len()));
-    waiters::repr_with(&this.object(), if set { "set" } else { "unset" }, waiting)
+    let (py, state) = (this.py(), if this.is_set(this.py()) { "set" } else { "unset" });
+    waiters::repr_with(&this.object(), state, this.waiting(py))
 }
 
 fn is_set<'py>(this: This<'_, 'py>) -> Object<'py> {
@@ -147,31 +111,9 @@ fn wait<'py>(this: This<'_, 'py>) -> Object<'py> {
     wait::make(&this.object(), Op::EventWait)
 }
 
-fn get_waiters<'py>(this: This<'_, 'py>) -> Object<'py> {
-    waiters::view(&this.object(), |owner, f| {
-        if let Some(this) = Inst::<Event>::cast(owner) {
-            this.state.with(owner.py(), |s| f(s.waiters_mut()));
-        }
-    })
-}
-
-fn get_loop<'py>(this: This<'_, 'py>) -> Object<'py> {
-    Ok(this.home.get(this.py()))
-}
-
-fn set_loop<'py>(this: This<'_, 'py>, value: Borrowed<'_, 'py, PyAny>) -> PyResult<()> {
-    this.home.set(&value);
-    Ok(())
-}
-
-fn running<'py>(this: This<'_, 'py>) -> Object<'py> {
-    this.home.running(&this.object())
-}
-
 /// Makes the type.
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    let class = Builder::of::<Event>()
-        .short_name()
+    let class = primitive::builder::<Signal>()
         .doc(c"Event()\n--\n\nA flag, not set at first, that tasks can wait for.")
         .slot(pyo3::ffi::Py_tp_new, constructor::<Event, _>(new))
         .slot(pyo3::ffi::Py_tp_init, initializer::<Of<Event>, _>(init))
@@ -192,9 +134,6 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
                 .doc(c"wait($self, /)\n--\n\nWait until the flag is set, and return True."),
         )
         .attribute(getter::<Of<Event>, _>(c"_value", is_set).setter::<Of<Event>, _>(set_value))
-        .method(noargs::<Of<Event>, _>(c"_get_loop", running))
-        .attribute(getter::<Of<Event>, _>(c"_waiters", get_waiters))
-        .attribute(getter::<Of<Event>, _>(c"_loop", get_loop).setter::<Of<Event>, _>(set_loop))
         .build(module, None, Event::cell())?;
     module.add("Event", class)
 }

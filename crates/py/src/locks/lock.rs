@@ -1,33 +1,33 @@
 //! `asyncio.Lock`.
 
 use aioxide_core::WaiterKey;
-use aioxide_core::sync::{self, NotAcquired};
+use aioxide_core::sync::{self, NotAcquired, Rules};
 use pyo3::Borrowed;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
+use super::holders::Held;
+use super::primitive::{self, Kind, Primitive};
 use super::wait::{self, Op};
 use crate::ffi::args::{Args, Signature};
-use crate::ffi::cell::{GilCell, Slot};
-use crate::ffi::class::{Builder, Class, Inst, TypeCell, create};
+use crate::ffi::class::{Class, Inst, TypeCell, create};
 use crate::ffi::gc::{Stopped, Visit};
+use crate::ffi::holds::Holds;
 use crate::ffi::method::{Of, anyargs, constructor, getter, initializer, noargs, unary};
-use crate::waiters::{self, Home, boolean, standing};
+use crate::names::boolean;
+use crate::waiters::{self, standing};
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
+/// A lock. asyncio lets anybody release it, so who holds it is on record, and no rule.
+pub(crate) struct Mutex(Held);
+
+/// The Python object.
+pub(crate) type Lock = Primitive<Mutex>;
 pub(super) type This<'a, 'py> = Inst<'a, 'py, Lock>;
 
-/// A lock: its holder is whoever got it, not a certain task.
-pub(crate) struct Lock {
-    state: GilCell<sync::Lock<Py<PyAny>>>,
-    home: Home,
-    dict: Slot,
-}
-
-impl Class for Lock {
+impl Kind for Mutex {
     const NAME: &'static std::ffi::CStr = c"aioxide.Lock";
-    const SUBCLASSABLE: bool = true;
-    const DICT: Option<usize> = Some(std::mem::offset_of!(Self, dict));
+    type Rules = sync::Lock<Py<PyAny>>;
 
     fn cell() -> &'static TypeCell {
         static CELL: TypeCell = TypeCell::new();
@@ -35,21 +35,22 @@ impl Class for Lock {
     }
 
     fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
-        self.state.visit(|s| waiters::traverse(s.waiters(), visit)).unwrap_or(Ok(()))?;
-        self.home.traverse(visit)?;
-        self.dict.traverse(visit)
+        self.0.traverse(visit)
     }
 
     fn clear(&self, py: Python<'_>) {
-        waiters::drop_all(py, self.state.with(py, sync::Lock::take_all));
-        self.home.forget(py);
-        drop(self.dict.take(py));
+        self.0.clear(py);
     }
 }
 
 impl Lock {
+    /// Who holds it.
+    pub(super) fn held(&self) -> &Held {
+        &self.own.0
+    }
+
     const fn free() -> Self {
-        Self { state: GilCell::new(sync::Lock::new()), home: Home::new(), dict: Slot::empty() }
+        Self::with(sync::Lock::new(), Mutex(Held::new()))
     }
 
     /// A free lock, for other primitives.
@@ -60,7 +61,7 @@ impl Lock {
     /// The object if it is a lock whose methods are surely ours.
     #[inline]
     pub(super) fn plain<'a, 'py>(object: &'a Bound<'py, PyAny>) -> Option<This<'a, 'py>> {
-        Inst::<Self>::cast_exact(object).filter(|lock| !lock.dict.is_some())
+        Inst::<Self>::cast_exact(object).filter(|lock| lock.is_bare())
     }
 
     pub(super) fn is_locked(&self, py: Python<'_>) -> bool {
@@ -70,22 +71,18 @@ impl Lock {
     /// Takes the lock if nobody has it or waits for it.
     #[inline]
     pub(super) fn try_acquire(&self, py: Python<'_>) -> bool {
-        self.state.with(py, |s| s.try_acquire(standing(py)))
-    }
-
-    /// Gets in line; the future to wait for.
-    #[inline]
-    pub(super) fn join<'py>(this: This<'_, 'py>) -> PyResult<(WaiterKey, Bound<'py, PyAny>)> {
-        let future = this.home.future(&this.object())?;
-        let parked = future.clone().unbind();
-        let key = this.state.with(this.py(), |s| s.wait(parked));
-        Ok((key, future))
+        let got = self.state.with(py, |s| s.try_acquire(standing(py)));
+        if got {
+            self.own.0.took(py);
+        }
+        got
     }
 
     /// The woken waiter takes the lock.
     #[inline]
     pub(super) fn admit(&self, py: Python<'_>, key: WaiterKey) {
         drop(self.state.with(py, |s| s.admit(key)).map(|parked| parked.into_bound(py)));
+        self.own.0.took(py);
     }
 
     /// The waiter leaves without the lock, and lets the next in line have its turn.
@@ -106,7 +103,10 @@ impl Lock {
             Ok(next.and_then(|key| s.waiters().get(key)).map(|parked| parked.clone_ref(py)))
         });
         match next {
-            Ok(next) => wake(py, next),
+            Ok(next) => {
+                self.own.0.gave(py);
+                wake(py, next)
+            }
             Err(NotAcquired) => Err(PyRuntimeError::new_err("Lock is not acquired.")),
         }
     }
@@ -134,14 +134,14 @@ fn init(this: This<'_, '_>, args: Args<'_, '_>) -> PyResult<()> {
     };
     let [] = SIGNATURE.bind::<0>(args)?;
     let py = this.py();
-    let before = this.state.with(py, std::mem::take).take_all();
-    waiters::drop_all(py, before);
+    this.own.0.clear(py);
+    this.start(py, sync::Lock::new());
     Ok(())
 }
 
 fn repr<'py>(this: This<'_, 'py>) -> Object<'py> {
-    let (locked, waiting) = this.state.with(this.py(), |s| (s.is_locked(), s.waiters().len()));
-    waiters::repr_with(&this.object(), if locked { "locked" } else { "unlocked" }, waiting)
+    let (py, state) = (this.py(), if this.is_locked(this.py()) { "locked" } else { "unlocked" });
+    waiters::repr_with(&this.object(), state, this.waiting(py))
 }
 
 fn locked<'py>(this: This<'_, 'py>) -> Object<'py> {
@@ -150,7 +150,9 @@ fn locked<'py>(this: This<'_, 'py>) -> Object<'py> {
 
 fn set_locked<'py>(this: This<'_, 'py>, value: Borrowed<'_, 'py, PyAny>) -> PyResult<()> {
     let locked = value.is_truthy()?;
-    this.state.with(this.py(), |s| s.set_locked(locked));
+    let py = this.py();
+    this.state.with(py, |s| s.set_locked(locked));
+    this.own.0.clear(py);
     Ok(())
 }
 
@@ -178,31 +180,9 @@ fn exit<'py>(this: This<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
     )
 }
 
-fn get_waiters<'py>(this: This<'_, 'py>) -> Object<'py> {
-    waiters::view(&this.object(), |owner, f| {
-        if let Some(this) = Inst::<Lock>::cast(owner) {
-            this.state.with(owner.py(), |s| f(s.waiters_mut()));
-        }
-    })
-}
-
-fn get_loop<'py>(this: This<'_, 'py>) -> Object<'py> {
-    Ok(this.home.get(this.py()))
-}
-
-fn set_loop<'py>(this: This<'_, 'py>, value: Borrowed<'_, 'py, PyAny>) -> PyResult<()> {
-    this.home.set(&value);
-    Ok(())
-}
-
-fn running<'py>(this: This<'_, 'py>) -> Object<'py> {
-    this.home.running(&this.object())
-}
-
 /// Makes the type.
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    let class = Builder::of::<Lock>()
-        .short_name()
+    let class = primitive::builder::<Mutex>()
         .doc(
             c"Lock()\n--\n\nA mutual exclusion lock for tasks: fair, and not owned by the task that \
           acquired it.",
@@ -228,9 +208,6 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
           /)\n--\n\n",
         ))
         .attribute(getter::<Of<Lock>, _>(c"_locked", locked).setter::<Of<Lock>, _>(set_locked))
-        .method(noargs::<Of<Lock>, _>(c"_get_loop", running))
-        .attribute(getter::<Of<Lock>, _>(c"_waiters", get_waiters))
-        .attribute(getter::<Of<Lock>, _>(c"_loop", get_loop).setter::<Of<Lock>, _>(set_loop))
         .build(module, None, Lock::cell())?;
     module.add("Lock", class)
 }

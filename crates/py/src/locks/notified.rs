@@ -5,21 +5,20 @@
 //! with any exception notifies another waiter, since it may have swallowed a notification.
 
 use aioxide_core::WaiterKey;
-use pyo3::exceptions::{PyGeneratorExit, PyRuntimeError};
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::condition::{self, Condition};
 use super::delegate::Delegate;
 use super::lock::Lock;
-use crate::ffi::cell::{Flag, GilCell, Slot};
-use crate::ffi::class::{Builder, Class, Inst, Spare, TypeCell, create};
-use crate::ffi::gc::{Stopped, Visit};
-use crate::ffi::iter::{Awaitable, Coroutine, Life, Step, reused, warn_never_awaited};
-use crate::futures;
+use crate::ffi::cell::{Flag, Slot};
+use crate::ffi::class::{Builder, Class, Inst, create};
+use crate::ffi::iter::{Awaitable, Coroutine, Life, Step, reused};
+use crate::frame::{Frame, class};
+use crate::names::boolean;
 use crate::names::names;
 use crate::parked::{Parked, outcome_of};
-use crate::waiters::boolean;
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
 type This<'a, 'py> = Inst<'a, 'py, Notified>;
@@ -52,55 +51,7 @@ pub(super) struct Notified {
     error: Slot,
 }
 
-impl Class for Notified {
-    const NAME: &'static std::ffi::CStr = c"aioxide._core.ConditionWait";
-    const SPARE: usize = 512;
-
-    fn cell() -> &'static TypeCell {
-        static CELL: TypeCell = TypeCell::new();
-        &CELL
-    }
-
-    fn spare() -> Option<&'static GilCell<Vec<Spare>>> {
-        static SPARE: GilCell<Vec<Spare>> = GilCell::new(Vec::new());
-        Some(&SPARE)
-    }
-
-    fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
-        for slot in [&self.owner, &self.predicate, &self.error] {
-            slot.traverse(visit)?;
-        }
-        self.parked.traverse(visit)?;
-        self.inner.traverse(visit)
-    }
-
-    fn clear(&self, py: Python<'_>) {
-        self.phase.set(Phase::Over);
-        self.inner.forget(py);
-        drop(self.parked.leave(py));
-        drop((self.owner.take(py), self.predicate.take(py), self.error.take(py)));
-    }
-
-    fn wants_finalize(&self) -> bool {
-        self.phase.get() != Phase::Over
-    }
-
-    fn finalize(this: This<'_, '_>) {
-        let py = this.py();
-        match this.phase.get() {
-            Phase::Over => {}
-            Phase::Created => warn_never_awaited(&this.object()),
-            _ => futures::without_current_error(py, || {
-                let closed = Self::close(this);
-                if this.phase.get() == Phase::Locking {
-                    // It can't wait for the lock any more: its place must not block the others.
-                    this.leave_the_locks_line(py)?;
-                }
-                closed
-            }),
-        }
-    }
-}
+class!(Notified, c"aioxide._core.ConditionWait", spare 512, [owner, predicate, parked, inner, error]);
 
 /// The coroutine for `condition.wait()` or `condition.wait_for(predicate)`.
 #[inline]
@@ -177,7 +128,7 @@ impl Notified {
             Condition::release(owner)?;
             future
         };
-        self.key.set(Some(owner.join(&future)));
+        self.key.set(Some(owner.park(&future)));
         self.phase.set(Phase::Waiting);
         self.parked.wait(future)
     }
@@ -303,31 +254,6 @@ impl Notified {
             _ => Ok(()),
         }
     }
-
-    /// One step, with an exception if there is one.
-    fn step<'py>(&self, py: Python<'py>, error: Option<PyErr>) -> PyResult<Step<'py>> {
-        let phase = self.phase.get();
-        self.phase.set(Phase::Over); // unless it waits again
-        let step = match (phase, error) {
-            (Phase::Over, _) => return Err(reused()),
-            (Phase::Created, Some(error)) => Err(error),
-            (Phase::Created, None) => match self.predicate.get(py) {
-                Some(predicate) => self.look(py, &predicate),
-                None => self.wait(cast(&self.owner(py)?)?),
-            },
-            (Phase::Waiting, error) => self.notified(py, error),
-            (Phase::Locking, error) => self.locked(py, error),
-            (Phase::LockingBy, error) => self.lock_by(cast(&self.owner(py)?)?, error),
-            (Phase::WaitingBy, error) => self.wait_by(py, error),
-        };
-        if self.phase.get() == Phase::Over {
-            drop(self.owner.take(py));
-            if self.predicate.is_some() {
-                drop(self.predicate.take(py));
-            }
-        }
-        step
-    }
 }
 
 /// Raises `error` after passing on the notification that this waiter may have got.
@@ -340,31 +266,50 @@ fn cast<'a, 'py>(object: &'a Bound<'py, PyAny>) -> PyResult<condition::This<'a, 
     Inst::<Condition>::cast(object).ok_or_else(reused)
 }
 
-impl Awaitable for Notified {
+impl Frame for Notified {
+    fn at(&self) -> Life {
+        match self.phase.get() {
+            Phase::Created => Life::Created,
+            Phase::Waiting | Phase::Locking | Phase::LockingBy | Phase::WaitingBy => Life::Suspended,
+            Phase::Over => Life::Closed,
+        }
+    }
+
+    fn end(&self) {
+        self.phase.set(Phase::Over);
+    }
+
     #[inline]
-    fn resume<'py>(this: This<'_, 'py>) -> PyResult<Step<'py>> {
-        this.step(this.py(), None)
-    }
-
-    fn throw<'py>(this: This<'_, 'py>, error: PyErr) -> PyResult<Step<'py>> {
-        this.step(this.py(), Some(error))
-    }
-
-    fn close(this: This<'_, '_>) -> PyResult<()> {
+    fn step<'py>(this: This<'_, 'py>, error: Option<PyErr>) -> PyResult<Step<'py>> {
         let py = this.py();
-        match this.phase.get() {
-            Phase::Over => return Ok(()),
-            Phase::Created => {
-                this.phase.set(Phase::Over);
-                return Ok(());
+        let phase = this.phase.replace(Phase::Over); // unless it waits again
+        let step = match phase {
+            Phase::Over => return Err(reused()),
+            Phase::Created => match this.predicate.get(py) {
+                Some(predicate) => this.look(py, &predicate),
+                None => this.wait(cast(&this.owner(py)?)?),
+            },
+            Phase::Waiting => this.notified(py, error),
+            Phase::Locking => this.locked(py, error),
+            Phase::LockingBy => this.lock_by(cast(&this.owner(py)?)?, error),
+            Phase::WaitingBy => this.wait_by(py, error),
+        };
+        if this.phase.get() == Phase::Over {
+            drop(this.owner.take(py));
+            if this.predicate.is_some() {
+                drop(this.predicate.take(py));
             }
-            _ => {}
         }
-        match this.step(py, Some(PyGeneratorExit::new_err(()))) {
-            Ok(Step::Yield(_)) => Err(PyRuntimeError::new_err("coroutine ignored GeneratorExit")),
-            Err(error) if !error.is_instance_of::<PyGeneratorExit>(py) => Err(error),
-            _ => Ok(()),
+        step
+    }
+
+    fn abandon(this: This<'_, '_>) -> PyResult<()> {
+        let closed = Self::close(this);
+        if this.phase.get() == Phase::Locking {
+            // It can't wait for the lock any more: its place must not block the others.
+            this.leave_the_locks_line(this.py())?;
         }
+        closed
     }
 }
 
@@ -373,16 +318,12 @@ impl Coroutine for Notified {
         if this.predicate.is_some() { "Condition.wait_for" } else { "Condition.wait" }
     }
 
-    fn life(this: This<'_, '_>) -> Life {
-        match this.phase.get() {
-            Phase::Created => Life::Created,
-            Phase::Waiting | Phase::Locking | Phase::LockingBy | Phase::WaitingBy => Life::Suspended,
-            Phase::Over => Life::Closed,
-        }
+    fn awaited<'py>(this: This<'_, 'py>) -> Option<Bound<'py, PyAny>> {
+        this.parked.future(this.py()).or_else(|| this.inner.awaited(this.py()))
     }
 
-    fn awaited<'py>(this: This<'_, 'py>) -> Option<Bound<'py, PyAny>> {
-        this.inner.awaited(this.py()).or_else(|| this.parked.future(this.py()))
+    fn life(this: This<'_, '_>) -> Life {
+        this.at()
     }
 
     fn waits_for<'py>(this: This<'_, 'py>) -> Option<(&'static str, Option<Bound<'py, PyAny>>)> {

@@ -4,7 +4,6 @@
 //! condition.
 
 use aioxide_core::sync::{self, Entry, Outcome};
-use pyo3::exceptions::{PyGeneratorExit, PyRuntimeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyInt;
@@ -15,10 +14,9 @@ use super::delegate::Delegate;
 use super::notified;
 use super::wait::{self, Op};
 use crate::ffi::cell::{Flag, Slot};
-use crate::ffi::class::{Builder, Class, Inst, TypeCell, create};
-use crate::ffi::gc::{Stopped, Visit};
-use crate::ffi::iter::{Awaitable, Coroutine, Life, Step, reused, warn_never_awaited};
-use crate::futures;
+use crate::ffi::class::{Builder, Class, Inst, create};
+use crate::ffi::iter::{Coroutine, Life, Step, reused};
+use crate::frame::{Frame, class};
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
 
@@ -65,37 +63,7 @@ pub(super) struct Passage {
     inner: Delegate,
 }
 
-impl Class for Passage {
-    const NAME: &'static std::ffi::CStr = c"aioxide._core.BarrierWait";
-
-    fn cell() -> &'static TypeCell {
-        static CELL: TypeCell = TypeCell::new();
-        &CELL
-    }
-
-    fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
-        self.owner.traverse(visit)?;
-        self.inner.traverse(visit)
-    }
-
-    fn clear(&self, py: Python<'_>) {
-        self.phase.set(Phase::Over);
-        self.inner.forget(py);
-        drop(self.owner.take(py));
-    }
-
-    fn wants_finalize(&self) -> bool {
-        self.phase.get() != Phase::Over
-    }
-
-    fn finalize(this: Inst<'_, '_, Self>) {
-        match this.phase.get() {
-            Phase::Over => {}
-            Phase::Created => warn_never_awaited(&this.object()),
-            _ => futures::without_current_error(this.py(), || Self::close(this)),
-        }
-    }
-}
+class!(Passage, c"aioxide._core.BarrierWait", spare 0, [owner, inner]);
 
 /// The coroutine for `verb` on `owner`.
 pub(super) fn make<'py>(owner: This<'_, 'py>, verb: Verb) -> Object<'py> {
@@ -110,26 +78,6 @@ pub(super) fn make<'py>(owner: This<'_, 'py>, verb: Verb) -> Object<'py> {
 }
 
 impl Passage {
-    /// One step, with an exception if there is one.
-    fn step<'py>(&self, py: Python<'py>, error: Option<PyErr>) -> PyResult<Step<'py>> {
-        let phase = self.phase.get();
-        self.phase.set(Phase::Over); // unless it waits again
-        if phase == Phase::Over {
-            return Err(reused());
-        }
-        let Some(object) = self.owner.get(py) else { return Err(reused()) };
-        let owner = Inst::<Barrier>::cast(&object).ok_or_else(reused)?;
-        match (phase, error) {
-            (Phase::Created, Some(error)) => Err(error),
-            (Phase::Created, None) => self.begin(owner),
-            (_, error) => {
-                let condition = owner.condition(py)?;
-                let condition = Inst::<Condition>::cast(&condition).ok_or_else(reused)?;
-                self.go_on(owner, condition, phase, error)
-            }
-        }
-    }
-
     fn begin<'py>(&self, owner: This<'_, 'py>) -> PyResult<Step<'py>> {
         let py = owner.py();
         match self.verb {
@@ -253,26 +201,35 @@ fn change<'py>(
     Ok(Step::Return(py.None().into_bound(py)))
 }
 
-impl Awaitable for Passage {
-    fn resume<'py>(this: Inst<'_, 'py, Self>) -> PyResult<Step<'py>> {
-        this.step(this.py(), None)
+impl Frame for Passage {
+    fn at(&self) -> Life {
+        match self.phase.get() {
+            Phase::Created => Life::Created,
+            Phase::Acquiring | Phase::Blocked | Phase::Inside => Life::Suspended,
+            Phase::Over => Life::Closed,
+        }
     }
 
-    fn throw<'py>(this: Inst<'_, 'py, Self>, error: PyErr) -> PyResult<Step<'py>> {
-        this.step(this.py(), Some(error))
+    fn end(&self) {
+        self.phase.set(Phase::Over);
     }
 
-    fn close(this: Inst<'_, '_, Self>) -> PyResult<()> {
+    fn step<'py>(this: Inst<'_, 'py, Self>, error: Option<PyErr>) -> PyResult<Step<'py>> {
         let py = this.py();
-        if matches!(this.phase.get(), Phase::Over | Phase::Created) {
-            this.phase.set(Phase::Over);
-            return Ok(());
+        let phase = this.phase.replace(Phase::Over); // unless it waits again
+        let Some(object) = this.owner.take(py).filter(|_| phase != Phase::Over) else { return Err(reused()) };
+        let owner = Inst::<Barrier>::cast(&object).ok_or_else(reused)?;
+        let step = if phase == Phase::Created {
+            this.begin(owner)
+        } else {
+            let condition = owner.condition(py)?;
+            let condition = Inst::<Condition>::cast(&condition).ok_or_else(reused)?;
+            this.go_on(owner, condition, phase, error)
+        };
+        if this.phase.get() != Phase::Over {
+            this.owner.set(py, object);
         }
-        match this.step(py, Some(PyGeneratorExit::new_err(()))) {
-            Ok(Step::Yield(_)) => Err(PyRuntimeError::new_err("coroutine ignored GeneratorExit")),
-            Err(error) if !error.is_instance_of::<PyGeneratorExit>(py) => Err(error),
-            _ => Ok(()),
-        }
+        step
     }
 }
 
@@ -287,20 +244,16 @@ impl Coroutine for Passage {
         }
     }
 
-    fn life(this: Inst<'_, '_, Self>) -> Life {
-        match this.phase.get() {
-            Phase::Created => Life::Created,
-            Phase::Acquiring | Phase::Blocked | Phase::Inside => Life::Suspended,
-            Phase::Over => Life::Closed,
-        }
-    }
-
     fn awaited<'py>(this: Inst<'_, 'py, Self>) -> Option<Bound<'py, PyAny>> {
         this.inner.awaited(this.py())
     }
 
     fn waits_for<'py>(this: Inst<'_, 'py, Self>) -> Option<(&'static str, Option<Bound<'py, PyAny>>)> {
         Some(("barrier", this.owner.get(this.py())))
+    }
+
+    fn life(this: Inst<'_, '_, Self>) -> Life {
+        this.at()
     }
 }
 

@@ -1,39 +1,43 @@
 //! `asyncio.Semaphore` and `BoundedSemaphore`: one Rust type, two Python ones.
 
 use aioxide_core::WaiterKey;
-use aioxide_core::sync;
+use aioxide_core::sync::{self, Rules};
 use pyo3::Borrowed;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyFloat, PyInt, PyTuple};
 
+use super::holders::Held;
+use super::primitive::{self, Kind, Primitive};
 use super::wait::{self, Op};
 use crate::ffi::args::{Args, Signature};
-use crate::ffi::cell::{Flag, GilCell, Slot};
+use crate::ffi::cell::Flag;
 use crate::ffi::class::{Builder, Class, Inst, TypeCell};
 use crate::ffi::gc::{Stopped, Visit};
+use crate::ffi::holds::Holds;
 use crate::ffi::method::{Of, anyargs, constructor, getter, initializer, noargs, unary};
-use crate::waiters::{self, Home, boolean, standing};
+use crate::names::boolean;
+use crate::waiters::{self, standing};
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
-pub(super) type This<'a, 'py> = Inst<'a, 'py, Semaphore>;
 
-/// A number of permits.
-pub(crate) struct Semaphore {
-    state: GilCell<sync::Semaphore<Py<PyAny>>>,
-    bounded: Flag<bool>,
+/// A number of permits, and who has them on record.
+pub(crate) struct Permits {
+    bounded: bool,
     bound: Flag<i64>,
-    home: Home,
-    dict: Slot,
+    held: Held,
 }
+
+/// The Python object.
+pub(crate) type Semaphore = Primitive<Permits>;
+pub(super) type This<'a, 'py> = Inst<'a, 'py, Semaphore>;
 
 /// The type BoundedSemaphore: the same instances, whose `release` knows a bound.
 static BOUNDED: TypeCell = TypeCell::new();
 
-impl Class for Semaphore {
+impl Kind for Permits {
     const NAME: &'static std::ffi::CStr = c"aioxide.Semaphore";
-    const SUBCLASSABLE: bool = true;
-    const DICT: Option<usize> = Some(std::mem::offset_of!(Self, dict));
+    type Rules = sync::Semaphore<Py<PyAny>>;
 
     fn cell() -> &'static TypeCell {
         static CELL: TypeCell = TypeCell::new();
@@ -41,27 +45,23 @@ impl Class for Semaphore {
     }
 
     fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
-        self.state.visit(|s| waiters::traverse(s.waiters(), visit)).unwrap_or(Ok(()))?;
-        self.home.traverse(visit)?;
-        self.dict.traverse(visit)
+        self.held.traverse(visit)
     }
 
     fn clear(&self, py: Python<'_>) {
-        waiters::drop_all(py, self.state.with(py, sync::Semaphore::take_all));
-        self.home.forget(py);
-        drop(self.dict.take(py));
+        self.held.clear(py);
     }
 }
 
 impl Semaphore {
-    fn with(value: i64, bounded: bool) -> Self {
-        Self {
-            state: GilCell::new(sync::Semaphore::new(value, bounded)),
-            bounded: Flag::new(bounded),
-            bound: Flag::new(value),
-            home: Home::new(),
-            dict: Slot::empty(),
-        }
+    fn of(value: i64, bounded: bool) -> Self {
+        let own = Permits { bounded, bound: Flag::new(value), held: Held::new() };
+        Self::with(sync::Semaphore::new(value, bounded), own)
+    }
+
+    /// Who has permits.
+    pub(super) fn held(&self) -> &Held {
+        &self.own.held
     }
 
     fn is_locked(&self, py: Python<'_>) -> bool {
@@ -71,22 +71,18 @@ impl Semaphore {
     /// Takes a permit if one is left and nobody waits for it.
     #[inline]
     pub(super) fn try_acquire(&self, py: Python<'_>) -> bool {
-        self.state.with(py, |s| s.try_acquire(standing(py)))
-    }
-
-    /// Gets in line; the future to wait for.
-    #[inline]
-    pub(super) fn join<'py>(this: This<'_, 'py>) -> PyResult<(WaiterKey, Bound<'py, PyAny>)> {
-        let future = this.home.future(&this.object())?;
-        let parked = future.clone().unbind();
-        let key = this.state.with(this.py(), |s| s.wait(parked));
-        Ok((key, future))
+        let got = self.state.with(py, |s| s.try_acquire(standing(py)));
+        if got {
+            self.own.held.took(py);
+        }
+        got
     }
 
     /// The woken waiter goes on with its permit.
     #[inline]
     pub(super) fn admit(&self, py: Python<'_>, key: WaiterKey) -> PyResult<()> {
         drop(self.state.with(py, |s| s.admit(key)).map(|parked| parked.into_bound(py)));
+        self.own.held.took(py);
         self.hand_out(py)
     }
 
@@ -120,20 +116,23 @@ impl Semaphore {
             let next = s.release(standing(py))?;
             Some(next.and_then(|key| s.waiters().get(key)).map(|parked| parked.clone_ref(py)))
         });
+        let Some(next) = next else {
+            return Err(PyValueError::new_err("BoundedSemaphore released too many times"));
+        };
+        self.own.held.gave(py);
         match next {
-            Some(Some(parked)) => waiters::wake(&parked.into_bound(py), boolean(py, true)).map(drop),
-            Some(None) => Ok(()),
-            None => Err(PyValueError::new_err("BoundedSemaphore released too many times")),
+            Some(parked) => waiters::wake(&parked.into_bound(py), boolean(py, true)).map(drop),
+            None => Ok(()),
         }
     }
 }
 
 fn new(_: Args<'_, '_>) -> PyResult<Semaphore> {
-    Ok(Semaphore::with(1, false))
+    Ok(Semaphore::of(1, false))
 }
 
 fn new_bounded(_: Args<'_, '_>) -> PyResult<Semaphore> {
-    Ok(Semaphore::with(1, true))
+    Ok(Semaphore::of(1, true))
 }
 
 /// The number of permits; an infinite float is as many as anybody can take.
@@ -152,10 +151,9 @@ fn start(this: This<'_, '_>, value: Option<Borrowed<'_, '_, PyAny>>) -> PyResult
     if value < 0 {
         return Err(PyValueError::new_err("Semaphore initial value must be >= 0"));
     }
-    this.bound.set(value);
-    let fresh = sync::Semaphore::new(value, this.bounded.get());
-    let mut before = this.state.with(py, |s| std::mem::replace(s, fresh));
-    waiters::drop_all(py, before.take_all());
+    this.own.bound.set(value);
+    this.own.held.clear(py);
+    this.start(py, sync::Semaphore::new(value, this.own.bounded));
     Ok(())
 }
 
@@ -186,9 +184,9 @@ fn init_bounded(this: This<'_, '_>, args: Args<'_, '_>) -> PyResult<()> {
 fn repr<'py>(this: This<'_, 'py>) -> Object<'py> {
     let py = this.py();
     let locked = this.is_locked(py);
-    let (value, waiting) = this.state.with(py, |s| (s.value(), s.waiters().len()));
+    let value = this.state.with(py, |s| s.value());
     let extra = if locked { "locked".to_owned() } else { format!("unlocked, value:{value}") };
-    waiters::repr_with(&this.object(), &extra, waiting)
+    waiters::repr_with(&this.object(), &extra, this.waiting(py))
 }
 
 fn locked<'py>(this: This<'_, 'py>) -> Object<'py> {
@@ -207,7 +205,7 @@ fn release<'py>(this: This<'_, 'py>) -> Object<'py> {
 /// Whether `acquire` and `release` are surely ours.
 fn is_exact(this: This<'_, '_>) -> bool {
     let object = this.object();
-    !this.dict.is_some() && (Semaphore::cell().is_exact(&object) || BOUNDED.is_exact(&object))
+    this.is_bare() && (Semaphore::cell().is_exact(&object) || BOUNDED.is_exact(&object))
 }
 
 fn enter<'py>(this: This<'_, 'py>) -> Object<'py> {
@@ -230,34 +228,12 @@ fn set_value<'py>(this: This<'_, 'py>, value: Borrowed<'_, 'py, PyAny>) -> PyRes
 }
 
 fn get_bound<'py>(this: This<'_, 'py>) -> Object<'py> {
-    Ok(PyInt::new(this.py(), this.bound.get()).into_any())
-}
-
-fn get_waiters<'py>(this: This<'_, 'py>) -> Object<'py> {
-    waiters::view(&this.object(), |owner, f| {
-        if let Some(this) = Inst::<Semaphore>::cast(owner) {
-            this.state.with(owner.py(), |s| f(s.waiters_mut()));
-        }
-    })
-}
-
-fn get_loop<'py>(this: This<'_, 'py>) -> Object<'py> {
-    Ok(this.home.get(this.py()))
-}
-
-fn set_loop<'py>(this: This<'_, 'py>, value: Borrowed<'_, 'py, PyAny>) -> PyResult<()> {
-    this.home.set(&value);
-    Ok(())
-}
-
-fn running<'py>(this: This<'_, 'py>) -> Object<'py> {
-    this.home.running(&this.object())
+    Ok(PyInt::new(this.py(), this.own.bound.get()).into_any())
 }
 
 /// Makes both types.
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    let class = Builder::of::<Semaphore>()
-        .short_name()
+    let class = primitive::builder::<Permits>()
         .doc(c"Semaphore(value=1)\n--\n\nA number of permits: acquire() takes one, or waits for one.")
         .slot(pyo3::ffi::Py_tp_new, constructor::<Semaphore, _>(new))
         .slot(pyo3::ffi::Py_tp_init, initializer::<Of<Semaphore>, _>(init))
@@ -280,9 +256,6 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
                 .doc(c"__aexit__($self, exc_type, exc, tb, /)\n--\n\n"),
         )
         .attribute(getter::<Of<Semaphore>, _>(c"_value", get_value).setter::<Of<Semaphore>, _>(set_value))
-        .method(noargs::<Of<Semaphore>, _>(c"_get_loop", running))
-        .attribute(getter::<Of<Semaphore>, _>(c"_waiters", get_waiters))
-        .attribute(getter::<Of<Semaphore>, _>(c"_loop", get_loop).setter::<Of<Semaphore>, _>(set_loop))
         .build(module, None, Semaphore::cell())?;
     let bounded = Builder::of::<Semaphore>()
         .named(c"aioxide.BoundedSemaphore")

@@ -4,7 +4,6 @@
 //! lock it serves keeps the line; here is only what `await` needs to know.
 
 use aioxide_core::WaiterKey;
-use pyo3::exceptions::PyGeneratorExit;
 use pyo3::intern;
 use pyo3::prelude::*;
 
@@ -13,13 +12,12 @@ use super::event::{self, Event};
 use super::lock::{self, Lock};
 use super::semaphore::{self, Semaphore};
 use crate::ffi::args::{Args, Signature};
-use crate::ffi::cell::{Flag, GilCell, Slot};
-use crate::ffi::class::{Builder, Class, Inst, Spare, TypeCell, create};
-use crate::ffi::gc::{Stopped, Visit};
-use crate::ffi::iter::{Awaitable, Coroutine, Life, Step, reused, warn_never_awaited};
-use crate::futures;
+use crate::ffi::cell::{Flag, Slot};
+use crate::ffi::class::{Builder, Class, Inst, create};
+use crate::ffi::iter::{Coroutine, Life, Step, reused};
+use crate::frame::{Frame, class};
+use crate::names::boolean;
 use crate::parked::{Parked, outcome_of};
-use crate::waiters::boolean;
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
 type This<'a, 'py> = Inst<'a, 'py, Wait>;
@@ -60,48 +58,7 @@ pub(super) struct Wait {
     inner: Delegate,
 }
 
-impl Class for Wait {
-    const NAME: &'static std::ffi::CStr = c"aioxide._core.LockWait";
-    const SPARE: usize = 512;
-
-    fn cell() -> &'static TypeCell {
-        static CELL: TypeCell = TypeCell::new();
-        &CELL
-    }
-
-    fn spare() -> Option<&'static GilCell<Vec<Spare>>> {
-        static SPARE: GilCell<Vec<Spare>> = GilCell::new(Vec::new());
-        Some(&SPARE)
-    }
-
-    fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
-        self.owner.traverse(visit)?;
-        self.parked.traverse(visit)?;
-        self.inner.traverse(visit)
-    }
-
-    fn clear(&self, py: Python<'_>) {
-        self.phase.set(Phase::Over);
-        drop(self.owner.take(py));
-        drop(self.parked.leave(py));
-        self.inner.forget(py);
-    }
-
-    fn wants_finalize(&self) -> bool {
-        self.phase.get() != Phase::Over
-    }
-
-    /// Never started: a warning. Given up in the middle: it leaves the line.
-    fn finalize(this: This<'_, '_>) {
-        match this.phase.get() {
-            Phase::Over => {}
-            Phase::Created => warn_never_awaited(&this.object()),
-            Phase::Waiting | Phase::Delegating => {
-                futures::without_current_error(this.py(), || Self::close(this));
-            }
-        }
-    }
-}
+class!(Wait, c"aioxide._core.LockWait", spare 512, [owner, parked, inner]);
 
 /// The coroutine for `op` on `owner`.
 #[inline]
@@ -291,43 +248,26 @@ impl Wait {
     }
 }
 
-impl Awaitable for Wait {
+impl Frame for Wait {
+    fn at(&self) -> Life {
+        match self.phase.get() {
+            Phase::Created => Life::Created,
+            Phase::Waiting | Phase::Delegating => Life::Suspended,
+            Phase::Over => Life::Closed,
+        }
+    }
+
+    fn end(&self) {
+        self.phase.set(Phase::Over);
+    }
+
     #[inline]
-    fn resume<'py>(this: This<'_, 'py>) -> PyResult<Step<'py>> {
-        let py = this.py();
+    fn step<'py>(this: This<'_, 'py>, error: Option<PyErr>) -> PyResult<Step<'py>> {
         match this.phase.get() {
-            Phase::Created => this.start(py),
-            Phase::Waiting => this.finish(py, None),
-            Phase::Delegating => this.delegate(py, None),
+            Phase::Created => this.start(this.py()),
+            Phase::Waiting => this.finish(this.py(), error),
+            Phase::Delegating => this.delegate(this.py(), error),
             Phase::Over => Err(reused()),
-        }
-    }
-
-    fn throw<'py>(this: This<'_, 'py>, error: PyErr) -> PyResult<Step<'py>> {
-        let py = this.py();
-        match this.phase.get() {
-            Phase::Created => {
-                this.phase.set(Phase::Over);
-                Err(error)
-            }
-            Phase::Waiting => this.finish(py, Some(error)),
-            Phase::Delegating => this.delegate(py, Some(error)),
-            Phase::Over => Err(reused()),
-        }
-    }
-
-    fn close(this: This<'_, '_>) -> PyResult<()> {
-        let py = this.py();
-        match this.phase.get() {
-            Phase::Over => Ok(()),
-            Phase::Created => {
-                this.phase.set(Phase::Over);
-                Ok(())
-            }
-            Phase::Waiting | Phase::Delegating => match Self::throw(this, PyGeneratorExit::new_err(())) {
-                Err(error) if !error.is_instance_of::<PyGeneratorExit>(py) => Err(error),
-                _ => Ok(()),
-            },
         }
     }
 }
@@ -347,16 +287,12 @@ impl Coroutine for Wait {
         }
     }
 
-    fn life(this: This<'_, '_>) -> Life {
-        match this.phase.get() {
-            Phase::Created => Life::Created,
-            Phase::Waiting | Phase::Delegating => Life::Suspended,
-            Phase::Over => Life::Closed,
-        }
+    fn awaited<'py>(this: This<'_, 'py>) -> Option<Bound<'py, PyAny>> {
+        this.parked.future(this.py()).or_else(|| this.inner.awaited(this.py()))
     }
 
-    fn awaited<'py>(this: This<'_, 'py>) -> Option<Bound<'py, PyAny>> {
-        this.inner.awaited(this.py()).or_else(|| this.parked.future(this.py()))
+    fn life(this: This<'_, '_>) -> Life {
+        this.at()
     }
 
     fn waits_for<'py>(this: This<'_, 'py>) -> Option<(&'static str, Option<Bound<'py, PyAny>>)> {

@@ -13,13 +13,10 @@ use super::{LIFO, Order, PRIORITY, Queue, This, close, finish, finished, get_now
 use crate::ffi::args::{Args, Signature};
 use crate::ffi::class::{Builder, Class, Inst};
 use crate::ffi::method::{Of, anyargs, constructor, getter, initializer, noargs, onearg, unary};
-use crate::waiters::{self, boolean};
+use crate::names::{boolean, none};
+use crate::waiters;
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
-
-fn none(py: Python<'_>) -> Object<'_> {
-    Ok(py.None().into_bound(py))
-}
 
 fn number(py: Python<'_>, value: usize) -> Object<'_> {
     Ok(PyInt::new(py, value).into_any())
@@ -89,19 +86,19 @@ fn start(this: This<'_, '_>) -> PyResult<()> {
 
 fn method_init<'py>(this: This<'_, 'py>, _: Borrowed<'_, 'py, PyAny>) -> Object<'py> {
     start(this)?;
-    none(this.py())
+    Ok(none(this.py()))
 }
 
 // --- what subclasses override --------------------------------------------------------------------
 
 fn put_last<'py>(this: This<'_, 'py>, item: Borrowed<'_, 'py, PyAny>) -> Object<'py> {
     store(this, Order::Last, item.to_owned())?;
-    none(this.py())
+    Ok(none(this.py()))
 }
 
 fn put_heap<'py>(this: This<'_, 'py>, item: Borrowed<'_, 'py, PyAny>) -> Object<'py> {
     store(this, Order::Least, item.to_owned())?;
-    none(this.py())
+    Ok(none(this.py()))
 }
 
 fn get_first<'py>(this: This<'_, 'py>) -> Object<'py> {
@@ -144,7 +141,7 @@ fn the_item<'py>(name: &'static str, args: Args<'_, 'py>) -> Object<'py> {
     let signature =
         Signature { name, positional: &["item"], required: 1, positional_only: 0, keyword_only: &[] };
     let [item] = signature.bind::<1>(args)?;
-    item.map_or_else(|| none(args.py()), |item| Ok(item.to_owned()))
+    item.map_or_else(|| Ok(none(args.py())), |item| Ok(item.to_owned()))
 }
 
 fn put<'py>(this: This<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
@@ -153,7 +150,7 @@ fn put<'py>(this: This<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
 
 fn put_nowait<'py>(this: This<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
     put_now(this, the_item("put_nowait", args)?)?;
-    none(this.py())
+    Ok(none(this.py()))
 }
 
 fn get<'py>(this: This<'_, 'py>) -> Object<'py> {
@@ -175,7 +172,7 @@ fn task_done<'py>(this: This<'_, 'py>) -> Object<'py> {
         Ok(false) => {}
         Err(sync::TooManyDone) => return Err(PyValueError::new_err("task_done() called too many times")),
     }
-    none(py)
+    Ok(none(py))
 }
 
 fn shutdown<'py>(this: This<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
@@ -188,7 +185,7 @@ fn shutdown<'py>(this: This<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
     };
     let [immediate] = SIGNATURE.bind::<1>(args)?;
     close(this, immediate.map_or(Ok(false), |immediate| immediate.is_truthy())?)?;
-    none(this.py())
+    Ok(none(this.py()))
 }
 
 // --- looks ---------------------------------------------------------------------------------------
@@ -312,7 +309,7 @@ fn wakeup_next<'py>(this: This<'_, 'py>, line: Borrowed<'_, 'py, PyAny>) -> Obje
             break;
         }
     }
-    none(py)
+    Ok(none(py))
 }
 
 fn get_loop<'py>(this: This<'_, 'py>) -> Object<'py> {

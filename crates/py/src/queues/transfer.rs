@@ -2,15 +2,14 @@
 //! woken, and then it tries again.
 
 use aioxide_core::WaiterKey;
-use pyo3::exceptions::PyGeneratorExit;
 use pyo3::prelude::*;
 
 use super::{Queue, This, finished, is_empty, is_full, try_get, try_put, wake_getters, wake_putters};
-use crate::ffi::cell::{Flag, GilCell, Slot};
-use crate::ffi::class::{Builder, Class, Inst, Spare, TypeCell, create};
-use crate::ffi::gc::{Stopped, Visit};
-use crate::ffi::iter::{Awaitable, Coroutine, Life, Step, reused, warn_never_awaited};
+use crate::ffi::cell::{Flag, Slot};
+use crate::ffi::class::{Builder, Class, Inst, create};
+use crate::ffi::iter::{Coroutine, Life, Step, reused};
 use crate::ffi::layout::{Fut, State};
+use crate::frame::{Frame, class};
 use crate::futures;
 use crate::locks::Event;
 use crate::parked::{Parked, outcome_of};
@@ -44,45 +43,7 @@ pub(super) struct Transfer {
     parked: Parked,
 }
 
-impl Class for Transfer {
-    const NAME: &'static std::ffi::CStr = c"aioxide._core.QueueWait";
-    const SPARE: usize = 512;
-
-    fn cell() -> &'static TypeCell {
-        static CELL: TypeCell = TypeCell::new();
-        &CELL
-    }
-
-    fn spare() -> Option<&'static GilCell<Vec<Spare>>> {
-        static SPARE: GilCell<Vec<Spare>> = GilCell::new(Vec::new());
-        Some(&SPARE)
-    }
-
-    fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
-        self.owner.traverse(visit)?;
-        self.item.traverse(visit)?;
-        self.parked.traverse(visit)
-    }
-
-    fn clear(&self, py: Python<'_>) {
-        self.phase.set(Phase::Over);
-        drop(self.parked.leave(py));
-        drop((self.owner.take(py), self.item.take(py)));
-    }
-
-    fn wants_finalize(&self) -> bool {
-        self.phase.get() != Phase::Over
-    }
-
-    /// Never started: a warning. Given up in the middle: it leaves the line.
-    fn finalize(this: Inst<'_, '_, Self>) {
-        match this.phase.get() {
-            Phase::Over => {}
-            Phase::Created => warn_never_awaited(&this.object()),
-            Phase::Waiting => futures::without_current_error(this.py(), || Self::close(this)),
-        }
-    }
-}
+class!(Transfer, c"aioxide._core.QueueWait", spare 512, [owner, item, parked]);
 
 /// The coroutine for `op` on `owner`.
 #[inline]
@@ -190,51 +151,34 @@ impl Transfer {
             _ => Ok(()),
         }
     }
-
-    /// One step, with an exception if there is one.
-    #[inline]
-    fn step<'py>(&self, py: Python<'py>, error: Option<PyErr>) -> PyResult<Step<'py>> {
-        let phase = self.phase.get();
-        if phase == Phase::Over {
-            return Err(reused());
-        }
-        self.phase.set(Phase::Over); // unless it waits again
-        let Some(object) = self.owner.take(py) else { return Err(reused()) };
-        let this = Inst::<Queue>::cast(&object).ok_or_else(reused)?;
-        let step = match (phase, error) {
-            (Phase::Waiting, error) => self.go_on(this, error),
-            (_, None) => self.attempt(this),
-            (_, Some(error)) => Err(error),
-        };
-        if self.phase.get() == Phase::Waiting {
-            self.owner.set(py, object);
-        } else if self.item.is_some() {
-            drop(self.item.take(py));
-        }
-        step
-    }
 }
 
-impl Awaitable for Transfer {
+impl Frame for Transfer {
+    fn at(&self) -> Life {
+        match self.phase.get() {
+            Phase::Created => Life::Created,
+            Phase::Waiting => Life::Suspended,
+            Phase::Over => Life::Closed,
+        }
+    }
+
+    fn end(&self) {
+        self.phase.set(Phase::Over);
+    }
+
     #[inline]
-    fn resume<'py>(this: Inst<'_, 'py, Self>) -> PyResult<Step<'py>> {
-        this.step(this.py(), None)
-    }
-
-    fn throw<'py>(this: Inst<'_, 'py, Self>, error: PyErr) -> PyResult<Step<'py>> {
-        this.step(this.py(), Some(error))
-    }
-
-    fn close(this: Inst<'_, '_, Self>) -> PyResult<()> {
+    fn step<'py>(this: Inst<'_, 'py, Self>, error: Option<PyErr>) -> PyResult<Step<'py>> {
         let py = this.py();
-        if this.phase.get() != Phase::Waiting {
-            this.phase.set(Phase::Over);
-            return Ok(());
+        let phase = this.phase.replace(Phase::Over); // unless it waits again
+        let Some(object) = this.owner.take(py).filter(|_| phase != Phase::Over) else { return Err(reused()) };
+        let queue = Inst::<Queue>::cast(&object).ok_or_else(reused)?;
+        let step = if phase == Phase::Waiting { this.go_on(queue, error) } else { this.attempt(queue) };
+        if this.phase.get() == Phase::Waiting {
+            this.owner.set(py, object);
+        } else if this.item.is_some() {
+            drop(this.item.take(py));
         }
-        match this.step(py, Some(PyGeneratorExit::new_err(()))) {
-            Err(error) if !error.is_instance_of::<PyGeneratorExit>(py) => Err(error),
-            _ => Ok(()),
-        }
+        step
     }
 }
 
@@ -247,20 +191,16 @@ impl Coroutine for Transfer {
         }
     }
 
-    fn life(this: Inst<'_, '_, Self>) -> Life {
-        match this.phase.get() {
-            Phase::Created => Life::Created,
-            Phase::Waiting => Life::Suspended,
-            Phase::Over => Life::Closed,
-        }
-    }
-
     fn awaited<'py>(this: Inst<'_, 'py, Self>) -> Option<Bound<'py, PyAny>> {
         this.parked.future(this.py())
     }
 
     fn waits_for<'py>(this: Inst<'_, 'py, Self>) -> Option<(&'static str, Option<Bound<'py, PyAny>>)> {
         Some(("queue", this.owner.get(this.py())))
+    }
+
+    fn life(this: Inst<'_, '_, Self>) -> Life {
+        this.at()
     }
 
     fn within(this: Inst<'_, '_, Self>) -> &'static [&'static str] {

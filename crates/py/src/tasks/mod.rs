@@ -31,6 +31,9 @@ type Object<'py> = PyResult<Bound<'py, PyAny>>;
 /// How many tasks have been named "Task-N".
 static COUNTER: Flag<u64> = Flag::new(0);
 
+/// How many tasks there have been, of those that four bytes can count.
+static SERIAL: Flag<u32> = Flag::new(0);
+
 /// `Task(coro, *, loop=None, name=None, context=None, eager_start=False)`.
 pub(crate) fn init(this: Tsk<'_, '_>, arguments: Args<'_, '_>) -> PyResult<()> {
     const SIGNATURE: Signature = Signature {
@@ -84,6 +87,8 @@ fn start<'py>(
 ) -> PyResult<()> {
     let py = this.py();
     this.fut().set_is_task(true);
+    SERIAL.set(SERIAL.get().checked_add(1).unwrap_or(1));
+    this.set_serial(SERIAL.get());
     if !is_coroutine(&coro)? {
         this.set_log_destroy_pending(false);
         return Err(PyTypeError::new_err(format!("a coroutine was expected, got {}", coro.repr()?)));

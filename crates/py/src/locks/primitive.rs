@@ -1,0 +1,151 @@
+//! What Lock, Event, Condition and Semaphore have in common as Python objects: the rules with their line, the loop they
+//! belong to, a `__dict__`, and the attributes that show these.
+
+use std::ffi::CStr;
+
+use aioxide_core::WaiterKey;
+use aioxide_core::sync::Rules;
+use pyo3::Borrowed;
+use pyo3::prelude::*;
+
+use crate::ffi::cell::{GilCell, Slot};
+use crate::ffi::class::{Builder, Class, Inst, TypeCell};
+use crate::ffi::gc::{Stopped, Visit};
+use crate::ffi::holds::Holds;
+use crate::ffi::method::{Of, getter, noargs};
+use crate::waiters::{self, Home};
+
+type Object<'py> = PyResult<Bound<'py, PyAny>>;
+
+/// One of the primitives: its rules, and what it has besides.
+pub(crate) trait Kind: Sized + 'static {
+    /// Dotted name, as in `aioxide.Lock`.
+    const NAME: &'static CStr;
+    /// Who is woken next.
+    type Rules: Rules<Py<PyAny>>;
+    /// Where the type object is kept.
+    fn cell() -> &'static TypeCell;
+    /// Shows the objects it holds besides to the garbage collector.
+    fn traverse(&self, _visit: &Visit<'_>) -> Result<(), Stopped> {
+        Ok(())
+    }
+    /// Lets go of them.
+    fn clear(&self, _py: Python<'_>) {}
+}
+
+/// An instance.
+pub(crate) struct Primitive<K: Kind> {
+    pub(super) state: GilCell<K::Rules>,
+    pub(super) own: K,
+    home: Home,
+    dict: Slot,
+}
+
+pub(crate) type This<'a, 'py, K> = Inst<'a, 'py, Primitive<K>>;
+
+impl<K: Kind> Class for Primitive<K> {
+    const NAME: &'static CStr = K::NAME;
+    const SUBCLASSABLE: bool = true;
+    const DICT: Option<usize> = Some(std::mem::offset_of!(Self, dict));
+
+    fn cell() -> &'static TypeCell {
+        K::cell()
+    }
+
+    fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
+        self.state.visit(|s| waiters::traverse(s.waiters(), visit)).unwrap_or(Ok(()))?;
+        self.own.traverse(visit)?;
+        self.home.traverse(visit)?;
+        self.dict.traverse(visit)
+    }
+
+    fn clear(&self, py: Python<'_>) {
+        waiters::drop_all(py, self.state.with(py, |s| s.waiters_mut().take_all()));
+        self.own.clear(py);
+        self.home.forget(py);
+        self.dict.clear(py);
+    }
+}
+
+impl<K: Kind> Primitive<K> {
+    pub(super) const fn with(rules: K::Rules, own: K) -> Self {
+        Self { state: GilCell::new(rules), own, home: Home::new(), dict: Slot::empty() }
+    }
+
+    /// `__init__`, maybe once more: nobody waits.
+    pub(super) fn start(&self, py: Python<'_>, rules: K::Rules) {
+        let mut before = self.state.with(py, |s| std::mem::replace(s, rules));
+        waiters::drop_all(py, before.waiters_mut().take_all());
+    }
+
+    /// Whether the instance can't have replaced a method.
+    #[inline]
+    pub(super) fn is_bare(&self) -> bool {
+        !self.dict.is_some()
+    }
+
+    /// How many are in line.
+    pub(super) fn waiting(&self, py: Python<'_>) -> usize {
+        self.state.with(py, |s| s.waiters().len())
+    }
+
+    /// A future to wait with, of the loop that this belongs to. Nobody wakes it before [`park`](Self::park).
+    #[inline]
+    pub(super) fn future<'py>(this: This<'_, 'py, K>) -> Object<'py> {
+        this.home.future(&this.object())
+    }
+
+    /// Gets in line.
+    #[inline]
+    pub(super) fn park(&self, future: &Bound<'_, PyAny>) -> WaiterKey {
+        let parked = future.clone().unbind();
+        self.state.with(future.py(), |s| s.wait(parked))
+    }
+
+    /// Gets in line; the future to wait for.
+    #[inline]
+    pub(crate) fn join<'py>(this: This<'_, 'py, K>) -> PyResult<(WaiterKey, Bound<'py, PyAny>)> {
+        let future = Self::future(this)?;
+        Ok((this.park(&future), future))
+    }
+
+    /// The waiter goes, however its wait ended.
+    #[inline]
+    pub(crate) fn leave(&self, py: Python<'_>, key: WaiterKey) {
+        let left = self.state.with(py, |s| s.waiters_mut().leave(key));
+        drop(left.map(|(parked, _)| parked.into_bound(py)));
+    }
+}
+
+fn get_waiters<'py, K: Kind>(this: This<'_, 'py, K>) -> Object<'py> {
+    waiters::view(&this.object(), |owner, f| {
+        if let Some(this) = This::<K>::cast(owner) {
+            this.state.with(owner.py(), |s| f(s.waiters_mut()));
+        }
+    })
+}
+
+fn get_loop<'py, K: Kind>(this: This<'_, 'py, K>) -> Object<'py> {
+    Ok(this.home.get(this.py()))
+}
+
+fn set_loop<'py, K: Kind>(this: This<'_, 'py, K>, value: Borrowed<'_, 'py, PyAny>) -> PyResult<()> {
+    this.home.set(&value);
+    Ok(())
+}
+
+fn running<'py, K: Kind>(this: This<'_, 'py, K>) -> Object<'py> {
+    this.home.running(&this.object())
+}
+
+/// The makings of the type: what all have in common.
+pub(super) fn builder<K: Kind>() -> Builder {
+    Builder::of::<Primitive<K>>()
+        .short_name()
+        .method(noargs::<Of<Primitive<K>>, _>(c"_get_loop", running::<K>))
+        .attribute(getter::<Of<Primitive<K>>, _>(c"_waiters", get_waiters::<K>))
+        .attribute(
+            getter::<Of<Primitive<K>>, _>(c"_loop", get_loop::<K>)
+                .setter::<Of<Primitive<K>>, _>(set_loop::<K>),
+        )
+}
