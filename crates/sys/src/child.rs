@@ -69,10 +69,24 @@ impl Child {
         }
     }
 
-    /// Sends a signal. `NotFound`-like ESRCH: it has been reaped.
+    /// Sends a signal. [`is_gone`]: it has been reaped.
     pub fn send_signal(&self, signal: i32) -> io::Result<()> {
-        fd::pidfd_send_signal(self.pidfd.as_fd(), signal)
+        match fd::pidfd_send_signal(self.pidfd.as_fd(), signal) {
+            // A filter of a container may know one call and not the other.
+            Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => send_signal(self.pid, signal),
+            result => result,
+        }
     }
+}
+
+/// Sends a signal by the process's number: sound only while nobody can have reaped it.
+pub fn send_signal(pid: i32, signal: i32) -> io::Result<()> {
+    if pid > 0 { fd::kill(pid, signal) } else { Err(Errno::SRCH.into()) }
+}
+
+/// Whether an error says that there is no such process.
+pub fn is_gone(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ESRCH)
 }
 
 impl AsFd for Child {
@@ -114,7 +128,7 @@ mod tests {
         let (_process, child) = spawned("exit 7");
         assert_eq!(ended(&child), Exit::Status(7));
         assert_eq!(child.reap().unwrap(), Some(Exit::Unknown), "reaped once");
-        assert_eq!(child.send_signal(libc::SIGTERM).unwrap_err().raw_os_error(), Some(libc::ESRCH));
+        assert!(is_gone(&child.send_signal(libc::SIGTERM).unwrap_err()));
     }
 
     #[test]
@@ -125,6 +139,17 @@ mod tests {
         child.send_signal(libc::SIGKILL).unwrap();
         let exit = ended(&child);
         assert_eq!((exit, exit.returncode()), (Exit::Signal(libc::SIGKILL), -libc::SIGKILL));
+    }
+
+    #[test]
+    fn a_signal_by_number() {
+        let (_process, child) = spawned("sleep 60");
+        assert_eq!(send_signal(child.pid(), 999).unwrap_err().raw_os_error(), Some(libc::EINVAL));
+        send_signal(child.pid(), libc::SIGTERM).unwrap();
+        assert_eq!(ended(&child), Exit::Signal(libc::SIGTERM));
+        for nobody in [0, -1, i32::MIN] {
+            assert!(is_gone(&send_signal(nobody, libc::SIGTERM).unwrap_err()), "never a whole group");
+        }
     }
 
     #[test]

@@ -3,12 +3,12 @@
 //! Python programs name descriptors by number (`add_reader(3, …)`), and a number may be stale. The kernel
 //! checks each one: a closed descriptor makes the call fail with EBADF. So lending a number for the length of
 //! one system call is memory-safe; whether it still means the same file is what [`Key`](crate::Key)
-//! generations and the single-owner rule answer. Also here: two system calls that rustix does not offer in
-//! this form, `epoll_pwait2` with a fallback and `pidfd_send_signal` with a number.
+//! generations and the single-owner rule answer. Also here: system calls that rustix does not offer in
+//! this form, `epoll_pwait2` with a fallback, and `kill` and `pidfd_send_signal` with a number.
 
 #![allow(
     unsafe_code,
-    reason = "borrowing descriptors that Python owns, and two system calls rustix does not reach"
+    reason = "borrowing descriptors that Python owns, and system calls rustix does not reach"
 )]
 
 use std::io;
@@ -60,6 +60,12 @@ pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Resul
         )
     };
     if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Sends a signal by its number to a process by its number.
+pub(crate) fn kill(pid: i32, signal: i32) -> io::Result<()> {
+    // SAFETY: two numbers, which the kernel checks.
+    if unsafe { libc::kill(pid, signal) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// `epoll_pwait2` with a timeout in nanoseconds; fills the spare capacity of `events`, which must be empty.

@@ -18,7 +18,7 @@ pub mod stream;
 pub mod waker;
 
 pub use addr::Address;
-pub use child::Child;
+pub use child::{Child, Exit};
 pub use driver::Driver;
 pub use fd::Raw;
 pub use poller::{Event, Events, Interest, Poller, Readiness, Sim};

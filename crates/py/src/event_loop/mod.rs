@@ -19,8 +19,10 @@ mod resolve;
 pub(crate) mod serve;
 pub(crate) mod signals;
 pub(crate) mod sockets;
+mod subprocess;
 mod turn;
 mod unix;
+mod watchers;
 
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, RawFd};

@@ -222,6 +222,7 @@ impl Turns {
                         Source::Signals
                         | Source::Tcp(_)
                         | Source::Listener(_)
+                        | Source::Child(_)
                         | Source::ReadPipe(_)
                         | Source::WritePipe(_),
                     ) => {

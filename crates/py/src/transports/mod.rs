@@ -8,6 +8,9 @@ pub(crate) mod flow;
 mod listener;
 pub(crate) mod pipe_read;
 pub(crate) mod pipe_write;
+pub(crate) mod process;
+pub(crate) mod process_pipe;
+mod process_surface;
 pub(crate) mod read;
 pub(crate) mod receiver;
 mod report;
@@ -45,6 +48,8 @@ pub(crate) enum Source {
     ReadPipe(Py<PyAny>),
     /// The transport of a pipe that is written.
     WritePipe(Py<PyAny>),
+    /// The transport of a child process.
+    Child(Py<PyAny>),
 }
 
 impl Source {
@@ -58,6 +63,7 @@ impl Source {
             Self::Listener(listener) => Self::Listener(Arc::clone(listener)),
             Self::ReadPipe(transport) => Self::ReadPipe(transport.clone_ref(py)),
             Self::WritePipe(transport) => Self::WritePipe(transport.clone_ref(py)),
+            Self::Child(transport) => Self::Child(transport.clone_ref(py)),
         }
     }
 
@@ -66,9 +72,10 @@ impl Source {
         match self {
             Self::Waker | Self::Signals => Ok(()),
             Self::Watch(watch) => watch.traverse(visit),
-            Self::Tcp(transport) | Self::ReadPipe(transport) | Self::WritePipe(transport) => {
-                visit.call(Some(transport))
-            }
+            Self::Tcp(transport)
+            | Self::ReadPipe(transport)
+            | Self::WritePipe(transport)
+            | Self::Child(transport) => visit.call(Some(transport)),
             Self::Listener(listener) => listener.traverse(visit),
         }
     }
@@ -79,7 +86,7 @@ impl Source {
             Self::Tcp(transport) | Self::ReadPipe(transport) | Self::WritePipe(transport) => {
                 Some(transport.bind(py).clone())
             }
-            Self::Waker | Self::Signals | Self::Watch(_) | Self::Listener(_) => None,
+            Self::Waker | Self::Signals | Self::Watch(_) | Self::Listener(_) | Self::Child(_) => None,
         }
     }
 
@@ -106,6 +113,10 @@ impl Source {
                 Some(transport) => pipe_write::on_ready(transport, ready),
                 None => Ok(()),
             },
+            Self::Child(transport) => match Inst::cast(transport.bind(event_loop.py())) {
+                Some(transport) => process::on_ready(transport),
+                None => Ok(()),
+            },
         }
     }
 }
@@ -115,5 +126,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     surface::register(module)?;
     pipe_read::register(module)?;
     pipe_write::register(module)?;
+    process_surface::register(module)?;
+    process_pipe::register(module)?;
     server::register(module)
 }
