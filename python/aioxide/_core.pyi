@@ -74,6 +74,11 @@ class UnixReadPipeTransport(asyncio.ReadTransport):
 class UnixWritePipeTransport(asyncio.WriteTransport):
     def __getattr__(self, name: str) -> Any: ...  # private names of asyncio's own transports
 
+class ProcessTransport(asyncio.SubprocessTransport):
+    """What `subprocess_exec` and `subprocess_shell` give for a child process."""
+
+    def __getattr__(self, name: str) -> Any: ...  # private names of asyncio's own transports
+
 class SocketTransport(asyncio.Transport):
     """What connections of `create_connection` and of servers go through."""
 

@@ -1,10 +1,14 @@
 """Fixtures: most tests run on CPython's asyncio first, so that a wrong expectation shows there."""
 
 import asyncio
+import contextlib
 import gc
+import os
+import signal
 
 import aioxide
 import pytest
+from children import children, open_descriptors
 
 
 @pytest.fixture(params=["stock", "aioxide"])
@@ -45,3 +49,21 @@ def run(loop, aio):
 def installed():
     with aioxide.install():
         yield
+
+
+@pytest.fixture
+def nothing_is_left(request):
+    """No child process and no descriptor outlives the test."""
+    gc.collect()
+    before = open_descriptors()
+    yield
+    gc.collect()
+    left = children()
+    for pid in left:  # not to be found by the next test too
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, 0)
+    if "stock" not in request.node.name:  # which loses a child or its pidfd here and there
+        assert not left
+        assert open_descriptors() == before

@@ -8,3 +8,6 @@ pub(crate) const AWAITED_BY: bool = cfg!(Py_3_14);
 
 /// How `await` names what can't be awaited: "'X' object can't be awaited" (3.14), not "object X can't be used in ...".
 pub(crate) const SHORT_AWAIT_ERROR: bool = cfg!(Py_3_14);
+
+/// Programs may say who watches their child processes (gone in 3.14).
+pub(crate) const CHILD_WATCHERS: bool = cfg!(not(Py_3_14));

@@ -55,7 +55,7 @@ pub(super) struct Request {
 /// `subprocess_exec(…)` and `subprocess_shell(…)`.
 pub(super) fn start<'py>(event_loop: &Bound<'py, PyAny>, request: Request) -> Object<'py> {
     let name = if request.is_shell { "EventLoop.subprocess_shell" } else { "EventLoop.subprocess_exec" };
-    // The root: the loop, then the transport, which lead to the task that waits.
+    // The root: the loop, then the transport and the protocol. They lead to the task that waits.
     let root = PyList::new(event_loop.py(), [event_loop])?;
     async_fn::rooted(root.into_any(), name, async move {
         let shown = attached(|py| request.spawn(py))?;
@@ -67,7 +67,8 @@ pub(super) fn start<'py>(event_loop: &Bound<'py, PyAny>, request: Request) -> Ob
             if let Some(shown) = shown {
                 logger(py)?.call_method1(intern!(py, "info"), ("%s: %r", shown, &transport))?;
             }
-            let protocol = transport.call_method0(intern!(py, "get_protocol"))?;
+            // The transport may be through with it already.
+            let protocol = async_fn::root(py)?.get_item(2)?;
             Ok((transport, protocol).into_pyobject(py)?.into_any().unbind())
         })
     })
@@ -139,6 +140,7 @@ impl Request {
             let context = context::copy_current(py)?;
             let transport = process::make(&event_loop, &process, &protocol, &context, extra.as_ref())?;
             root.append(&transport)?;
+            root.append(&protocol)?;
             watcher.watch(&transport, &process)
         })?;
         if is_debug {

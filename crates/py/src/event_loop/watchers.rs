@@ -11,6 +11,7 @@ use pyo3::sync::PyOnceLock;
 
 use crate::names::none;
 use crate::transports::process;
+use crate::version;
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
 
@@ -41,8 +42,8 @@ pub(super) fn around<'py>(
 
 /// The child watcher that the program has set, if it does more than tell the end of a process.
 fn set_by_program(py: Python<'_>) -> PyResult<Option<Bound<'_, PyAny>>> {
-    if cfg!(Py_3_14) {
-        return Ok(None); // gone from asyncio
+    if !version::CHILD_WATCHERS {
+        return Ok(None);
     }
     let policy = crate::names::names(py).get_event_loop_policy.bind(py).call0()?;
     let Some(watcher) = policy.getattr_opt(intern!(py, "_watcher"))?.filter(|w| !w.is_none()) else {

@@ -393,12 +393,12 @@ impl<'py> This<'_, 'py> {
         let py = self.py();
         let Some(process) = self.process.get(py) else { return Ok(()) };
         let mut result = Ok(());
-        for fd in 0..3 {
+        for (fd, name) in STREAMS.into_iter().enumerate() {
             let pipe = self.pipes[fd].get(py);
             let transport = pipe.as_ref().and_then(Inst::<Pipe>::cast_exact).and_then(|p| p.transport(py));
             let open = match transport {
                 Some(transport) => transport,
-                None if self.piped.get()[fd] => process.getattr(STREAMS[fd])?,
+                None if self.piped.get()[fd] => process.getattr(name)?,
                 None => continue,
             };
             result = result.and(open.call_method0(intern!(py, "close")).map(drop));

@@ -1,0 +1,44 @@
+"""What tests of child processes share."""
+
+import contextlib
+import os
+import sys
+import textwrap
+
+SLEEP = ("/bin/sleep", "100")
+CAT = ("/bin/cat",)
+
+
+def script(source):
+    return (sys.executable, "-S", "-c", textwrap.dedent(source))
+
+
+def open_descriptors():
+    """What the open descriptors lead to, but for the wakers that closed loops keep until they are collected."""
+    found = []
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            found.append(os.readlink(f"/proc/self/fd/{fd}"))
+    return sorted(name for name in found if "eventfd" not in name)
+
+
+def has_children():
+    """Whether any process started by this one is left, running or not."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
+def children():
+    found = set()
+    for thread in os.listdir("/proc/self/task"):
+        with contextlib.suppress(FileNotFoundError), open(f"/proc/self/task/{thread}/children") as file:
+            found.update(map(int, file.read().split()))
+    return found
+
+
+def reap(pid):
+    """Take the status of a child away from whoever wants it."""
+    os.waitpid(pid, 0)
