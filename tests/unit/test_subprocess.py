@@ -240,17 +240,20 @@ def test_without_pipes_the_protocol_hears_of_three_things(run, loop):
 
 def test_the_order_of_events(run, loop):
     async def main():
-        program = (
-            "import sys; print('out', flush=True); sys.stdin.read(1); import os; os.write(2, b'err' + bytes([10]))"
-        )
+        program = """
+            import os, sys
+            os.write(1, b"out")
+            sys.stdin.read(1)
+            os.write(2, b"err")
+        """
         transport, protocol = await loop.subprocess_exec(Recorder, *script(program))
         assert protocol.events[0] == "made"
         transport.get_pipe_transport(0).write(b"x")
         await protocol.done
         events = protocol.events
         assert events[-1] == ("over", None)
-        assert events.index((1, b"out\n")) < events.index(("lost", 1, None))
-        assert events.index((2, b"err\n")) < events.index(("lost", 2, None))
+        assert events.index((1, b"out")) < events.index(("lost", 1, None))
+        assert events.index((2, b"err")) < events.index(("lost", 2, None))
         assert "exited" in events
         assert len(events) == 8
         assert {event[1] for event in events if event[0] == "lost"} == {0, 1, 2}

@@ -265,7 +265,7 @@ async fn give_up(error: PyErr) -> PyErr {
         }
         let mut ending = None;
         with_transport(py, |this| {
-            let closed = this.close_pipes().and(this.close());
+            let closed = this.give_up_pipes().and(this.close());
             ending = Some(this.wait()?.unbind());
             closed
         })?;

@@ -73,7 +73,7 @@ impl Watcher<'_> {
         };
         watched.inspect_err(|_| {
             // The first error is the one to tell.
-            let _ = this.close_pipes().and(this.close());
+            let _ = this.give_up_pipes().and(this.close());
             let _ = process.call_method0(intern!(py, "wait")); // it has been killed
         })
     }

@@ -41,6 +41,8 @@ pub(super) struct Base {
     pub(super) file: Slot,
     /// The context that everything the transport calls runs in.
     context: Slot,
+    /// The instance's `__dict__`.
+    pub(super) attributes: Slot,
     pub(super) fd: RawFd,
     pub(super) phase: Flag<Phase>,
     /// `connection_made` has run.
@@ -63,6 +65,7 @@ impl Base {
             receiver: Flag::new(Receiver::of(protocol)?),
             file: Slot::holding(file.clone().unbind()),
             context: Slot::holding(context::copy_current(file.py())?.unbind()),
+            attributes: Slot::empty(),
             fd,
             phase: Flag::new(Phase::Open),
             started: Flag::new(false),
@@ -71,8 +74,8 @@ impl Base {
         })
     }
 
-    fn slots(&self) -> [&Slot; 4] {
-        [&self.event_loop, &self.protocol, &self.file, &self.context]
+    fn slots(&self) -> [&Slot; 5] {
+        [&self.event_loop, &self.protocol, &self.file, &self.context, &self.attributes]
     }
 
     pub(super) fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {

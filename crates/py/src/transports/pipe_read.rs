@@ -3,6 +3,8 @@
 //! Told by the turn when there is something to read, or when the writers are gone. asyncio's rules: the end of the
 //! stream ends the transport, and a terminal that hangs up (EIO) is nothing to shout about.
 
+use std::mem::offset_of;
+
 use aioxide_core::phase::Happening;
 use aioxide_sys::pipe::{self, FileKind};
 use aioxide_sys::{Interest, Raw, socket};
@@ -32,6 +34,7 @@ pub(crate) struct ReadPipe {
 impl Class for ReadPipe {
     const NAME: &'static std::ffi::CStr = c"aioxide._core.UnixReadPipeTransport";
     const INHERITED: usize = 1; // asyncio.BaseTransport's `_extra`
+    const DICT: Option<usize> = Some(offset_of!(Self, base) + offset_of!(Base, attributes));
 
     fn cell() -> &'static TypeCell {
         static CELL: TypeCell = TypeCell::new();

@@ -5,6 +5,8 @@
 
 use std::io::{self, IoSlice};
 
+use std::mem::offset_of;
+
 use aioxide_core::Flow;
 use aioxide_core::outbox::Outbox;
 use aioxide_core::phase::Happening;
@@ -52,6 +54,7 @@ pub(crate) struct WritePipe {
 impl Class for WritePipe {
     const NAME: &'static std::ffi::CStr = c"aioxide._core.UnixWritePipeTransport";
     const INHERITED: usize = 1; // asyncio.BaseTransport's `_extra`
+    const DICT: Option<usize> = Some(offset_of!(Self, base) + offset_of!(Base, attributes));
 
     fn cell() -> &'static TypeCell {
         static CELL: TypeCell = TypeCell::new();

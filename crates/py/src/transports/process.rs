@@ -4,6 +4,7 @@
 //! has ended, and by its pipes (process_pipe.rs) what they get. It alone reaps the child, and publishes the status in
 //! the same breath, so that no signal goes to a number that belongs to somebody else by now. It never spawns.
 
+use std::mem::offset_of;
 use std::os::fd::AsRawFd;
 
 use aioxide_sys::{Child, Exit, Interest, Key};
@@ -40,6 +41,8 @@ pub(crate) struct ProcessTransport {
     pub(super) process: Slot,
     /// The context that everything the transport calls runs in.
     context: Slot,
+    /// The instance's `__dict__`.
+    attributes: Slot,
     /// What the pipes are told to, by the child's descriptor.
     pub(super) pipes: [Slot; 3],
     /// Which of them there are, connected or not.
@@ -61,6 +64,7 @@ pub(crate) struct ProcessTransport {
 impl Class for ProcessTransport {
     const NAME: &'static std::ffi::CStr = c"aioxide._core.ProcessTransport";
     const INHERITED: usize = 1; // asyncio.BaseTransport's `_extra`
+    const DICT: Option<usize> = Some(offset_of!(Self, attributes));
 
     fn cell() -> &'static TypeCell {
         static CELL: TypeCell = TypeCell::new();
@@ -92,6 +96,9 @@ impl Class for ProcessTransport {
     /// Nobody has closed it and nobody can any more.
     fn finalize(this: This<'_, '_>) {
         futures::without_current_error(this.py(), || {
+            if this.closed.get() {
+                return Ok(());
+            }
             let warned = report::unclosed(this.object());
             let closed = this.close();
             warned.and(closed)
@@ -104,9 +111,10 @@ impl Class for ProcessTransport {
 }
 
 impl ProcessTransport {
-    fn slots(&self) -> [&Slot; 7] {
+    fn slots(&self) -> [&Slot; 8] {
+        let Self { event_loop, protocol, process, context, attributes, .. } = self;
         let [stdin, stdout, stderr] = &self.pipes;
-        [&self.event_loop, &self.protocol, &self.process, &self.context, stdin, stdout, stderr]
+        [event_loop, protocol, process, context, attributes, stdin, stdout, stderr]
     }
 
     /// The driver forgets the child.
@@ -144,6 +152,7 @@ pub(crate) fn make<'py>(
         protocol: Slot::holding(protocol.clone().unbind()),
         process: Slot::holding(process.clone().unbind()),
         context: Slot::holding(context.clone().unbind()),
+        attributes: Slot::empty(),
         pipes: [Slot::empty(), Slot::empty(), Slot::empty()],
         piped: Flag::new(piped),
         pid: process.getattr(intern!(py, "pid"))?.extract()?,
@@ -328,6 +337,9 @@ impl<'py> This<'_, 'py> {
             return Ok(());
         }
         self.finished.set(true);
+        if !self.protocol.is_some() {
+            return self.connection_lost(&none(py)); // given up: nobody to tell
+        }
         let last = self.object().getattr(intern!(py, "_call_connection_lost"))?;
         self.call(last, PyTuple::new(py, [none(py)])?)
     }
@@ -388,9 +400,12 @@ impl<'py> This<'_, 'py> {
         }
     }
 
-    /// Closes the pipes that are connected and those that aren't, after the attempt has failed.
-    pub(crate) fn close_pipes(self) -> PyResult<()> {
+    /// The attempt to connect has failed: closes the pipes that are connected and those that aren't. The protocol
+    /// never hears of the process.
+    pub(crate) fn give_up_pipes(self) -> PyResult<()> {
         let py = self.py();
+        drop(self.protocol.take(py));
+        drop(self.early.with(py, |early| early.as_mut().map(std::mem::take)));
         let Some(process) = self.process.get(py) else { return Ok(()) };
         let mut result = Ok(());
         for (fd, name) in STREAMS.into_iter().enumerate() {
