@@ -12,6 +12,7 @@ use crate::await_on::Awaited;
 use crate::ffi::cell::{Flag, GilCell, Slot};
 use crate::ffi::class::{Builder, Class, Inst, Spare, TypeCell, create};
 use crate::ffi::gc::{Stopped, Visit};
+use crate::ffi::holds::Holds;
 use crate::ffi::iter::{Awaitable, Coroutine, Life, Step, reused, warn_never_awaited};
 use crate::names::none;
 use crate::parked::Parked;

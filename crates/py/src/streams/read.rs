@@ -14,6 +14,7 @@ use super::reader::{This as ReaderInst, separator};
 use crate::ffi::cell::{Flag, GilCell, Slot};
 use crate::ffi::class::{Builder, Class, Inst, Spare, TypeCell, create};
 use crate::ffi::gc::{Stopped, Visit};
+use crate::ffi::holds::Holds;
 use crate::ffi::iter::{Awaitable, Coroutine, Life, Step, reused, warn_never_awaited};
 use crate::names::none;
 use crate::parked::Parked;
