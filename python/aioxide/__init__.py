@@ -13,6 +13,7 @@ from aioxide._core import __version__
 from aioxide._install import Installation, install, installed, uninstall
 from aioxide._loop import EventLoop, EventLoopPolicy, new_event_loop
 from aioxide._runners import Runner, run
+from aioxide._watchdog import Stall, Watchdog, watchdog
 from aioxide.inspect import format_tasks
 
 # Type checkers give a name the type that it is imported with first.  At run time the last one
@@ -76,7 +77,9 @@ __all__ += [
     "EventLoopPolicy",
     "Installation",
     "Runner",
+    "Stall",
     "TaskGroup",
+    "Watchdog",
     "__version__",
     "format_tasks",
     "install",
@@ -85,4 +88,5 @@ __all__ += [
     "run",
     "tasks",
     "uninstall",
+    "watchdog",
 ]

@@ -7,10 +7,10 @@ import aioxide
 from aioxide import _program
 
 USAGE = """\
-usage: aioxide [-h] [-V] FILE [ARG ...]
-       aioxide [-h] [-V] -m MODULE [ARG ...]
-       aioxide [-h] [-V] -c CODE [ARG ...]
-       aioxide [-h] [-V] - [ARG ...]
+usage: aioxide [OPTION ...] FILE [ARG ...]
+       aioxide [OPTION ...] -m MODULE [ARG ...]
+       aioxide [OPTION ...] -c CODE [ARG ...]
+       aioxide [OPTION ...] - [ARG ...]
 
 Run a Python program with aioxide in the place of asyncio.
 
@@ -21,6 +21,9 @@ Run a Python program with aioxide in the place of asyncio.
   ARG ...        left to the program, as sys.argv[1:]
   -h, --help     show this text
   -V, --version  show the version
+
+Options that look inside the program:
+  --watchdog[=SECONDS]  report when an event loop does not come back for that long (0.1 s)
 """
 
 
@@ -28,7 +31,12 @@ def main() -> None:
     """Read the command line, install aioxide and run the program."""
     if len(sys.argv) < 2:
         _refuse("no program given")
-    first, *rest = sys.argv[1:]
+    words = sys.argv[1:]
+    while words and words[0].startswith("--") and words[0] not in ("--help", "--version"):
+        _use_option(words.pop(0))
+    if not words:
+        _refuse("no program given")
+    first, *rest = words
     if first in ("-h", "--help"):
         sys.stdout.write(USAGE)
     elif first in ("-V", "--version"):
@@ -57,6 +65,18 @@ def _run_named(option: str, rest: list[str]) -> None:
         _program.run_module(value, rest)
     else:
         _program.run_code(value, rest)
+
+
+def _use_option(word: str) -> None:
+    """Do what an option in front of the program asks for."""
+    name, equals, value = word.partition("=")
+    if name == "--watchdog":
+        try:
+            aioxide.watchdog(float(value) if equals else 0.1)
+        except ValueError:
+            _refuse(f"{word}: not a positive number of seconds")
+    else:
+        _refuse(f"unknown option {word}")
 
 
 def _refuse(reason: str) -> NoReturn:

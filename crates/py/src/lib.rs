@@ -22,6 +22,7 @@ mod locks;
 mod names;
 mod parked;
 mod prompt;
+mod pulse;
 mod queues;
 mod shield;
 mod streams;

@@ -15,6 +15,7 @@ use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::layout::Tsk;
 use crate::ffi::thread::thread_id;
 use crate::job::Job;
+use crate::pulse::{Pulse, instrument};
 
 /// Where native threads and other Python threads leave work for the loop, and how they wake it.
 #[derive(Clone, Debug)]
@@ -49,7 +50,9 @@ pub(crate) struct LoopCore {
     /// The thread that runs the loop, as `thread_id` numbers them; 0 when none does.
     thread: Flag<usize>,
     closed: Flag<bool>,
-    debug: Flag<bool>,
+    /// See [`instrument`].
+    instruments: Flag<u8>,
+    pulse: Arc<Pulse>,
     stopping: Flag<bool>,
     /// A subclass or an instance attribute replaces `call_soon`; then completions go through it.
     own_call_soon: Flag<bool>,
@@ -70,7 +73,8 @@ impl LoopCore {
             remote: Remote { inbox: Arc::new(Inbox::new()), waker: Arc::new(Waker::new()?) },
             thread: Flag::new(0),
             closed: Flag::new(false),
-            debug: Flag::new(false),
+            instruments: Flag::new(0),
+            pulse: Arc::new(Pulse::default()),
             stopping: Flag::new(false),
             own_call_soon: Flag::new(false),
             own_timers: Flag::new(false),
@@ -194,11 +198,26 @@ impl LoopCore {
 
     #[inline]
     pub(crate) fn is_debug(&self) -> bool {
-        self.debug.get()
+        self.instruments.get() & instrument::DEBUG != 0
     }
 
     pub(crate) fn set_debug(&self, on: bool) {
-        self.debug.set(on);
+        self.set_instrument(instrument::DEBUG, on);
+    }
+
+    /// Which instruments are on.
+    #[inline]
+    pub(crate) fn instruments(&self) -> u8 {
+        self.instruments.get()
+    }
+
+    pub(crate) fn set_instrument(&self, instrument: u8, on: bool) {
+        let others = self.instruments.get() & !instrument;
+        self.instruments.set(if on { others | instrument } else { others });
+    }
+
+    pub(crate) fn pulse(&self) -> &Arc<Pulse> {
+        &self.pulse
     }
 
     #[inline]

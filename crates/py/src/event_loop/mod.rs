@@ -11,6 +11,7 @@ pub(crate) mod debug;
 pub(crate) mod executor;
 mod eyeballs;
 pub(crate) mod hooks;
+mod instruments;
 mod lifecycle;
 pub(crate) mod names;
 mod pipes;

@@ -11,12 +11,13 @@ use aioxide_sys::{Events, Interest, Poller, Readiness, clock};
 use pyo3::prelude::*;
 
 use super::readers::Waiter;
-use super::{EventLoop, closed, debug, hooks};
+use super::{EventLoop, closed, hooks, instruments};
 use crate::errors::{ends_the_loop, os_error};
 use crate::ffi::layout::{Fut, Tsk};
 use crate::ffi::{context, detach};
 use crate::job::Job;
 use crate::local::LoopCore;
+use crate::pulse::instrument;
 use crate::tasks::step::{Failure, Next};
 use crate::transports::Source;
 use crate::{futures, handles, tasks, timeouts};
@@ -74,10 +75,13 @@ impl Turns {
         } else if timers > 0 {
             count = self.admit_due(this, core)?;
         }
+        if core.instruments() & instrument::EACH_TURN != 0 {
+            instruments::turn(this, count);
+        }
         for _ in 0..count {
             let Some(job) = core.scheduler().with(py, aioxide_core::Scheduler::pop) else { break };
-            if core.is_debug() {
-                debug::run(this, job, run)?;
+            if core.instruments() & instrument::EACH_JOB != 0 {
+                instruments::run(this, job, run)?;
                 continue;
             }
             match job {
@@ -130,7 +134,9 @@ impl Turns {
             }
         } else {
             let timeout = timeout.map(Duration::from_secs_f64);
+            core.pulse().set_asleep(true, clock::monotonic);
             let result = detach::wait(py, &self.poller, &mut self.events, timeout);
+            core.pulse().set_asleep(false, clock::monotonic);
             core.inbox().awake();
             self.settle(result)?;
         }

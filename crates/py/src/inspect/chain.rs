@@ -165,6 +165,13 @@ pub(super) fn stack(frame: Bound<'_, PyAny>, outermost: Option<&Bound<'_, PyAny>
     links
 }
 
+/// Takes off what has started the loop: everything up to our runner, if it is there.
+pub(super) fn cut_runner(stack: &mut Vec<Link>) {
+    if let Some(last) = stack.iter().rposition(|link| link.file.ends_with("/aioxide/_runners.py")) {
+        stack.drain(..=last);
+    }
+}
+
 /// A text for an object that never fails and never raises: its `repr` is somebody else's code.
 pub(super) fn text_of(value: PyResult<Bound<'_, PyAny>>, otherwise: &str) -> String {
     value.and_then(|value| Ok(value.str()?.to_cow()?.into_owned())).unwrap_or_else(|_| otherwise.to_owned())

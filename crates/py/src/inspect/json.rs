@@ -93,6 +93,12 @@ impl Json {
         self.text.push_str("null");
     }
 
+    /// Text that is JSON already.
+    pub(crate) fn raw(&mut self, json: &str) {
+        self.separate();
+        self.text.push_str(json);
+    }
+
     /// `value` by `write`, or null.
     pub(crate) fn maybe<T>(&mut self, value: Option<T>, write: impl FnOnce(&mut Self, T)) {
         match value {

@@ -1,13 +1,14 @@
 //! Seeing inside a running program: its tasks and what they wait for.
 //!
 //! `tasks` takes the picture, `chain` follows coroutines, `subject` says what is waited for, `running` knows the loops,
-//! `json` writes it down. Nothing here changes what it looks at, and nothing shows the values of variables.
+//! `json` writes it down; `watchdog` looks when a loop does not come back. Nothing here changes what it looks at, and nothing shows the values of variables.
 
 mod chain;
 pub(crate) mod json;
 pub(crate) mod running;
 mod subject;
 mod tasks;
+mod watchdog;
 
 use pyo3::prelude::*;
 
@@ -23,5 +24,9 @@ fn _tasks(py: Python<'_>, event_loop: Option<Bound<'_, PyAny>>) -> PyResult<Stri
 
 /// Makes the functions.
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_function(wrap_pyfunction!(_tasks, module)?)
+    module.add_function(wrap_pyfunction!(_tasks, module)?)?;
+    module.add_function(wrap_pyfunction!(watchdog::_watchdog_start, module)?)?;
+    module.add_function(wrap_pyfunction!(watchdog::_watchdog_stop, module)?)?;
+    module.add_function(wrap_pyfunction!(watchdog::_watchdog_forked, module)?)?;
+    module.add_function(wrap_pyfunction!(watchdog::_stalls, module)?)
 }

@@ -4,6 +4,7 @@
 
 use pyo3::prelude::*;
 
+use super::watchdog;
 use crate::event_loop::EventLoop;
 use crate::ffi::cell::GilCell;
 
@@ -16,6 +17,8 @@ static RUNNING: GilCell<Vec<Entry>> = GilCell::new(Vec::new());
 
 /// A loop starts in the thread with that `threading.get_ident()`.
 pub(crate) fn add(event_loop: &Bound<'_, EventLoop>, ident: u64) {
+    EventLoop::core(event_loop).pulse().start(ident);
+    watchdog::watch(event_loop);
     let entry = Entry { event_loop: event_loop.clone().unbind(), ident };
     RUNNING.with(event_loop.py(), |running| running.push(entry));
 }
@@ -23,6 +26,7 @@ pub(crate) fn add(event_loop: &Bound<'_, EventLoop>, ident: u64) {
 /// The loop has stopped.
 pub(crate) fn remove(event_loop: &Bound<'_, EventLoop>) {
     let py = event_loop.py();
+    EventLoop::core(event_loop).pulse().stop();
     let entry = RUNNING.with(py, |running| {
         let place = running.iter().position(|entry| entry.event_loop.is(event_loop));
         place.map(|place| running.swap_remove(place))

@@ -1,0 +1,298 @@
+//! The watchdog: a native thread that sees that a loop has not come back for too long, and looks at what it does.
+//!
+//! The thread sleeps and compares pulses; it takes the GIL only when a turn has lasted longer than the threshold, to
+//! read the Python stack of the loop's thread *during* the stall. Where native code holds the GIL all the time there is
+//! no stack to be had, and the report says so. One stall is one report, made at its end with its whole length.
+//! Nobody waits for this thread but the interpreter's exit.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use aioxide_sys::clock;
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+
+use super::chain::{self, Link, text_of};
+use super::json::Json;
+use super::running;
+use crate::event_loop::EventLoop;
+use crate::ffi::cell::GilCell;
+use crate::ffi::thread;
+use crate::local::LoopCore;
+use crate::pulse::{Pulse, instrument};
+
+/// How many finished stalls are kept for those who ask later.
+const KEPT: usize = 100;
+/// A look at each of these multiples of the threshold: the stack may have moved on.
+const LOOKS: u32 = 6;
+/// A stall that lasts is told about while it lasts, once, after this many seconds.
+const LONG: f64 = 5.0;
+
+/// What was seen at one moment of a stall.
+#[derive(Clone, Debug, PartialEq)]
+struct Look {
+    /// Seconds since the loop was last seen to move.
+    after: f64,
+    /// The name of the task, if one runs.
+    task: Option<String>,
+    /// The Python stack, from the task's coroutine (or the callback) inwards; empty if the GIL could not be had.
+    stack: Vec<Link>,
+}
+
+/// One stall.
+#[derive(Clone, Debug)]
+struct Stall {
+    ident: u64,
+    seconds: f64,
+    is_over: bool,
+    looks: Vec<Look>,
+}
+
+impl Stall {
+    fn write(&self, json: &mut Json) {
+        json.object(|json| {
+            json.key("thread").number(self.ident);
+            json.key("seconds").seconds(self.seconds);
+            json.key("over").raw(if self.is_over { "true" } else { "false" });
+            json.key("looks").array(|json| {
+                for look in &self.looks {
+                    json.object(|json| {
+                        json.key("after").seconds(look.after);
+                        json.key("task").maybe(look.task.as_deref(), Json::string);
+                        json.key("stack").array(|json| look.stack.iter().for_each(|link| link.write(json)));
+                    });
+                }
+            });
+        });
+    }
+}
+
+/// The thread and the way to it.
+struct Dog {
+    is_wanted: Arc<AtomicBool>,
+    loops: Sender<Arc<Pulse>>,
+    thread: JoinHandle<()>,
+}
+
+static DOG: GilCell<Option<Dog>> = GilCell::new(None);
+/// Stalls that are over, and those under way.
+static STALLS: Mutex<VecDeque<Stall>> = Mutex::new(VecDeque::new());
+static CURRENT: Mutex<Vec<Stall>> = Mutex::new(Vec::new());
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A loop starts to run: it is watched if there is a watchdog.
+pub(crate) fn watch(event_loop: &Bound<'_, EventLoop>) {
+    let core = EventLoop::core(event_loop);
+    let is_watched = DOG.with(event_loop.py(), |dog| {
+        dog.as_ref().is_some_and(|dog| dog.loops.send(Arc::clone(core.pulse())).is_ok())
+    });
+    core.set_instrument(instrument::PULSE, is_watched);
+}
+
+/// `_watchdog_start(threshold, report)`: `report` is called with each stall as JSON, in the watchdog's thread.
+#[pyfunction]
+pub(super) fn _watchdog_start(py: Python<'_>, threshold: f64, report: Py<PyAny>) -> PyResult<()> {
+    if DOG.with(py, |dog| dog.is_some()) {
+        return Err(PyRuntimeError::new_err("the watchdog runs already"));
+    }
+    let (loops, news) = channel();
+    let is_wanted = Arc::new(AtomicBool::new(true));
+    let watcher = Watcher { threshold, report, is_wanted: Arc::clone(&is_wanted), seen: Vec::new() };
+    let thread = std::thread::Builder::new()
+        .name("aioxide-watchdog".to_owned())
+        .spawn(move || watcher.run(&news))
+        .map_err(|error| PyRuntimeError::new_err(format!("no thread for the watchdog: {error}")))?;
+    DOG.with(py, |dog| *dog = Some(Dog { is_wanted, loops, thread }));
+    for (event_loop, _) in running::all(py) {
+        watch(&event_loop);
+    }
+    Ok(())
+}
+
+/// `_watchdog_stop(wait)`: the thread ends; with `wait` it has ended.
+#[pyfunction]
+pub(super) fn _watchdog_stop(py: Python<'_>, wait: bool) {
+    let Some(dog) = DOG.with(py, Option::take) else { return };
+    for (event_loop, _) in running::all(py) {
+        EventLoop::core(&event_loop).set_instrument(instrument::PULSE, false);
+    }
+    dog.is_wanted.store(false, Ordering::Relaxed);
+    drop(dog.loops); // wakes it
+    if wait {
+        let _ = py.detach(|| dog.thread.join());
+    }
+}
+
+/// `_watchdog_forked()`: in a child process there is no such thread.
+#[pyfunction]
+pub(super) fn _watchdog_forked(py: Python<'_>) {
+    std::mem::forget(DOG.with(py, Option::take));
+}
+
+/// `_stalls()`: the stalls that are over and those under way, as JSON.
+#[pyfunction]
+pub(super) fn _stalls() -> String {
+    stalls()
+}
+
+/// As `_stalls`, without the GIL.
+pub(super) fn stalls() -> String {
+    let mut json = Json::new();
+    json.array(|json| {
+        lock(&STALLS).iter().for_each(|stall| stall.write(json));
+        lock(&CURRENT).iter().for_each(|stall| stall.write(json));
+    });
+    json.into_text()
+}
+
+/// A loop as the watchdog sees it.
+struct Seen {
+    pulse: Arc<Pulse>,
+    /// The turn under way when it last looked, and since when it has been seen.
+    turn: Option<u64>,
+    since: f64,
+    stall: Option<Stall>,
+    /// How many times the stack has been looked at, and whether the stall was told about while it lasted.
+    looks: u32,
+    is_told: bool,
+}
+
+struct Watcher {
+    threshold: f64,
+    report: Py<PyAny>,
+    is_wanted: Arc<AtomicBool>,
+    seen: Vec<Seen>,
+}
+
+impl Watcher {
+    fn run(mut self, news: &Receiver<Arc<Pulse>>) {
+        let nap = Duration::from_secs_f64((self.threshold / 4.0).clamp(0.001, 0.1));
+        while self.is_wanted.load(Ordering::Relaxed) {
+            match news.recv_timeout(nap) {
+                Ok(pulse) => self.add(pulse),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            let now = clock::monotonic();
+            for number in 0..self.seen.len() {
+                self.check(number, now);
+            }
+            self.seen.retain(|seen| seen.pulse.ident() != 0 || seen.stall.is_some());
+            self.publish();
+        }
+        // The reference to the callback goes with the GIL, or not at all if there is no interpreter left.
+        let report = self.report;
+        if Python::try_attach(|py| drop(report.into_bound(py))).is_none() {
+            lock(&CURRENT).clear();
+        }
+    }
+
+    fn add(&mut self, pulse: Arc<Pulse>) {
+        if !self.seen.iter().any(|seen| Arc::ptr_eq(&seen.pulse, &pulse)) {
+            self.seen.push(Seen { pulse, turn: None, since: 0.0, stall: None, looks: 0, is_told: false });
+        }
+    }
+
+    /// Shows what is under way to those who ask.
+    fn publish(&self) {
+        let stalls: Vec<_> = self.seen.iter().filter_map(|seen| seen.stall.clone()).collect();
+        let mut current = lock(&CURRENT);
+        if !(current.is_empty() && stalls.is_empty()) {
+            *current = stalls;
+        }
+    }
+
+    fn check(&mut self, number: usize, now: f64) {
+        let Some(seen) = self.seen.get_mut(number) else { return };
+        let turn = seen.pulse.busy_turn();
+        if turn.is_none() || turn != seen.turn {
+            if let Some(mut stall) = seen.stall.take() {
+                stall.seconds = seen.pulse.end_of_stall().unwrap_or(now) - seen.since;
+                stall.is_over = true;
+                self.tell(&stall);
+                let mut kept = lock(&STALLS);
+                kept.push_back(stall);
+                if kept.len() > KEPT {
+                    kept.pop_front();
+                }
+            }
+            if let Some(seen) = self.seen.get_mut(number) {
+                (seen.turn, seen.since, seen.looks, seen.is_told) = (turn, now, 0, false);
+            }
+            return;
+        }
+        let after = now - seen.since;
+        if after < self.threshold * f64::from(1_u32 << seen.looks) && !(after > LONG && !seen.is_told) {
+            if let Some(stall) = &mut seen.stall {
+                stall.seconds = after;
+            }
+            return;
+        }
+        seen.pulse.note_stall();
+        let stall = seen.stall.get_or_insert_with(|| Stall {
+            ident: seen.pulse.ident(),
+            seconds: after,
+            is_over: false,
+            looks: Vec::new(),
+        });
+        stall.seconds = after;
+        if seen.looks < LOOKS {
+            seen.looks += 1;
+            let pulse = Arc::clone(&seen.pulse);
+            // Waits for the GIL: the thread that stalls hands it over between two instructions, or when it blocks.
+            let look =
+                Python::try_attach(|py| (pulse.busy_turn() == turn).then(|| look(py, pulse.ident(), after)));
+            match look.flatten() {
+                Some(look) if stall.looks.last().is_some_and(|last| last.stack == look.stack) => {}
+                Some(look) => stall.looks.push(look),
+                None => return, // over meanwhile: the next round sees that
+            }
+        }
+        if after > LONG && !seen.is_told {
+            seen.is_told = true;
+            let stall = stall.clone();
+            self.tell(&stall);
+        }
+    }
+
+    /// Calls `report`. Its errors are shown as those of a `__del__` are.
+    fn tell(&self, stall: &Stall) {
+        let mut json = Json::new();
+        stall.write(&mut json);
+        Python::try_attach(|py| {
+            let report = self.report.bind(py);
+            if let Err(error) = report.call1((json.into_text(),)) {
+                error.write_unraisable(py, Some(report));
+            }
+        });
+    }
+}
+
+/// What the thread does now.
+fn look(py: Python<'_>, ident: u64, after: f64) -> Look {
+    let event_loop = running::all(py).into_iter().find(|(_, i)| *i == ident).map(|(one, _)| one.into_any());
+    let task = event_loop.as_ref().and_then(|one| current_task(one));
+    let outermost = task.as_ref().and_then(|task| {
+        let coroutine = task.call_method0(intern!(py, "get_coro")).ok()?;
+        ["cr_frame", "gi_frame"].iter().find_map(|name| coroutine.getattr_opt(*name).ok().flatten())
+    });
+    let frame = chain::innermost(py, ident).ok().flatten();
+    let mut stack = frame.map_or_else(Vec::new, |frame| chain::stack(frame, outermost.as_ref()));
+    if outermost.is_none() {
+        chain::cut_runner(&mut stack);
+    }
+    let name = |task: &Bound<'_, PyAny>| text_of(task.call_method0(intern!(py, "get_name")), "?");
+    Look { after, task: task.as_ref().map(name), stack }
+}
+
+fn current_task<'py>(event_loop: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
+    LoopCore::of(event_loop).and_then(|_| thread::current_task(event_loop).ok().flatten())
+}

@@ -1,0 +1,95 @@
+//! What a thread without the GIL can see of a loop: whether it runs, sleeps or is busy, and how many turns it has made.
+//!
+//! The loop writes, anybody reads. turn.rs beats it once a turn while an instrument is on, and never else.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// The instruments of a loop, as bits: what turn.rs asks before each job and each turn.
+pub(crate) mod instrument {
+    /// asyncio's debug mode.
+    pub(crate) const DEBUG: u8 = 1;
+    /// Turns are counted for native threads that watch.
+    pub(crate) const PULSE: u8 = 2;
+    /// Steps and time of each task are recorded.
+    pub(crate) const ACCOUNTS: u8 = 4;
+    /// Turns and callbacks are measured.
+    pub(crate) const METRICS: u8 = 8;
+    /// The callbacks of this turn are measured one by one.
+    pub(crate) const TIMED: u8 = 16;
+
+    /// Those that have something to do for each job.
+    pub(crate) const EACH_JOB: u8 = DEBUG | ACCOUNTS | TIMED;
+    /// Those that have something to do in each turn.
+    pub(crate) const EACH_TURN: u8 = PULSE | METRICS | TIMED;
+}
+
+/// One loop, seen from outside.
+#[derive(Debug, Default)]
+pub(crate) struct Pulse {
+    /// How many turns there have been.
+    turns: AtomicU64,
+    /// `threading.get_ident()` of the thread that runs the loop; 0 when none does.
+    ident: AtomicU64,
+    /// The loop waits for something to happen.
+    asleep: AtomicBool,
+    /// A watcher has seen a stall and wants to know when it ends.
+    is_stalled: AtomicBool,
+    /// When the last stall ended: the bits of a number of seconds.
+    ended: AtomicU64,
+}
+
+impl Pulse {
+    pub(crate) fn start(&self, ident: u64) {
+        self.asleep.store(false, Ordering::Relaxed);
+        self.ident.store(ident, Ordering::Relaxed);
+    }
+
+    pub(crate) fn stop(&self) {
+        self.ident.store(0, Ordering::Relaxed);
+    }
+
+    /// A turn begins.
+    #[inline]
+    pub(crate) fn beat(&self, now: impl FnOnce() -> f64) {
+        // One thread writes: no need for an atomic addition.
+        self.turns.store(self.turns.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+        if self.is_stalled.load(Ordering::Relaxed) {
+            self.ended.store(now().to_bits(), Ordering::Relaxed);
+            self.is_stalled.store(false, Ordering::Release);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn set_asleep(&self, asleep: bool, now: impl FnOnce() -> f64) {
+        self.asleep.store(asleep, Ordering::Relaxed);
+        if asleep && self.is_stalled.load(Ordering::Relaxed) {
+            self.ended.store(now().to_bits(), Ordering::Relaxed);
+            self.is_stalled.store(false, Ordering::Release);
+        }
+    }
+
+    pub(crate) fn turns(&self) -> u64 {
+        self.turns.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn ident(&self) -> u64 {
+        self.ident.load(Ordering::Relaxed)
+    }
+
+    /// The turn under way, if the loop is in one.
+    pub(crate) fn busy_turn(&self) -> Option<u64> {
+        let turn = self.turns();
+        (self.ident() != 0 && !self.asleep.load(Ordering::Relaxed)).then_some(turn)
+    }
+
+    /// Asks for the time at which the turn under way ends.
+    pub(crate) fn note_stall(&self) {
+        self.is_stalled.store(true, Ordering::Relaxed);
+    }
+
+    /// When the stall ended; none if that isn't known.
+    pub(crate) fn end_of_stall(&self) -> Option<f64> {
+        (!self.is_stalled.swap(false, Ordering::Acquire))
+            .then(|| f64::from_bits(self.ended.load(Ordering::Relaxed)))
+    }
+}

@@ -1,0 +1,262 @@
+"""The watchdog, on programs that block where the tests know it."""
+
+import asyncio
+import functools
+import gc
+import inspect
+import logging
+import subprocess
+import sys
+import threading
+import time
+
+import aioxide
+import pytest
+
+SHORT = 0.05
+
+
+@pytest.fixture
+def stalls(caplog):
+    """What the watchdog reports."""
+    caplog.set_level(logging.WARNING, "aioxide")
+    found = []
+    with aioxide.watchdog(SHORT, callback=found.append):
+        yield found
+
+
+def until(condition, seconds=10):
+    """Waits, in this thread, for what happens in another."""
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.005)
+    assert condition()
+
+
+def line_of(function, text):
+    lines, start = inspect.getsourcelines(function)
+    return start + next(number for number, line in enumerate(lines) if text in line)
+
+
+def run(coroutine):
+    aioxide.run(coroutine, loop_factory=aioxide.new_event_loop)
+
+
+async def blocks(how):
+    await asyncio.sleep(0.01)
+    how()  # the call
+    await asyncio.sleep(0.01)
+
+
+def by_sleeping():
+    time.sleep(0.3)  # the line
+
+
+def by_computing():
+    end = time.monotonic() + 0.3
+    while time.monotonic() < end:
+        sum(range(100))  # the line
+
+
+@pytest.mark.parametrize("how", [by_sleeping, by_computing])
+def test_the_line_that_blocks_is_named(stalls, caplog, how):
+    async def main():
+        asyncio.current_task().set_name("culprit")
+        await blocks(how)
+
+    run(main())
+    until(lambda: stalls)
+    (stall,) = stalls
+    assert 0.2 < stall.seconds < 5
+    assert stall.over
+    assert stall.thread == threading.get_ident()
+    assert stall.looks[0].task == "culprit"
+    places = [(frame.function.rpartition(".")[2], frame.line) for frame in stall.looks[0].stack]
+    assert places[:3] == [
+        ("main", line_of(test_the_line_that_blocks_is_named, "await blocks(how)")),
+        ("blocks", line_of(blocks, "# the call")),
+        (how.__name__, places[2][1]),
+    ]
+    if how is by_sleeping:
+        assert places[2][1] == line_of(how, "# the line")
+    (record,) = [record for record in caplog.records if record.name == "aioxide"]
+    assert "'culprit'" in record.getMessage()
+    assert f"{__file__}:" in record.getMessage()
+
+
+def test_a_callback_is_no_task(stalls):
+    async def main():
+        asyncio.get_running_loop().call_soon(by_sleeping)
+        await asyncio.sleep(0.02)
+
+    run(main())
+    until(lambda: stalls)
+    look = stalls[0].looks[0]
+    assert look.task is None
+    assert look.stack[-1].function == "by_sleeping"
+    assert len(look.stack) == 1
+
+
+def test_several_stalls_are_several_reports(stalls):
+    async def main():
+        for _ in range(3):
+            await blocks(functools.partial(time.sleep, 0.2))
+
+    run(main())
+    until(lambda: len(stalls) == 3)
+
+
+def test_a_stack_that_moves_on_is_seen_again(stalls):
+    def first():
+        time.sleep(0.15)
+
+    def second():
+        time.sleep(0.5)
+
+    def both():
+        first()
+        second()
+
+    run(blocks(both))
+    until(lambda: stalls)
+    (stall,) = stalls
+    assert [look.stack[-1].function.rpartition(".")[2] for look in stall.looks] == ["first", "second"]
+
+
+def test_a_stall_is_seen_while_it_lasts(stalls):
+    seen = []
+
+    def watch():
+        until(lambda: any(not stall.over and stall.looks for stall in aioxide._watchdog.stalls()))
+        seen.extend(aioxide._watchdog.stalls())
+
+    async def main():
+        thread = threading.Thread(target=watch)
+        thread.start()
+        await blocks(functools.partial(time.sleep, 0.5))
+        thread.join()
+
+    run(main())
+    last = seen[-1]
+    assert not last.over
+    assert last.looks[0].stack[-1].function == "blocks"
+
+
+def test_a_loop_that_sleeps_or_is_busy_in_short_steps_is_not_stalled(stalls):
+    async def main():
+        await asyncio.sleep(0.2)
+        end = time.monotonic() + 0.3
+        while time.monotonic() < end:
+            await asyncio.sleep(0)
+
+    run(main())
+    assert [stall for stall in stalls if stall.seconds > 0.1] == []
+
+
+def test_loops_in_other_threads_and_later_loops(stalls):
+    thread = threading.Thread(target=run, args=(blocks(by_sleeping),))
+    thread.start()
+    ident = thread.ident
+    thread.join()
+    until(lambda: stalls)
+    assert stalls[0].thread == ident
+
+
+def test_callbacks_that_raise_are_shown(caplog):
+    def fails(stall):
+        raise ValueError("in callback")
+
+    shown = []
+    before = sys.unraisablehook
+    sys.unraisablehook = lambda what: shown.append(str(what.exc_value))
+    try:
+        with aioxide.watchdog(SHORT, callback=fails):
+            run(blocks(by_sleeping))
+            until(lambda: shown)
+    finally:
+        sys.unraisablehook = before
+    assert shown == ["in callback"]
+
+
+def test_stopped_it_reports_nothing(caplog):
+    found = []
+    aioxide.watchdog(SHORT, callback=found.append).stop()
+    run(blocks(by_sleeping))
+    time.sleep(0.1)
+    assert found == []
+
+
+@pytest.mark.parametrize("threshold", [0, -1, float("inf"), float("nan")])
+def test_a_threshold_is_a_positive_number(threshold):
+    with pytest.raises(ValueError, match="threshold must be"):
+        aioxide.watchdog(threshold)
+
+
+def test_a_new_watchdog_replaces_the_old():
+    first, second = [], []
+    aioxide.watchdog(SHORT, callback=first.append)
+    with aioxide.watchdog(SHORT, callback=second.append):
+        run(blocks(by_sleeping))
+        until(lambda: second)
+    assert first == []
+
+
+PROGRAM = """
+import asyncio, time
+async def main():
+    await asyncio.sleep(0.01)
+    time.sleep(0.4)
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(("option", "reports"), [("--watchdog=0.05", 1), ("--watchdog=30", 0)])
+def test_the_command_line(option, reports):
+    done = subprocess.run(
+        [sys.executable, "-m", "aioxide", option, "-c", PROGRAM], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stderr.count("the event loop was stalled for 0.") == reports
+    assert done.stderr.count("<string>:5") == reports
+
+
+@pytest.mark.parametrize("value", ["=no", "=0", "="])
+def test_the_command_line_refuses_nonsense(value):
+    done = subprocess.run(
+        [sys.executable, "-m", "aioxide", f"--watchdog{value}", "-c", "1"], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 2
+    assert "not a positive number" in done.stderr
+
+
+def test_processes_that_fork_or_exit_while_stalled_end():
+    program = """
+import asyncio, os, sys, threading, time, aioxide
+aioxide.watchdog(0.01)
+async def main():
+    pid = os.fork()
+    if pid == 0:
+        aioxide.watchdog(0.01)  # the child's own
+        time.sleep(0.1)
+        os._exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+    time.sleep(0.1)
+    raise SystemExit(3)
+aioxide.run(main())
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 3, done.stderr
+
+
+def test_nothing_is_kept(stalls):
+    async def main():
+        await blocks(functools.partial(time.sleep, 0.1))
+
+    run(main())
+    gc.collect()
+    before = len(gc.get_objects())
+    for _ in range(3):
+        run(main())
+    until(lambda: len(stalls) >= 3)
+    stalls.clear()
+    gc.collect()
+    assert len(gc.get_objects()) - before < 500
