@@ -6,19 +6,7 @@
 
 use std::collections::VecDeque;
 
-use crate::flow::Flow;
-
-/// asyncio's default high water mark.
-pub const DEFAULT_HIGH_WATER: usize = 64 * 1024;
-
-/// Limits that contradict each other; both as they were understood, for the message.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub struct LimitsError {
-    /// The high mark.
-    pub high: i64,
-    /// The low mark.
-    pub low: i64,
-}
+use crate::flow::{Flow, LimitsError, Marks};
 
 /// A queue of unsent chunks.
 #[derive(Debug)]
@@ -26,23 +14,13 @@ pub struct Outbox<B> {
     chunks: VecDeque<B>,
     /// How much of the first chunk has gone.
     sent_of_first: usize,
-    size: usize,
-    high: usize,
-    low: usize,
-    paused: bool,
+    marks: Marks,
 }
 
 impl<B: AsRef<[u8]>> Outbox<B> {
     /// Nothing unsent, asyncio's default limits.
     pub const fn new() -> Self {
-        Self {
-            chunks: VecDeque::new(),
-            sent_of_first: 0,
-            size: 0,
-            high: DEFAULT_HIGH_WATER,
-            low: DEFAULT_HIGH_WATER / 4,
-            paused: false,
-        }
+        Self { chunks: VecDeque::new(), sent_of_first: 0, marks: Marks::new() }
     }
 
     /// Queues a chunk. An empty one comes straight back.
@@ -51,9 +29,8 @@ impl<B: AsRef<[u8]>> Outbox<B> {
         if more == 0 {
             return (Flow::Nothing, Some(chunk));
         }
-        self.size += more;
         self.chunks.push_back(chunk);
-        (self.pause_if_high(), None)
+        (self.marks.add(more), None)
     }
 
     /// Up to `most` unsent pieces in order, for one gathering write.
@@ -67,8 +44,8 @@ impl<B: AsRef<[u8]>> Outbox<B> {
 
     /// Takes `sent` bytes off the front. Chunks that are wholly gone are appended to `gone`.
     pub fn advance(&mut self, sent: usize, gone: &mut Vec<B>) -> Flow {
-        let mut left = sent.min(self.size);
-        self.size -= left;
+        let mut left = sent.min(self.marks.size());
+        self.marks.remove(left);
         while let Some(first) = self.chunks.front() {
             let rest = first.as_ref().len().saturating_sub(self.sent_of_first);
             if left < rest {
@@ -79,12 +56,12 @@ impl<B: AsRef<[u8]>> Outbox<B> {
             self.sent_of_first = 0;
             gone.extend(self.chunks.pop_front());
         }
-        self.resume_if_low()
+        self.marks.resume()
     }
 
     /// How many bytes are unsent.
     pub const fn size(&self) -> usize {
-        self.size
+        self.marks.size()
     }
 
     /// How many chunks they are in.
@@ -94,38 +71,28 @@ impl<B: AsRef<[u8]>> Outbox<B> {
 
     /// Whether nothing is unsent.
     pub const fn is_empty(&self) -> bool {
-        self.size == 0
+        self.marks.size() == 0
     }
 
     /// Whether the writer has been told to pause and not yet to resume.
     pub const fn is_paused(&self) -> bool {
-        self.paused
+        self.marks.is_paused()
     }
 
     /// The low and the high mark.
     pub const fn limits(&self) -> (usize, usize) {
-        (self.low, self.high)
+        self.marks.limits()
     }
 
     /// Sets the marks as `set_write_buffer_limits` does: each has a default that follows the other.
     pub fn set_limits(&mut self, high: Option<i64>, low: Option<i64>) -> Result<Flow, LimitsError> {
-        let default = i64::try_from(DEFAULT_HIGH_WATER).unwrap_or(i64::MAX);
-        let high = high.unwrap_or_else(|| low.map_or(default, |low| low.saturating_mul(4)));
-        let low = low.unwrap_or_else(|| high.div_euclid(4));
-        let (Ok(upper), Ok(lower)) = (usize::try_from(high), usize::try_from(low)) else {
-            return Err(LimitsError { high, low });
-        };
-        if upper < lower {
-            return Err(LimitsError { high, low });
-        }
-        (self.high, self.low) = (upper, lower);
-        Ok(self.pause_if_high())
+        self.marks.set_limits(high, low)
     }
 
     /// Gives up on everything unsent. The writer stays paused if it was: its connection is ending.
     #[must_use = "dropping chunks may run foreign code: choose where"]
     pub fn take_all(&mut self) -> VecDeque<B> {
-        self.size = 0;
+        self.marks.clear();
         self.sent_of_first = 0;
         std::mem::take(&mut self.chunks)
     }
@@ -133,22 +100,6 @@ impl<B: AsRef<[u8]>> Outbox<B> {
     /// The chunks, whole, the partly sent one included.
     pub fn iter(&self) -> impl Iterator<Item = &B> {
         self.chunks.iter()
-    }
-
-    fn pause_if_high(&mut self) -> Flow {
-        if self.paused || self.size <= self.high {
-            return Flow::Nothing;
-        }
-        self.paused = true;
-        Flow::Pause
-    }
-
-    fn resume_if_low(&mut self) -> Flow {
-        if !self.paused || self.size > self.low {
-            return Flow::Nothing;
-        }
-        self.paused = false;
-        Flow::Resume
     }
 }
 

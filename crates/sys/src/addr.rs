@@ -13,7 +13,7 @@ use rustix::net::netdevice::name_to_index;
 use rustix::net::{AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 
 /// The address of a socket.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Address {
     /// IPv4.
     V4(SocketAddrV4),

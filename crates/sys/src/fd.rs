@@ -3,8 +3,8 @@
 //! Python programs name descriptors by number (`add_reader(3, …)`), and a number may be stale. The kernel
 //! checks each one: a closed descriptor makes the call fail with EBADF. So lending a number for the length of
 //! one system call is memory-safe; whether it still means the same file is what [`Key`](crate::Key)
-//! generations and the single-owner rule answer. Also here: system calls that rustix does not offer in
-//! this form, `epoll_pwait2` with a fallback, and `kill` and `pidfd_send_signal` with a number.
+//! generations and the single-owner rule answer. Also here: system calls that rustix does not offer in this form,
+//! `epoll_pwait2` with a fallback, `kill` and `pidfd_send_signal` with a number, and `recvmmsg`.
 
 #![allow(
     unsafe_code,
@@ -12,10 +12,12 @@
 )]
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
 use rustix::event::epoll;
+use rustix::net::SocketAddrAny;
 
 /// Lends a descriptor number to one call.
 ///
@@ -101,6 +103,60 @@ pub(crate) fn epoll_wait_ns(
     unsafe { events.set_len(count) };
     Ok(count)
 }
+
+/// How many datagrams one [`receive_many`] takes at most.
+pub(crate) const MOST_DATAGRAMS: usize = 8;
+
+/// `recvmmsg`: several datagrams with one call, each into its own part of `room`. Appends the length and the sender of
+/// each to `got`; how many came.
+pub(crate) fn receive_many(
+    fd: BorrowedFd<'_>,
+    room: &mut [u8],
+    got: &mut Vec<(usize, Option<SocketAddrAny>)>,
+) -> io::Result<usize> {
+    let mut names = [MaybeUninit::<libc::sockaddr_storage>::uninit(); MOST_DATAGRAMS];
+    let each = room.len() / MOST_DATAGRAMS;
+    let room = room.as_mut_ptr();
+    let mut parts: [libc::iovec; MOST_DATAGRAMS] = std::array::from_fn(|i| libc::iovec {
+        // SAFETY: the part ends within `room`, as `each` is an eighth of it.
+        iov_base: unsafe { room.add(i * each) }.cast(),
+        iov_len: each,
+    });
+    // SAFETY: plain numbers and pointers, for which zero is a value.
+    let mut messages: [libc::mmsghdr; MOST_DATAGRAMS] = unsafe { std::mem::zeroed() };
+    for (message, (name, part)) in messages.iter_mut().zip(names.iter_mut().zip(parts.iter_mut())) {
+        message.msg_hdr.msg_name = name.as_mut_ptr().cast();
+        message.msg_hdr.msg_namelen = NAME_ROOM;
+        message.msg_hdr.msg_iov = part;
+        message.msg_hdr.msg_iovlen = 1;
+    }
+    // SAFETY: every header points to a name and a part that live until the end of this function, with their true
+    // lengths; no time limit.
+    let count = unsafe {
+        libc::recvmmsg(
+            fd.as_raw_fd(),
+            messages.as_mut_ptr(),
+            MOST_DATAGRAMS as libc::c_uint,
+            libc::MSG_DONTWAIT,
+            std::ptr::null_mut(),
+        )
+    };
+    let Ok(count) = usize::try_from(count) else { return Err(io::Error::last_os_error()) };
+    for (message, name) in messages.iter().zip(&names).take(count) {
+        let length = message.msg_hdr.msg_namelen;
+        let sender = if !(2..=NAME_ROOM).contains(&length) {
+            None
+        } else {
+            // SAFETY: the kernel has written a name of that length.
+            Some(unsafe { SocketAddrAny::read(name.as_ptr().cast(), length) })
+        };
+        got.push((usize::try_from(message.msg_len).unwrap_or(usize::MAX).min(each), sender));
+    }
+    Ok(count)
+}
+
+/// How much room a name has.
+const NAME_ROOM: libc::socklen_t = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
 
 #[cfg(test)]
 mod tests {

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, sockopt};
 
 use crate::addr::Address;
+use crate::fd;
 
 /// What kind of socket.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -85,6 +86,47 @@ pub fn take_error(fd: impl AsFd) -> io::Result<Option<io::Error>> {
 pub fn recvfrom(fd: impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Option<Address>)> {
     let (received, _, sender) = net::recvfrom(fd, &mut *buffer, RecvFlags::empty())?;
     Ok((received, sender.as_ref().map(Address::from_any)))
+}
+
+/// The datagrams that one [`recv_datagrams`] got.
+#[derive(Debug, Default)]
+pub struct Datagrams(Vec<(usize, Option<net::SocketAddrAny>)>);
+
+/// How much memory [`recv_datagrams`] wants: an eighth for each of up to eight datagrams, more than IP allows one to
+/// have.
+pub const DATAGRAMS_ROOM: usize = fd::MOST_DATAGRAMS * 64 * 1024;
+
+impl Datagrams {
+    /// Nothing received.
+    pub const fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    /// Each datagram that came, in the memory that the call was given, and who sent it.
+    pub fn iter<'a>(&'a self, memory: &'a [u8]) -> impl Iterator<Item = (&'a [u8], Option<Address>)> {
+        let each = memory.len() / fd::MOST_DATAGRAMS;
+        self.0.iter().enumerate().map(move |(number, (length, sender))| {
+            let start = number * each;
+            let bytes = memory.get(start..start + length).unwrap_or_default();
+            (bytes, sender.as_ref().map(Address::from_any))
+        })
+    }
+}
+
+/// Receives the datagrams that wait, up to eight; whether more may wait.
+pub fn recv_datagrams(fd: impl AsFd, memory: &mut [u8], got: &mut Datagrams) -> io::Result<bool> {
+    got.0.clear();
+    match fd::receive_many(fd.as_fd(), memory, &mut got.0) {
+        Ok(count) => Ok(count == fd::MOST_DATAGRAMS),
+        // Filters of containers may know one datagram at a time only.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
+            let each = memory.len() / fd::MOST_DATAGRAMS;
+            let (length, _, sender) = net::recvfrom(fd, &mut memory[..each], RecvFlags::DONTWAIT)?;
+            got.0.push((length, sender));
+            Ok(true)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Sends a datagram.
@@ -230,6 +272,15 @@ mod tests {
         for socket in [&one, &two] {
             bind(socket, &here).unwrap();
         }
+        assert_eq!(sendto(&one, b"hello", &local_addr(&two).unwrap()).unwrap(), 5);
+        assert_eq!(sendto(&one, b"", &local_addr(&two).unwrap()).unwrap(), 0);
+        let (mut memory, mut got) = (vec![0; DATAGRAMS_ROOM], Datagrams::new());
+        assert!(!recv_datagrams(&two, &mut memory, &mut got).unwrap());
+        let from = local_addr(&one).unwrap();
+        let all: Vec<_> = got.iter(&memory).collect();
+        assert_eq!(all, [(&b"hello"[..], Some(from.clone())), (&b""[..], Some(from))]);
+        let error = recv_datagrams(&two, &mut memory, &mut got).unwrap_err();
+        assert_eq!((error.kind(), got.iter(&memory).count()), (io::ErrorKind::WouldBlock, 0));
         assert_eq!(sendto(&one, b"hello", &local_addr(&two).unwrap()).unwrap(), 5);
         let mut buffer = [0; 16];
         let (length, sender) = recvfrom(&two, &mut buffer).unwrap();

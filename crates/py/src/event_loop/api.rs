@@ -10,8 +10,8 @@ use pyo3::types::{PyDict, PyInt, PyString, PyTuple, PyType};
 use super::readers::Direction;
 use super::subprocess::{self, Given};
 use super::{
-    EventLoop, connect, debug, executor, hooks, lifecycle, names, pipes, readers, serve, signals, sockets,
-    unix,
+    EventLoop, connect, datagram, debug, executor, hooks, lifecycle, names, pipes, readers, serve, signals,
+    sockets, unix,
 };
 use crate::ffi::attr;
 use crate::ffi::gc::traverse_pyclass;
@@ -234,6 +234,38 @@ impl EventLoop {
             cleanup_socket,
         };
         unix::create_server(slf.as_any(), request)
+    }
+
+    #[pyo3(signature = (protocol_factory, local_addr=None, remote_addr=None, *, family=None, proto=None, flags=None,
+        reuse_port=None, allow_broadcast=None, sock=None),
+        text_signature = "($self, protocol_factory, local_addr=None, remote_addr=None, *, family=0, proto=0, flags=0, \
+reuse_port=None, allow_broadcast=None, sock=None)")]
+    #[allow(clippy::too_many_arguments, reason = "asyncio's own parameters")]
+    fn create_datagram_endpoint<'py>(
+        slf: &Bound<'py, Self>,
+        protocol_factory: Py<PyAny>,
+        local_addr: Option<Py<PyAny>>,
+        remote_addr: Option<Py<PyAny>>,
+        family: Maybe<'py>,
+        proto: Maybe<'py>,
+        flags: Maybe<'py>,
+        reuse_port: Option<Py<PyAny>>,
+        allow_broadcast: Option<Py<PyAny>>,
+        sock: Option<Py<PyAny>>,
+    ) -> Object<'py> {
+        let [family, proto, flags] = [family, proto, flags].map(|value| or_zero(slf.py(), value).unbind());
+        let request = datagram::Request {
+            protocol_factory,
+            local_addr,
+            remote_addr,
+            family,
+            proto,
+            flags,
+            reuse_port,
+            allow_broadcast,
+            sock,
+        };
+        datagram::create_endpoint(slf.as_any(), request)
     }
 
     // --- pipes ---

@@ -261,7 +261,7 @@ fn report_callback<'py>(
 
 /// Reports what nobody below has: an error of input, output or the handler itself.
 #[cold]
-pub(super) fn report_stray(this: &Bound<'_, EventLoop>, error: PyErr) -> PyResult<()> {
+pub(crate) fn report_stray(this: &Bound<'_, EventLoop>, error: PyErr) -> PyResult<()> {
     let py = this.py();
     report(this.as_any(), "Exception in the event loop", error, &[]).or_else(|error| {
         if ends_the_loop(py, &error) {

@@ -1,12 +1,13 @@
 //! The event loop: a [`LoopCore`] (scheduler, inbox, clock) with the driver of its descriptors and its hooks.
 //!
 //! Each file owns one part of the state: `turn` runs it, `lifecycle` starts and ends it, `readers`, `signals`,
-//! `executor`, `names`, `hooks` and `debug` are what their names say; `connect`, `serve`, `unix`, `pipes` and `sockets`
-//! are the coroutine methods of TCP, of Unix sockets, of pipes and of plain sockets; `api` is the table of Python methods.
+//! `executor`, `names`, `hooks` and `debug` are what their names say; `connect`, `serve`, `unix`, `datagram`, `pipes` and
+//! `sockets` are the coroutine methods of TCP, of Unix sockets, of UDP, of pipes and of plain sockets; `api` is the table of Python methods.
 //! A method gets the loop as `&Bound<EventLoop>` and never holds a borrow of its cells while Python code can run.
 
 mod api;
 pub(crate) mod connect;
+mod datagram;
 pub(crate) mod debug;
 pub(crate) mod executor;
 mod eyeballs;

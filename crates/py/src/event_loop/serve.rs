@@ -216,6 +216,18 @@ fn bind_all<'py>(
     result.map(|()| sockets)
 }
 
+/// Allows several sockets on the same address; ValueError where the system does not know how.
+pub(super) fn set_reuse_port(sock: &Bound<'_, PyAny>) -> PyResult<()> {
+    let py = sock.py();
+    let args = (constant(py, "SOL_SOCKET")?, constant(py, "SO_REUSEPORT")?, 1);
+    match sock.call_method1(intern!(py, "setsockopt"), args) {
+        Err(error) if error.is_instance_of::<PyOSError>(py) => Err(PyValueError::new_err(
+            "reuse_port not supported by socket module, SO_REUSEPORT defined but not implemented.",
+        )),
+        result => result.map(drop),
+    }
+}
+
 fn bind_one<'py>(
     event_loop: &Bound<'py, PyAny>,
     request: &Request,
@@ -249,15 +261,7 @@ fn bind_one<'py>(
         set("SOL_SOCKET", "SO_REUSEADDR")?;
     }
     if request.reuse_port == Some(true) && (is_inet6 || family.eq(constant(py, "AF_INET")?)?) {
-        set("SOL_SOCKET", "SO_REUSEPORT").map_err(|error| {
-            if error.is_instance_of::<PyOSError>(py) {
-                let text =
-                    "reuse_port not supported by socket module, SO_REUSEPORT defined but not implemented.";
-                PyValueError::new_err(text)
-            } else {
-                error
-            }
-        })?;
+        set_reuse_port(&sock)?;
     }
     if request.keep_alive == Some(true) {
         set("SOL_SOCKET", "SO_KEEPALIVE")?;

@@ -11,7 +11,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyMemoryView, PySlice, PyType};
 
 use super::readers::{self, Direction};
-use super::resolve::{Wanted, resolve};
+use super::resolve::{Wanted, number, resolve};
 use crate::async_fn::{self, attached, coroutine};
 use crate::errors::os_error;
 use crate::ffi::buffer;
@@ -106,6 +106,29 @@ pub(super) fn check_ssl_socket(sock: &Bound<'_, PyAny>) -> PyResult<()> {
 fn is_plain(sock: &Bound<'_, PyAny>) -> bool {
     static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
     CLASS.import(sock.py(), "socket", "socket").is_ok_and(|class| sock.get_type().is(class))
+}
+
+/// A version of IP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ip {
+    V4,
+    V6,
+}
+
+/// Which version of IP a plain socket speaks, if it is one.
+pub(crate) fn plain_ip(sock: &Bound<'_, PyAny>) -> PyResult<Option<Ip>> {
+    if !is_plain(sock) {
+        return Ok(None);
+    }
+    let py = sock.py();
+    let family: i32 = sock.getattr(intern!(py, "family"))?.extract()?;
+    Ok(if family == number(py, "AF_INET")? {
+        Some(Ip::V4)
+    } else if family == number(py, "AF_INET6")? {
+        Some(Ip::V6)
+    } else {
+        None
+    })
 }
 
 /// The result of a socket method; nothing when it would have blocked.

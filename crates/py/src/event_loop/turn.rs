@@ -230,7 +230,8 @@ impl Turns {
                         | Source::Listener(_)
                         | Source::Child(_)
                         | Source::ReadPipe(_)
-                        | Source::WritePipe(_),
+                        | Source::WritePipe(_)
+                        | Source::Datagram(_),
                     ) => {
                         core.scheduler().with(py, |s| s.soon(Job::Io(key, ready)));
                     }

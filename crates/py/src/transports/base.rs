@@ -406,24 +406,27 @@ pub(super) fn surface<T: Based>(names: [&'static std::ffi::CStr; 2]) -> Builder 
         .attribute(getter::<Of<T>, _>(fd, get_fd::<T>))
 }
 
-/// Makes the type, a true subclass of one of asyncio's.
+/// Makes the type, a true subclass of some of asyncio's.
 pub(super) fn build<'py, T: Based>(
     builder: Builder,
     module: &Bound<'py, PyModule>,
-    base: &str,
+    names: &[&str],
 ) -> Object<'py> {
     let py = module.py();
-    let base = py.import("asyncio.transports")?.getattr(base)?;
-    let size: usize = base.getattr("__basicsize__")?.extract()?;
-    let is_plain = base.getattr("__dictoffset__")?.extract::<isize>()? == 0
-        && base.getattr("__weakrefoffset__")?.extract::<isize>()? == 0;
-    if !is_plain || size != size_of::<ffi::PyObject>() + T::INHERITED * size_of::<usize>() {
-        return Err(pyo3::exceptions::PyImportError::new_err(format!(
-            "aioxide does not know the layout of this Python's {}",
-            base.repr()?
-        )));
+    let transports = py.import("asyncio.transports")?;
+    let bases = names.iter().map(|name| transports.getattr(*name)).collect::<PyResult<Vec<_>>>()?;
+    for base in &bases {
+        let size: usize = base.getattr("__basicsize__")?.extract()?;
+        let is_plain = base.getattr("__dictoffset__")?.extract::<isize>()? == 0
+            && base.getattr("__weakrefoffset__")?.extract::<isize>()? == 0;
+        if !is_plain || size != size_of::<ffi::PyObject>() + T::INHERITED * size_of::<usize>() {
+            return Err(pyo3::exceptions::PyImportError::new_err(format!(
+                "aioxide does not know the layout of this Python's {}",
+                base.repr()?
+            )));
+        }
     }
-    builder.build(module, Some(&PyTuple::new(py, [base])?), T::cell())
+    builder.build(module, Some(&PyTuple::new(py, bases)?), T::cell())
 }
 
 /// Whether its loop can still watch it, as reprs show it: "closed", "open" when the loop is closed, else whether it is

@@ -3,8 +3,8 @@
 //! Owns the kinds of chunks that transports queue, and tells the protocol to pause and to resume. The rules, when to
 //! tell it what, are core's `Outbox`; the transports own theirs.
 
-use aioxide_core::flow::Flow;
-use aioxide_core::outbox::{LimitsError, Outbox};
+use aioxide_core::flow::{Flow, LimitsError};
+use aioxide_core::outbox::Outbox;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
@@ -72,7 +72,10 @@ pub(crate) fn set_limits(
     high: Option<i64>,
     low: Option<i64>,
 ) -> PyResult<Flow> {
-    outbox.with(py, |outbox| outbox.set_limits(high, low)).map_err(|LimitsError { high, low }| {
-        PyValueError::new_err(format!("high ({high}) must be >= low ({low}) must be >= 0"))
-    })
+    outbox.with(py, |outbox| outbox.set_limits(high, low)).map_err(limits_error)
+}
+
+/// ValueError for limits that contradict each other.
+pub(super) fn limits_error(LimitsError { high, low }: LimitsError) -> PyErr {
+    PyValueError::new_err(format!("high ({high}) must be >= low ({low}) must be >= 0"))
 }

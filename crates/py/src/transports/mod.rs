@@ -3,6 +3,7 @@
 //! The driver owns one [`Source`] a descriptor. A turn takes a clone out, ends the borrow and calls
 //! [`Source::on_ready`]; so what a source does may run Python code, close it, or close the loop.
 
+mod addresses;
 mod base;
 pub(crate) mod flow;
 mod listener;
@@ -19,6 +20,7 @@ pub(crate) mod server;
 pub(crate) mod socket_file;
 mod surface;
 pub(crate) mod tcp;
+pub(crate) mod udp;
 mod write;
 
 use std::sync::Arc;
@@ -48,6 +50,8 @@ pub(crate) enum Source {
     ReadPipe(Py<PyAny>),
     /// The transport of a pipe that is written.
     WritePipe(Py<PyAny>),
+    /// A datagram transport.
+    Datagram(Py<PyAny>),
     /// The transport of a child process.
     Child(Py<PyAny>),
 }
@@ -63,6 +67,7 @@ impl Source {
             Self::Listener(listener) => Self::Listener(Arc::clone(listener)),
             Self::ReadPipe(transport) => Self::ReadPipe(transport.clone_ref(py)),
             Self::WritePipe(transport) => Self::WritePipe(transport.clone_ref(py)),
+            Self::Datagram(transport) => Self::Datagram(transport.clone_ref(py)),
             Self::Child(transport) => Self::Child(transport.clone_ref(py)),
         }
     }
@@ -75,6 +80,7 @@ impl Source {
             Self::Tcp(transport)
             | Self::ReadPipe(transport)
             | Self::WritePipe(transport)
+            | Self::Datagram(transport)
             | Self::Child(transport) => visit.call(Some(transport)),
             Self::Listener(listener) => listener.traverse(visit),
         }
@@ -83,9 +89,10 @@ impl Source {
     /// The transport that owns the descriptor, if one does.
     pub(crate) fn transport<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         match self {
-            Self::Tcp(transport) | Self::ReadPipe(transport) | Self::WritePipe(transport) => {
-                Some(transport.bind(py).clone())
-            }
+            Self::Tcp(transport)
+            | Self::ReadPipe(transport)
+            | Self::WritePipe(transport)
+            | Self::Datagram(transport) => Some(transport.bind(py).clone()),
             Self::Waker | Self::Signals | Self::Watch(_) | Self::Listener(_) | Self::Child(_) => None,
         }
     }
@@ -113,6 +120,10 @@ impl Source {
                 Some(transport) => pipe_write::on_ready(transport, ready),
                 None => Ok(()),
             },
+            Self::Datagram(transport) => match Inst::cast(transport.bind(event_loop.py())) {
+                Some(transport) => udp::on_ready(event_loop, transport, ready),
+                None => Ok(()),
+            },
             Self::Child(transport) => match Inst::cast(transport.bind(event_loop.py())) {
                 Some(transport) => process::on_ready(transport),
                 None => Ok(()),
@@ -126,6 +137,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     surface::register(module)?;
     pipe_read::register(module)?;
     pipe_write::register(module)?;
+    udp::register(module)?;
     process_surface::register(module)?;
     process_pipe::register(module)?;
     server::register(module)

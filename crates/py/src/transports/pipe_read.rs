@@ -189,6 +189,6 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .method(onearg::<Of<ReadPipe>, _>(c"_close", base::force_close::<ReadPipe>))
         .attribute(getter::<Of<ReadPipe>, _>(c"_paused", get_paused))
         .attribute(getter::<Of<ReadPipe>, _>(c"max_size", get_most));
-    let class = base::build::<ReadPipe>(builder, module, "ReadTransport")?;
+    let class = base::build::<ReadPipe>(builder, module, &["ReadTransport"])?;
     module.add("UnixReadPipeTransport", class)
 }

@@ -179,7 +179,7 @@ fn is_plain_tcp(sock: &Bound<'_, PyAny>) -> PyResult<bool> {
 }
 
 /// The dict behind `get_extra_info`.
-fn extra_info<'py>(
+pub(super) fn extra_info<'py>(
     sock: &Bound<'py, PyAny>,
     peername: Option<Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyDict>> {
