@@ -2,7 +2,7 @@
 #   PYTHON=   the interpreter, a name or a path (default: the newest python3 on PATH)
 #   PROFILE=  how cargo builds the extension: release, or quick to compile faster
 PROFILE ?= release
-.PHONY: help demo test conformance fuzz fire soak bench lint fmt clean
+.PHONY: help demo test conformance ecosystem fuzz fire soak bench lint fmt clean
 python = $(eval python := $(shell tools/environment find $(PYTHON)))$(or $(python),$(error no Python to work with))
 venv = $(eval venv := .venv/$(shell tools/environment tag $(python)))$(venv)
 # What the environment is to have: built, or has-SET for one of the sets of packages below.
@@ -31,6 +31,10 @@ test: ## Run the tests of the Rust crates and of the Python package
 conformance: ## Run CPython's own asyncio tests (MODULES=test_tasks,... picks some)
 	$(call have,built)
 	$(venv)/bin/python tests/conformance/run.py $(if $(MODULES),--modules $(MODULES)) $(ARGS)
+
+ecosystem: ## Run other people's own tests, on asyncio and on aioxide (PROJECTS=a,b picks some, ALL=1 all)
+	$(call have,built)
+	$(venv)/bin/python tests/ecosystem/run.py $(if $(PROJECTS),--projects $(PROJECTS)) $(if $(ALL),--all) $(ARGS)
 
 fuzz: ## Run random programs on asyncio and on aioxide until they differ
 	$(call have,built has-test)
@@ -65,7 +69,7 @@ fmt: ## Format the code, and bring ARCHITECTURE.md's code map up to date
 	tools/code-map
 
 clean: ## Remove everything that was built
-	rm -rf .venv target
+	rm -rf .venv .ecosystem target
 
 # Environments: .made is the empty one, .has-* say what has been installed, .built-* which build of aioxide.
 .SECONDARY:
