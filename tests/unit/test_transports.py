@@ -507,6 +507,25 @@ def test_extra_info_and_looks(run, pair):
     run(main())
 
 
+def test_a_program_may_put_its_own_methods_on_an_instance(run, pair):
+    async def main():
+        ours, theirs = pair
+        async with connected(ours) as (transport, _):
+            seen = []
+            transport.note = "mine"
+            transport.write = seen.append
+            transport.close_calls = transport  # a cycle, for the collector
+            writer = asyncio.StreamWriter(transport, None, None, asyncio.get_running_loop())
+            writer.write(b"not sent")
+            transport.write(b"nor this")
+            assert (transport.note, seen) == ("mine", [b"not sent", b"nor this"])
+            del transport.write
+            transport.write(b"sent")
+            assert await asyncio.to_thread(theirs.recv, 100) == b"sent"
+
+    run(main())
+
+
 def test_its_descriptor_is_refused_to_others(run, loop, pair):
     async def main():
         ours, _ = pair

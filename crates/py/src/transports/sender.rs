@@ -20,12 +20,13 @@ pub(crate) enum Sender<'a, 'py> {
 }
 
 impl<'a, 'py> Sender<'a, 'py> {
-    /// What `transport` is: of exactly which type, as subclasses may have methods of their own.
+    /// What `transport` is: of exactly which type, as subclasses may have methods of their own, and so may an instance
+    /// that something has been put on.
     #[inline]
     pub(crate) fn of(transport: &'a Bound<'py, PyAny>) -> Self {
-        match Inst::cast_exact(transport) {
-            Some(tcp) => Self::Tcp(tcp),
-            None => Self::Python(transport.as_borrowed()),
+        match Inst::<tcp::TcpTransport>::cast_exact(transport) {
+            Some(tcp) if tcp.is_plain() => Self::Tcp(tcp),
+            _ => Self::Python(transport.as_borrowed()),
         }
     }
 

@@ -63,6 +63,8 @@ pub(crate) struct TcpTransport {
     pub(super) server: Slot,
     pub(super) outbox: GilCell<Outbox<Chunk>>,
     pub(super) lost_writes: Flag<u32>,
+    /// What a program has put on the instance, methods in the place of ours among it.
+    attributes: Slot,
 }
 
 /// What keeps the transport from reading.
@@ -79,6 +81,7 @@ pub(super) struct Reading {
 impl Class for TcpTransport {
     const NAME: &'static std::ffi::CStr = c"aioxide._core.SocketTransport";
     const INHERITED: usize = 1; // asyncio.BaseTransport's `_extra`
+    const DICT: Option<usize> = Some(std::mem::offset_of!(Self, attributes));
 
     fn cell() -> &'static TypeCell {
         static CELL: TypeCell = TypeCell::new();
@@ -157,6 +160,7 @@ pub(crate) fn make<'py>(parts: Parts<'_, 'py>) -> Object<'py> {
         server: Slot::new(server.map(|s| s.clone().unbind())),
         outbox: GilCell::new(Outbox::new()),
         lost_writes: Flag::new(0),
+        attributes: Slot::empty(),
     };
     let object = create(py, value)?;
     object.setattr(intern!(py, "_extra"), extra)?;
@@ -223,8 +227,14 @@ pub(super) fn on_ready(this: This<'_, '_>, ready: Readiness) -> PyResult<()> {
 }
 
 impl TcpTransport {
-    fn slots(&self) -> [&Slot; 6] {
-        [&self.event_loop, &self.protocol, &self.sock, &self.server, &self.context, &self.flushed]
+    fn slots(&self) -> [&Slot; 7] {
+        let Self { event_loop, protocol, sock, server, context, flushed, attributes, .. } = self;
+        [event_loop, protocol, sock, server, context, flushed, attributes]
+    }
+
+    /// Whether its methods are ours: a program can put others on an instance.
+    pub(super) fn is_plain(&self) -> bool {
+        !self.attributes.is_some()
     }
 
     /// Whether what comes in goes to the protocol now.

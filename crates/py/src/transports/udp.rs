@@ -59,6 +59,8 @@ pub(crate) struct Datagram {
 impl Class for Datagram {
     const NAME: &'static std::ffi::CStr = c"aioxide._core.SocketDatagramTransport";
     const INHERITED: usize = 1; // asyncio.BaseTransport's `_extra`
+    const DICT: Option<usize> =
+        Some(std::mem::offset_of!(Self, base) + std::mem::offset_of!(Base, attributes));
 
     fn cell() -> &'static TypeCell {
         static CELL: TypeCell = TypeCell::new();
