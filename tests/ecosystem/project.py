@@ -74,7 +74,9 @@ class Project:
             top = tar.getnames()[0].partition("/")[0]
             wanted = tuple(f"{top}/{name}" for name in self.take)
             members = [
-                member for member in tar if member.name in wanted or member.name.startswith(tuple(f"{w}/" for w in wanted))
+                member
+                for member in tar
+                if member.name in wanted or member.name.startswith(tuple(f"{w}/" for w in wanted))
             ]
             for name in wanted:
                 if not any(member.name == name or member.name.startswith(f"{name}/") for member in members):
@@ -87,10 +89,8 @@ class Project:
     def _lay_aioxide_in(self, aioxide):
         """Each process of the environment finds the aioxide that is tested, and what puts it in force."""
         site = self.home / "site"
-        site.mkdir(exist_ok=True)
-        link = site / "aioxide"
-        link.unlink(missing_ok=True)
-        link.symlink_to(aioxide)
+        shutil.rmtree(site, ignore_errors=True)
+        shutil.copytree(aioxide, site / "aioxide")  # so that a build can go on while tests run
         (packages,) = self.env.glob("lib/python3*/site-packages")
         (packages / "ecosystem.pth").write_text(f"{site}\n{HERE / 'inside'}\nimport ecosystem_in_force\n")
 
@@ -120,6 +120,14 @@ def where_aioxide_is():
 
 def clean_environment(**more):
     """Variables for a process of a project: ours that would change what it does are left out."""
-    unwanted = ("PYTHONASYNCIODEBUG", "PYTHONDEVMODE", "PYTHONWARNINGS", "PYTHONPATH", "PYTEST_ADDOPTS", "CI", "VIRTUAL_ENV")
+    unwanted = (
+        "PYTHONASYNCIODEBUG",
+        "PYTHONDEVMODE",
+        "PYTHONWARNINGS",
+        "PYTHONPATH",
+        "PYTEST_ADDOPTS",
+        "CI",
+        "VIRTUAL_ENV",
+    )
     kept = {name: value for name, value in os.environ.items() if name not in unwanted}
     return {**kept, "PYTHONDONTWRITEBYTECODE": "1", **more}

@@ -175,8 +175,12 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--projects", help="names with commas between (default: those that CI runs)")
     parser.add_argument("--all", action="store_true", help="every project")
-    parser.add_argument("--directory", type=pathlib.Path, default=ROOT / ".ecosystem", help="where environments are kept")
-    parser.add_argument("--reuse-stock", action="store_true", help="take the last run on stock asyncio where there is one")
+    parser.add_argument(
+        "--directory", type=pathlib.Path, default=ROOT / ".ecosystem", help="where environments are kept"
+    )
+    parser.add_argument(
+        "--reuse-stock", action="store_true", help="take the last run on stock asyncio where there is one"
+    )
     parser.add_argument("--no-retry", dest="retry", action="store_false", help="do not try again what went wrong")
     parser.add_argument("--lines", type=int, default=15, help="how much to show of each difference (default: 15 lines)")
     parser.add_argument("--report", type=pathlib.Path, help="write everything as JSON to this file")
@@ -200,16 +204,23 @@ def main():
         show(outcome, options.lines)
     print("", HEAD, *(outcome.line() for outcome in outcomes), sep="\n")
     if options.report:
-        options.report.write_text(json.dumps([vars(o) | {"project": o.project.name} for o in outcomes], indent=1, default=str))
+        options.report.write_text(
+            json.dumps([vars(o) | {"project": o.project.name} for o in outcomes], indent=1, default=str)
+        )
     failed = [outcome.project.name for outcome in outcomes if not outcome.good()]
     ran = sum(not outcome.left_out for outcome in outcomes)
-    print(f"{ran - len(failed)} passed, {len(failed)} failed" if not failed else f"{len(failed)} failed: {' '.join(failed)}")
+    print(
+        f"{ran - len(failed)} passed, {len(failed)} failed"
+        if not failed
+        else f"{len(failed)} failed: {' '.join(failed)}"
+    )
     sys.exit(bool(failed))
 
 
 def show(outcome, lines):
     for test, row in outcome.differences.items():
-        text = "\n".join(row["detail"].strip().splitlines()[-lines:])
+        said = row["detail"].strip().splitlines()
+        text = "\n".join(said[:lines] if row["status"] in ("hang", "crash") else said[-lines:])
         print(f"* {test}: {row['status']}\n{text}\n")
     for test, luck in outcome.flaky.items():
         print(f"  flaky: {test}, alone {luck['aioxide']} of {AGAIN} on aioxide, {luck['stock']} of {AGAIN} on stock")

@@ -49,7 +49,14 @@ class Session:
                 [
                     *(project.python, "-X", "faulthandler", "-m", "pytest", "-p", "ecosystem_plugin"),
                     *("-p", "no:cacheprovider", "-o", "addopts=", "-o", "faulthandler_timeout=0", "--strict-markers"),
-                    *("-q", "--tb=short", "--continue-on-collection-errors", "--basetemp", os.path.join(scratch, "base"), *words),
+                    *(
+                        "-q",
+                        "--tb=short",
+                        "--continue-on-collection-errors",
+                        "--basetemp",
+                        os.path.join(scratch, "base"),
+                        *words,
+                    ),
                 ],
                 cwd=project.source,
                 stdin=subprocess.DEVNULL,
@@ -92,7 +99,7 @@ class Session:
             process.wait()
 
     def _read(self, record, ended, tail):
-        running, over = None, False
+        running, over, made = None, False, {}
         for event in events_of(record):
             if "start" in event:
                 running = event["start"]
@@ -103,8 +110,9 @@ class Session:
                 self.results[event["broken"]] = {"status": "fail", "detail": event["detail"], "seconds": 0}
             elif "over" in event:
                 over = True
-                for what, number in event["over"].items():
-                    self.made[what] += number
+            made = event.get("made", made)
+        for what, number in made.items():
+            self.made[what] += number
         if running is not None:
             status = "crash" if isinstance(ended, int) and ended < 0 else "hang"
             self.results[running] = {"status": status, "detail": f"{how(ended)}\n{tail}", "seconds": 0}
@@ -138,7 +146,12 @@ def events_of(record, last=0):
 
 
 def tail_of(name, start):
+    """What a process has written at last; from where faulthandler begins, if it has written."""
     with open(name, "rb") as file:
         file.seek(0, os.SEEK_END)
-        file.seek(max(start, file.tell() - 6000, 0))
-        return file.read().decode(errors="replace")
+        file.seek(max(start, file.tell() - 20000, 0))
+        text = file.read().decode(errors="replace")
+    for sign in ("Timeout (", "Fatal Python error"):
+        if sign in text:
+            return text[text.rindex(sign) :][:6000]
+    return text[-6000:]

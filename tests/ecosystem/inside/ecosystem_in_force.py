@@ -9,9 +9,10 @@ import os
 
 
 class Counter:
-    """How many loops of aioxide have been made in this process."""
+    """How many loops of aioxide have been made in this process, and how often somebody has counted."""
 
     loops = 0
+    own = 0
 
 
 def put_in_force():

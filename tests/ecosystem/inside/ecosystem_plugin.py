@@ -5,7 +5,9 @@ The lines are JSON:
     {"start": TEST}                          a test begins
     {"end": TEST, "status": ..., ...}        it is over: pass, skip or fail
     {"broken": FILE, "detail": ...}          a file that cannot be collected
-    {"over": {"loops": ..., "tasks": ...}}   the session is over; what aioxide has made in this process
+    {"over": true}                           the session is over
+
+The line of an end also has what aioxide has made in this process so far: `"made": {"loops": ..., "tasks": ...}`.
 """
 
 import faulthandler
@@ -57,6 +59,7 @@ class Recorder:
                 status=self._status,
                 detail="\n".join(self._details)[-6000:],
                 seconds=round(self._seconds, 3),
+                made=made(),
             )
 
     def pytest_runtest_logreport(self, report):
@@ -68,23 +71,25 @@ class Recorder:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self):
-        self.tell(over={"loops": ecosystem_in_force.Counter.loops, "tasks": tasks_made()})
+        self.tell(over=True)
 
 
-def tasks_made():
-    """Tasks without a name are numbered as they are made: ask a new one for its number."""
+def made():
+    """Loops are counted. Tasks without a name are numbered as they are made: ask a new one for its number."""
     aioxide = sys.modules.get("aioxide")
     if aioxide is None:
-        return 0
+        return {"loops": 0, "tasks": 0}
 
-    async def own_number():
-        return int(aioxide.current_task().get_name().removeprefix("Task-")) - 1
+    async def nothing():
+        pass
 
+    loops = ecosystem_in_force.Counter.loops
     loop = aioxide.EventLoop()
-    try:
-        return loop.run_until_complete(own_number())
-    finally:
-        loop.close()
+    task = aioxide.Task(nothing(), loop=loop)
+    loop.run_until_complete(task)
+    loop.close()
+    ecosystem_in_force.Counter.loops, ecosystem_in_force.Counter.own = loops, ecosystem_in_force.Counter.own + 1
+    return {"loops": loops, "tasks": int(task.get_name().removeprefix("Task-")) - ecosystem_in_force.Counter.own}
 
 
 def pytest_configure(config):
