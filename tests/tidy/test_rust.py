@@ -80,7 +80,7 @@ JOINTS = {"crates/py/src/lib.rs", "crates/py/src/ffi/types.rs", "crates/py/src/f
 
 def test_tasks_and_what_they_wait_for_know_no_loop_and_no_transport():
     """They know the part of a loop that every floor needs (`local`), so that they can be tested and moved alone."""
-    upper = ("crates/py/src/event_loop/", "crates/py/src/transports/", "crates/py/src/inspect/")
+    upper = tuple(f"crates/py/src/{floor}/" for floor in ("event_loop", "transports", "streams", "inspect"))
     below = [name for name in PY if name not in JOINTS and not name.startswith(upper)]
     assert lines_with(r"\bcrate::(event_loop|transports)\b", below) == []
 

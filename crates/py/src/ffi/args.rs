@@ -132,6 +132,23 @@ impl<'a, 'py> Args<'a, 'py> {
 }
 
 impl Signature {
+    /// A method with one parameter, which may be given by name.
+    pub(crate) const fn of_one(name: &'static str, positional: &'static [&'static str; 1]) -> Self {
+        Self { name, positional, required: 1, positional_only: 0, keyword_only: &[] }
+    }
+
+    /// The argument of a method with one parameter.
+    #[inline]
+    pub(crate) fn one<'a, 'py>(&self, args: Args<'a, 'py>) -> PyResult<Borrowed<'a, 'py, PyAny>> {
+        if let (Some(value), 1, false) = (args.get(0), args.len(), args.has_names()) {
+            return Ok(value);
+        }
+        match self.bind::<1>(args)? {
+            [Some(value)] => Ok(value),
+            [None] => Err(PyTypeError::new_err(format!("{}() needs an argument", self.name))),
+        }
+    }
+
     /// Sorts the arguments by parameter: positional parameters first, then the keyword-only ones.
     #[inline]
     pub(crate) fn bind<'a, 'py, const N: usize>(

@@ -47,13 +47,7 @@ fn read<'py>(this: This<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
 }
 
 fn readexactly<'py>(this: This<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
-    const SIGNATURE: Signature = Signature {
-        name: "readexactly",
-        positional: &["n"],
-        required: 1,
-        positional_only: 0,
-        keyword_only: &[],
-    };
+    const SIGNATURE: Signature = Signature::of_one("readexactly", &["n"]);
     read::start(this, Op::Exactly, argument(&SIGNATURE, args)?)
 }
 
@@ -86,7 +80,9 @@ fn wait_for_data<'py>(this: This<'_, 'py>, name: Borrowed<'_, 'py, PyAny>) -> Ob
 
 // --- feeding -------------------------------------------------------------------------------------
 
-fn feed_data<'py>(this: This<'_, 'py>, data: Borrowed<'_, 'py, PyAny>) -> Object<'py> {
+fn feed_data<'py>(this: This<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
+    const SIGNATURE: Signature = Signature::of_one("feed_data", &["data"]);
+    let data = SIGNATURE.one(args)?;
     done(this, this.feed_any(data))
 }
 
@@ -99,15 +95,19 @@ fn at_eof<'py>(this: This<'_, 'py>) -> Object<'py> {
     Ok(boolean(this.py(), ended && this.buffer.len(this.py())? == 0))
 }
 
-fn set_exception<'py>(this: This<'_, 'py>, error: Borrowed<'_, 'py, PyAny>) -> Object<'py> {
-    done(this, this.set_exception(&error))
+fn set_exception<'py>(this: This<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
+    const SIGNATURE: Signature = Signature::of_one("set_exception", &["exc"]);
+    let exc = SIGNATURE.one(args)?;
+    done(this, this.set_exception(&exc))
 }
 
 fn exception<'py>(this: This<'_, 'py>) -> Object<'py> {
     held(this, &this.exception)
 }
 
-fn set_transport<'py>(this: This<'_, 'py>, transport: Borrowed<'_, 'py, PyAny>) -> Object<'py> {
+fn set_transport<'py>(this: This<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
+    const SIGNATURE: Signature = Signature::of_one("set_transport", &["transport"]);
+    let transport = SIGNATURE.one(args)?;
     done(this, this.set_transport(&transport))
 }
 
@@ -268,8 +268,8 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .method(anyargs::<Me, _>(c"readexactly", readexactly).doc(
             c"readexactly($self, n)\n--\n\nRead n bytes.\n\nIncompleteReadError if the stream ends before.",
         ))
-        .method(onearg::<Me, _>(c"feed_data", feed_data).doc(
-            c"feed_data($self, data, /)\n--\n\nAdd received bytes and wake who waits for them.",
+        .method(anyargs::<Me, _>(c"feed_data", feed_data).doc(
+            c"feed_data($self, data)\n--\n\nAdd received bytes and wake who waits for them.",
         ))
         .method(noargs::<Me, _>(c"feed_eof", feed_eof).doc(
             c"feed_eof($self, /)\n--\n\nSay that nothing more will come.",
@@ -280,11 +280,11 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .method(noargs::<Me, _>(c"exception", exception).doc(
             c"exception($self, /)\n--\n\nReturn what set_exception was given, or None.",
         ))
-        .method(onearg::<Me, _>(c"set_exception", set_exception).doc(
-            c"set_exception($self, exc, /)\n--\n\nMake every read raise an exception from now on.",
+        .method(anyargs::<Me, _>(c"set_exception", set_exception).doc(
+            c"set_exception($self, exc)\n--\n\nMake every read raise an exception from now on.",
         ))
-        .method(onearg::<Me, _>(c"set_transport", set_transport).doc(
-            c"set_transport($self, transport, /)\n--\n\nSay which transport to pause and to resume.",
+        .method(anyargs::<Me, _>(c"set_transport", set_transport).doc(
+            c"set_transport($self, transport)\n--\n\nSay which transport to pause and to resume.",
         ))
         .method(onearg::<Me, _>(c"_replace_transport", replace_transport))
         .method(noargs::<Me, _>(c"_maybe_resume_transport", maybe_resume))

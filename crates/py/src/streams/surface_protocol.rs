@@ -8,7 +8,7 @@ use pyo3::{Borrowed, ffi, intern};
 
 use super::drain;
 use super::protocol::{self, Protocol, STREAM, This};
-use crate::ffi::args::Args;
+use crate::ffi::args::{Args, Signature};
 use crate::ffi::cell::Slot;
 use crate::ffi::class::{Builder, Class};
 use crate::ffi::method::{Of, anyargs, constructor, getter, initializer, noargs, onearg};
@@ -41,7 +41,9 @@ fn resume_writing<'py>(this: This<'_, 'py>) -> Object<'py> {
     done(this, this.set_paused(false))
 }
 
-fn mixin_connection_lost<'py>(this: This<'_, 'py>, error: Borrowed<'_, 'py, PyAny>) -> Object<'py> {
+fn mixin_connection_lost<'py>(this: This<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
+    const SIGNATURE: Signature = Signature::of_one("connection_lost", &["exc"]);
+    let error = SIGNATURE.one(args)?;
     done(this, this.connection_is_lost(Some(&error).filter(|error| !error.is_none()).map(|error| &**error)))
 }
 
@@ -85,15 +87,21 @@ fn get_waiters<'py>(this: This<'_, 'py>) -> Object<'py> {
 
 // --- the protocol --------------------------------------------------------------------------------
 
-fn connection_made<'py>(this: This<'_, 'py>, transport: Borrowed<'_, 'py, PyAny>) -> Object<'py> {
+fn connection_made<'py>(this: This<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
+    const SIGNATURE: Signature = Signature::of_one("connection_made", &["transport"]);
+    let transport = SIGNATURE.one(args)?;
     done(this, this.connection_made(&transport))
 }
 
-fn connection_lost<'py>(this: This<'_, 'py>, error: Borrowed<'_, 'py, PyAny>) -> Object<'py> {
+fn connection_lost<'py>(this: This<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
+    const SIGNATURE: Signature = Signature::of_one("connection_lost", &["exc"]);
+    let error = SIGNATURE.one(args)?;
     done(this, this.connection_lost(&error))
 }
 
-fn data_received<'py>(this: This<'_, 'py>, data: Borrowed<'_, 'py, PyAny>) -> Object<'py> {
+fn data_received<'py>(this: This<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
+    const SIGNATURE: Signature = Signature::of_one("data_received", &["data"]);
+    let data = SIGNATURE.one(args)?;
     match data.cast_exact() {
         Ok(bytes) => done(this, this.data_received(bytes.to_owned())),
         Err(_) => match this.reader() {
@@ -207,7 +215,10 @@ pub(super) fn register(module: &Bound<'_, PyModule>, bases: &Bound<'_, PyTuple>)
         .slot(ffi::Py_tp_init, initializer::<Me, _>(protocol::init_mixin))
         .method(noargs::<Me, _>(c"pause_writing", pause_writing))
         .method(noargs::<Me, _>(c"resume_writing", resume_writing))
-        .method(onearg::<Me, _>(c"connection_lost", mixin_connection_lost))
+        .method(
+            anyargs::<Me, _>(c"connection_lost", mixin_connection_lost)
+                .doc(c"connection_lost($self, exc)\n--\n\nWake those who wait to write."),
+        )
         .method(noargs::<Me, _>(c"_drain_helper", drain_helper))
         .method(anyargs::<Me, _>(c"_get_close_waiter", no_close_waiter))
         .attribute(getter::<Me, _>(c"_loop", get_loop).setter::<Me, _>(set_loop))
@@ -223,9 +234,19 @@ pub(super) fn register(module: &Bound<'_, PyModule>, bases: &Bound<'_, PyTuple>)
         )
         .slot(ffi::Py_tp_new, constructor::<Protocol, _>(protocol::new))
         .slot(ffi::Py_tp_init, initializer::<Me, _>(protocol::init))
-        .method(onearg::<Me, _>(c"connection_made", connection_made))
-        .method(onearg::<Me, _>(c"connection_lost", connection_lost))
-        .method(onearg::<Me, _>(c"data_received", data_received))
+        .method(
+            anyargs::<Me, _>(c"connection_made", connection_made)
+                .doc(c"connection_made($self, transport)\n--\n\nGive the streams their transport."),
+        )
+        .method(
+            anyargs::<Me, _>(c"connection_lost", connection_lost).doc(
+                c"connection_lost($self, exc)\n--\n\nEnd the streams, with an exception if it is not None.",
+            ),
+        )
+        .method(
+            anyargs::<Me, _>(c"data_received", data_received)
+                .doc(c"data_received($self, data)\n--\n\nHand bytes to the reader."),
+        )
         .method(noargs::<Me, _>(c"eof_received", eof_received))
         .method(anyargs::<Me, _>(c"_get_close_waiter", get_close_waiter))
         .method(onearg::<Me, _>(c"_replace_transport", replace_transport))

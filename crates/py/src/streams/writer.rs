@@ -16,7 +16,7 @@ use crate::ffi::args::{Args, Signature, given};
 use crate::ffi::cell::Slot;
 use crate::ffi::class::{Builder, Class, Inst, TypeCell, create};
 use crate::ffi::gc::{Stopped, Visit};
-use crate::ffi::method::{Of, anyargs, constructor, getter, initializer, noargs, onearg, unary};
+use crate::ffi::method::{Of, anyargs, constructor, getter, initializer, noargs, unary};
 use crate::futures;
 use crate::names::{boolean, none};
 use crate::transports::sender::Sender;
@@ -179,14 +179,18 @@ fn store<'py>(this: This<'_, 'py>, slot: &Slot, value: Borrowed<'_, 'py, PyAny>)
 
 // --- writing -------------------------------------------------------------------------------------
 
-fn write<'py>(this: This<'_, 'py>, data: Borrowed<'_, 'py, PyAny>) -> Object<'py> {
+fn write<'py>(this: This<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
+    const SIGNATURE: Signature = Signature::of_one("write", &["data"]);
+    let data = SIGNATURE.one(args)?;
     let transport = this.transport()?;
     done(this, Sender::of(&transport).write(data))
 }
 
-fn writelines<'py>(this: This<'_, 'py>, lines: Borrowed<'_, 'py, PyAny>) -> Object<'py> {
+fn writelines<'py>(this: This<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
+    const SIGNATURE: Signature = Signature::of_one("writelines", &["data"]);
+    let data = SIGNATURE.one(args)?;
     let transport = this.transport()?;
-    done(this, Sender::of(&transport).write_lines(lines))
+    done(this, Sender::of(&transport).write_lines(data))
 }
 
 fn write_eof<'py>(this: This<'_, 'py>) -> Object<'py> {
@@ -359,27 +363,32 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .slot(ffi::Py_tp_new, constructor::<Writer, _>(new))
         .slot(ffi::Py_tp_init, initializer::<Me, _>(init))
         .slot(ffi::Py_tp_repr, unary::<Me, _>(repr))
-        .method(onearg::<Me, _>(c"write", write).doc(
-            c"write($self, data, /)\n--\n\nWrite bytes: at once as far as they go, the rest in the background.",
+        .method(anyargs::<Me, _>(c"write", write).doc(
+            c"write($self, data)\n--\n\nWrite bytes: at once as far as they go, the rest in the background.",
         ))
-        .method(onearg::<Me, _>(c"writelines", writelines).doc(
-            c"writelines($self, data, /)\n--\n\nWrite an iterable of bytes-like objects.",
-        ))
-        .method(noargs::<Me, _>(c"write_eof", write_eof).doc(
-            c"write_eof($self, /)\n--\n\nEnd our direction of the stream once everything is sent.",
-        ))
-        .method(noargs::<Me, _>(c"can_write_eof", can_write_eof).doc(
-            c"can_write_eof($self, /)\n--\n\nReturn True if the transport supports write_eof().",
-        ))
+        .method(
+            anyargs::<Me, _>(c"writelines", writelines)
+                .doc(c"writelines($self, data)\n--\n\nWrite an iterable of bytes-like objects."),
+        )
+        .method(
+            noargs::<Me, _>(c"write_eof", write_eof)
+                .doc(c"write_eof($self, /)\n--\n\nEnd our direction of the stream once everything is sent."),
+        )
+        .method(
+            noargs::<Me, _>(c"can_write_eof", can_write_eof)
+                .doc(c"can_write_eof($self, /)\n--\n\nReturn True if the transport supports write_eof()."),
+        )
         .method(noargs::<Me, _>(c"close", close).doc(
             c"close($self, /)\n--\n\nClose the stream once everything is sent; wait_closed() waits for it.",
         ))
-        .method(noargs::<Me, _>(c"is_closing", is_closing).doc(
-            c"is_closing($self, /)\n--\n\nReturn True if the stream is closed or being closed.",
-        ))
-        .method(noargs::<Me, _>(c"wait_closed", wait_closed).doc(
-            c"wait_closed($self, /)\n--\n\nWait until the stream is closed.",
-        ))
+        .method(
+            noargs::<Me, _>(c"is_closing", is_closing)
+                .doc(c"is_closing($self, /)\n--\n\nReturn True if the stream is closed or being closed."),
+        )
+        .method(
+            noargs::<Me, _>(c"wait_closed", wait_closed)
+                .doc(c"wait_closed($self, /)\n--\n\nWait until the stream is closed."),
+        )
         .method(noargs::<Me, _>(c"drain", drain).doc(
             c"drain($self, /)\n--\n\nWait until it is right to write more.\n\n\
               Raises what the connection was lost by.",
