@@ -90,6 +90,8 @@ class ProcessTransport(asyncio.SubprocessTransport):
 
     def __getattr__(self, name: str) -> Any: ...  # private names of asyncio's own transports
 
+class SSLProtocol(asyncio.BufferedProtocol): ...
+class _SSLProtocolTransport(asyncio.Transport): ...
 class SocketTransport(asyncio.Transport):
     """What connections of `create_connection` and of servers go through."""
 

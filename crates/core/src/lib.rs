@@ -19,6 +19,7 @@ pub mod ready;
 pub mod scheduler;
 pub mod sync;
 pub mod timers;
+pub mod tls_phase;
 pub mod waiters;
 
 pub use flow::Flow;
@@ -31,4 +32,5 @@ pub use race::Race;
 pub use ready::Ready;
 pub use scheduler::Scheduler;
 pub use timers::{TimerKey, Timers};
+pub use tls_phase::TlsPhase;
 pub use waiters::{WaiterKey, Waiters};

@@ -64,6 +64,7 @@ fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     event_loop::executor::register(module)?;
     handles::register(module)?;
     async_fn::register(module)?;
+    ffi::scratch::register(module)?;
     transports::register(module)?;
     streams::register(module)?;
     waiters::register(module)?;

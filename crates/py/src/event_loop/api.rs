@@ -11,10 +11,11 @@ use super::readers::Direction;
 use super::subprocess::{self, Given};
 use super::{
     EventLoop, connect, datagram, debug, executor, hooks, lifecycle, names, pipes, readers, serve, signals,
-    sockets, unix,
+    sockets, start_tls, unix,
 };
 use crate::ffi::attr;
 use crate::ffi::gc::traverse_pyclass;
+use crate::transports::tls;
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
 type Maybe<'py> = Option<Bound<'py, PyAny>>;
@@ -180,6 +181,29 @@ impl EventLoop {
     ) -> Object<'py> {
         let tls = (ssl_handshake_timeout, ssl_shutdown_timeout);
         connect::connect_accepted_socket(slf.as_any(), protocol_factory, sock, ssl, tls.0, tls.1)
+    }
+
+    #[pyo3(signature = (transport, protocol, sslcontext, *, server_side=false, server_hostname=None,
+        ssl_handshake_timeout=None, ssl_shutdown_timeout=None))]
+    #[allow(clippy::too_many_arguments, reason = "asyncio's own signature")]
+    fn start_tls<'py>(
+        slf: &Bound<'py, Self>,
+        transport: Py<PyAny>,
+        protocol: Py<PyAny>,
+        sslcontext: Py<PyAny>,
+        server_side: bool,
+        server_hostname: Option<Py<PyAny>>,
+        ssl_handshake_timeout: Option<Py<PyAny>>,
+        ssl_shutdown_timeout: Option<Py<PyAny>>,
+    ) -> Object<'py> {
+        let options = tls::Options {
+            context: Some(sslcontext),
+            server_side,
+            server_hostname,
+            handshake_timeout: ssl_handshake_timeout,
+            shutdown_timeout: ssl_shutdown_timeout,
+        };
+        start_tls::start_tls(slf.as_any(), transport, protocol, options)
     }
 
     #[pyo3(signature = (protocol_factory, path=None, *, ssl=None, sock=None, server_hostname=None,

@@ -1,7 +1,7 @@
 //! `create_connection` and `connect_accepted_socket`: from an address or a socket to a transport and its protocol.
 
 use aioxide_core::race;
-use pyo3::exceptions::{PyNotImplementedError, PyOSError, PyTimeoutError, PyValueError};
+use pyo3::exceptions::{PyOSError, PyTimeoutError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
@@ -13,7 +13,7 @@ use super::sockets::check_ssl_socket;
 use crate::async_fn::{self, attached, coroutine};
 use crate::ffi::context;
 use crate::futures::{self, is_debug};
-use crate::transports::tcp;
+use crate::transports::{tcp, tls};
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
 
@@ -40,11 +40,6 @@ pub(super) struct Request {
 /// Whether TLS is asked for.
 pub(super) fn wants_tls(py: Python<'_>, ssl: Option<&Py<PyAny>>) -> PyResult<bool> {
     ssl.map_or(Ok(false), |ssl| ssl.bind(py).is_truthy())
-}
-
-/// The seam for TLS: what has to be wrapped around the socket transport starts here.
-pub(super) fn refuse_tls(method: &str) -> PyErr {
-    PyNotImplementedError::new_err(format!("{method}(ssl=...) is not supported yet"))
 }
 
 /// ValueError for options that mean nothing without TLS.
@@ -80,7 +75,14 @@ impl Request {
         if self.by_address() && self.sock.is_some() {
             return Err(PyValueError::new_err("host/port and sock can not be specified at the same time"));
         }
-        if tls { Err(refuse_tls("create_connection")) } else { Ok(()) }
+        Ok(())
+    }
+
+    /// What is asked of TLS, if it is wanted. The name to check is the host's unless another is given.
+    fn tls(&self, py: Python<'_>) -> PyResult<Option<tls::Options>> {
+        let name = self.server_hostname.as_ref().or(self.host.as_ref());
+        let timeouts = (self.ssl_handshake_timeout.as_ref(), self.ssl_shutdown_timeout.as_ref());
+        tls::Options::client(py, self.ssl.as_ref(), name, timeouts)
     }
 
     const fn by_address(&self) -> bool {
@@ -108,14 +110,14 @@ pub(super) fn create_connection<'py>(event_loop: &Bound<'py, PyAny>, request: Re
     let event_loop = event_loop.clone().unbind();
     // The root: the tasks of a race.
     async_fn::rooted(PyList::empty(py).into_any(), "EventLoop.create_connection", async move {
-        attached(|py| request.check(py))?;
+        let tls = attached(|py| request.check(py).and_then(|()| request.tls(py)))?;
         let sock = if request.by_address() {
             dial(&event_loop, &request).await?
         } else {
             attached(|py| given_socket(py, request.sock.as_ref()))?
         };
         let (host, port) = (request.host, request.port);
-        finish(event_loop, sock, request.protocol_factory, move |py, sock, pair| {
+        finish(event_loop, sock, request.protocol_factory, tls, move |py, sock, pair| {
             let (transport, protocol) = (pair.get_item(0)?, pair.get_item(1)?);
             let args = ("%r connected to %s:%r: (%r, %r)", sock, host, port, transport, protocol);
             logger(py)?.call_method1("debug", args).map(drop)
@@ -136,7 +138,7 @@ pub(super) fn connect_accepted_socket<'py>(
     let py = event_loop.py();
     let event_loop = event_loop.clone().unbind();
     coroutine(py, "EventLoop.connect_accepted_socket", async move {
-        attached(|py| {
+        let tls = attached(|py| {
             check_stream(sock.bind(py))?;
             let tls = wants_tls(py, ssl.as_ref())?;
             let options = [
@@ -145,9 +147,10 @@ pub(super) fn connect_accepted_socket<'py>(
             ];
             check_tls_options(tls, options)?;
             check_ssl_socket(sock.bind(py))?;
-            if tls { Err(refuse_tls("connect_accepted_socket")) } else { Ok(()) }
+            let timeouts = (ssl_handshake_timeout.as_ref(), ssl_shutdown_timeout.as_ref());
+            tls::Options::server(py, ssl.as_ref(), timeouts)
         })?;
-        finish(event_loop, sock, protocol_factory, |py, sock, pair| {
+        finish(event_loop, sock, protocol_factory, tls, |py, sock, pair| {
             let args = ("%r handled: (%r, %r)", sock, pair.get_item(0)?, pair.get_item(1)?);
             logger(py)?.call_method1("debug", args).map(drop)
         })
@@ -172,11 +175,13 @@ fn given_socket(py: Python<'_>, sock: Option<&Py<PyAny>>) -> PyResult<Py<PyAny>>
     Ok(sock.clone_ref(py))
 }
 
-/// The protocol and the transport of a connected socket, once the protocol knows of the connection.
+/// The protocol and the transport of a connected socket, once the protocol knows of the connection: with TLS, once the
+/// handshake is done.
 pub(super) async fn finish(
     event_loop: Py<PyAny>,
     sock: Py<PyAny>,
     protocol_factory: Py<PyAny>,
+    tls: Option<tls::Options>,
     log: impl for<'py> FnOnce(Python<'py>, &Bound<'py, PyAny>, &Bound<'py, PyAny>) -> PyResult<()> + Send,
 ) -> PyResult<Py<PyAny>> {
     let (transport, protocol, waiter) = attached(|py| {
@@ -186,7 +191,7 @@ pub(super) async fn finish(
             let context = context::copy_current(py)?;
             let protocol = protocol_factory.bind(py).call0()?;
             let waiter = futures::new(event_loop)?;
-            let transport = tcp::make(tcp::Parts {
+            let parts = tcp::Parts {
                 event_loop,
                 sock,
                 protocol: &protocol,
@@ -194,7 +199,11 @@ pub(super) async fn finish(
                 peername: None,
                 server: None,
                 context: &context,
-            })?;
+            };
+            let transport = match &tls {
+                Some(options) => tls::over_socket(parts, options)?,
+                None => tcp::make(parts)?,
+            };
             Ok((transport.unbind(), protocol.unbind(), waiter.unbind()))
         };
         make().inspect_err(|_| close_quietly(sock))

@@ -21,6 +21,7 @@ mod resolve;
 pub(crate) mod serve;
 pub(crate) mod signals;
 pub(crate) mod sockets;
+mod start_tls;
 mod subprocess;
 mod turn;
 mod unix;

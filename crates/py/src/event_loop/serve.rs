@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use pyo3::exceptions::{PyNotImplementedError, PyOSError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyOSError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyList, PyString};
@@ -13,7 +13,7 @@ use super::resolve::{Wanted, constant, number, resolve};
 use super::sockets::check_ssl_socket;
 use crate::async_fn::{self, attached, coroutine};
 use crate::futures::is_debug;
-use crate::transports::server;
+use crate::transports::{server, tls};
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
 
@@ -51,9 +51,6 @@ impl Request {
         }
         if self.by_address() && self.sock.is_some() {
             return Err(PyValueError::new_err("host/port and sock can not be specified at the same time"));
-        }
-        if self.ssl.is_some() {
-            return Err(PyNotImplementedError::new_err("create_server(ssl=...) is not supported yet"));
         }
         Ok(())
     }
@@ -105,8 +102,10 @@ pub(super) fn create_server<'py>(event_loop: &Bound<'py, PyAny>, request: Reques
             for sock in &sockets {
                 sock.call_method1(intern!(py, "setblocking"), (false,))?;
             }
-            let factory = request.protocol_factory.into_bound(py);
-            server::make(event_loop.bind(py), sockets, factory, request.backlog).map(Bound::unbind)
+            let timeouts = (request.ssl_handshake_timeout.as_ref(), request.ssl_shutdown_timeout.as_ref());
+            let tls = tls::Options::server(py, request.ssl.as_ref(), timeouts)?;
+            let factory = request.protocol_factory.bind(py).clone();
+            server::make(event_loop.bind(py), sockets, factory, request.backlog, tls).map(Bound::unbind)
         })?;
         if request.start_serving {
             attached(|py| server::start(server.bind(py)))?;

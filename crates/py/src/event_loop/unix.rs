@@ -7,11 +7,11 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyList, PyString};
 
-use super::connect::{check_tls_options, close_quietly, finish, refuse_tls, wants_tls};
+use super::connect::{check_tls_options, close_quietly, finish, wants_tls};
 use super::resolve::constant;
 use super::sockets::check_ssl_socket;
 use crate::async_fn::{self, attached, coroutine};
-use crate::transports::{server, socket_file};
+use crate::transports::{server, socket_file, tls};
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
 
@@ -94,7 +94,13 @@ impl Dial {
         if self.path.is_some() && self.sock.is_some() {
             return Err(both_given());
         }
-        if tls { Err(refuse_tls("create_unix_connection")) } else { Ok(()) }
+        Ok(())
+    }
+
+    /// What is asked of TLS, if it is wanted.
+    fn tls(&self, py: Python<'_>) -> PyResult<Option<tls::Options>> {
+        let timeouts = (self.ssl_handshake_timeout.as_ref(), self.ssl_shutdown_timeout.as_ref());
+        tls::Options::client(py, self.ssl.as_ref(), self.server_hostname.as_ref(), timeouts)
     }
 }
 
@@ -102,7 +108,7 @@ impl Dial {
 pub(super) fn create_connection<'py>(event_loop: &Bound<'py, PyAny>, request: Dial) -> Object<'py> {
     let (py, event_loop) = (event_loop.py(), event_loop.clone().unbind());
     coroutine(py, "EventLoop.create_unix_connection", async move {
-        attached(|py| request.check(py))?;
+        let tls = attached(|py| request.check(py).and_then(|()| request.tls(py)))?;
         let sock = match (&request.path, request.sock) {
             (Some(path), _) => dial(&event_loop, path).await?,
             (None, Some(sock)) => {
@@ -111,7 +117,7 @@ pub(super) fn create_connection<'py>(event_loop: &Bound<'py, PyAny>, request: Di
             }
             (None, None) => return Err(PyValueError::new_err("no path and sock were specified")),
         };
-        finish(event_loop, sock, request.protocol_factory, |_, _, _| Ok(())).await
+        finish(event_loop, sock, request.protocol_factory, tls, |_, _, _| Ok(())).await
     })
 }
 
@@ -154,7 +160,7 @@ impl Serve {
         if self.path.is_some() && self.sock.is_some() {
             return Err(both_given());
         }
-        if tls { Err(refuse_tls("create_unix_server")) } else { Ok(()) }
+        Ok(())
     }
 
     /// The listening socket: bound to the path, or the one that was given.
@@ -201,7 +207,9 @@ pub(super) fn create_server<'py>(event_loop: &Bound<'py, PyAny>, request: Serve)
             let inode = if request.cleanup_socket { socket_file::inode(&sock)? } else { None };
             sock.call_method1(intern!(py, "setblocking"), (false,))?;
             let (sockets, factory) = (PyList::new(py, [sock])?, request.protocol_factory.into_bound(py));
-            let server = server::make(event_loop.bind(py), sockets, factory, request.backlog)?;
+            let timeouts = (request.ssl_handshake_timeout.as_ref(), request.ssl_shutdown_timeout.as_ref());
+            let tls = tls::Options::server(py, request.ssl.as_ref(), timeouts)?;
+            let server = server::make(event_loop.bind(py), sockets, factory, request.backlog, tls)?;
             server::owns_file(&server, inode);
             Ok::<_, PyErr>((server.unbind(), request.start_serving))
         })?;

@@ -17,5 +17,6 @@ pub(crate) mod holds;
 pub(crate) mod iter;
 pub(crate) mod layout;
 pub(crate) mod method;
+pub(crate) mod scratch;
 pub(crate) mod thread;
 pub(crate) mod types;

@@ -13,7 +13,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::server::This;
-use super::{Source, tcp};
+use super::{Source, tcp, tls};
 use crate::errors::ends_the_loop;
 use crate::event_loop::EventLoop;
 use crate::event_loop::debug::logger;
@@ -198,7 +198,10 @@ fn connected<'py>(
             server: Some(&server),
             context: &context,
         };
-        tcp::make(parts)
+        match this.tls(py) {
+            Some(options) => tls::over_socket(parts, &options),
+            None => tcp::make(parts),
+        }
     });
     let Err(error) = made else { return Ok(()) };
     conn.call_method0(intern!(py, "close"))?;

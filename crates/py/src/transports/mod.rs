@@ -20,6 +20,7 @@ pub(crate) mod server;
 pub(crate) mod socket_file;
 mod surface;
 pub(crate) mod tcp;
+pub(crate) mod tls;
 pub(crate) mod udp;
 mod write;
 
@@ -140,5 +141,6 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     udp::register(module)?;
     process_surface::register(module)?;
     process_pipe::register(module)?;
+    tls::register(module)?;
     server::register(module)
 }

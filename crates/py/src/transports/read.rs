@@ -12,11 +12,12 @@ use pyo3::types::PyBytes;
 
 use super::receiver::Receiver;
 use super::tcp::{Reading, This};
+use super::tls;
 use crate::errors::os_error;
-use crate::ffi::buffer;
+use crate::ffi::{buffer, scratch};
 
 /// The most that one receive takes, as in asyncio.
-pub(crate) const MOST: usize = 256 * 1024;
+pub(crate) const MOST: usize = scratch::SIZE;
 
 thread_local! {
     /// Where received bytes land: one buffer for all transports of a thread, as each copies what it got at once.
@@ -56,8 +57,10 @@ pub(super) fn on_readable(this: This<'_, '_>, last: bool) -> PyResult<()> {
     let py = this.py();
     let Some(protocol) = this.protocol.get(py).filter(|_| this.is_reading()) else { return Ok(()) };
     let receiver = this.receiver.get();
-    if receiver == Receiver::Buffered {
-        return into_buffer(this, &protocol, last);
+    match receiver {
+        Receiver::Buffered => return into_buffer(this, &protocol, last),
+        Receiver::Tls => return into_layer(this, &protocol, last),
+        Receiver::Python | Receiver::Streams => {}
     }
     match receive(py, this.fd, MOST) {
         Ok(data) if data.as_bytes().is_empty() => on_end(this, &protocol),
@@ -68,6 +71,26 @@ pub(super) fn on_readable(this: This<'_, '_>, last: bool) -> PyResult<()> {
             match receiver.data_received(&protocol, data) {
                 Ok(()) => Ok(()),
                 Err(error) => this.failed(error, "Fatal error: protocol.data_received() call failed."),
+            }
+        }
+        Err(error) if is_later(error.kind()) => Ok(()),
+        Err(error) => this.failed(os_error(&error), READ_FAILED),
+    }
+}
+
+/// TLS takes the bytes without a bytes object around them.
+#[inline]
+fn into_layer<'py>(this: This<'_, 'py>, protocol: &Bound<'py, PyAny>, last: bool) -> PyResult<()> {
+    let Some(layer) = tls::This::cast_exact(protocol) else { return Ok(()) };
+    match tls::receive(layer, |memory| stream::recv(this.fd, memory))? {
+        Ok(0) => on_end(this, protocol),
+        Ok(length) => {
+            if last || length == MOST {
+                this.read_again(last)?;
+            }
+            match layer.received() {
+                Ok(()) => Ok(()),
+                Err(error) => this.failed(error, "Fatal error: protocol.buffer_updated() call failed."),
             }
         }
         Err(error) if is_later(error.kind()) => Ok(()),

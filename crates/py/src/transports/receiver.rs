@@ -10,6 +10,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyType};
 
+use super::tls;
 use crate::ffi::class::Inst;
 use crate::streams;
 
@@ -23,11 +24,14 @@ pub(crate) enum Receiver {
     Buffered,
     /// Exactly our StreamReaderProtocol: its reader gets the bytes without a call.
     Streams,
+    /// A TLS layer of ours, which stands before another protocol.
+    Tls,
 }
 
 /// A protocol that is called without Python.
 enum Native<'a, 'py> {
     Streams(Inst<'a, 'py, streams::Protocol>),
+    Tls(tls::This<'a, 'py>),
     None,
 }
 
@@ -38,6 +42,7 @@ impl Receiver {
         match self {
             Self::Python | Self::Buffered => Native::None,
             Self::Streams => streams::plain_protocol(protocol).map_or(Native::None, Native::Streams),
+            Self::Tls => tls::This::cast_exact(protocol).map_or(Native::None, Native::Tls),
         }
     }
 
@@ -45,6 +50,9 @@ impl Receiver {
     pub(crate) fn of(protocol: &Bound<'_, PyAny>) -> PyResult<Self> {
         if streams::is_protocol(protocol) {
             return Ok(Self::Streams);
+        }
+        if tls::This::cast_exact(protocol).is_some() {
+            return Ok(Self::Tls);
         }
         static BUFFERED: PyOnceLock<Py<PyType>> = PyOnceLock::new();
         let class = BUFFERED.import(protocol.py(), "asyncio.protocols", "BufferedProtocol")?;
@@ -60,6 +68,7 @@ impl Receiver {
     ) -> PyResult<()> {
         match self.native(protocol) {
             Native::Streams(streams) => streams.data_received(data),
+            Native::Tls(layer) => layer.data_received(data.as_any()),
             Native::None => protocol.call_method1(intern!(protocol.py(), "data_received"), (data,)).map(drop),
         }
     }
@@ -68,6 +77,7 @@ impl Receiver {
     pub(crate) fn eof_received(self, protocol: &Bound<'_, PyAny>) -> PyResult<bool> {
         match self.native(protocol) {
             Native::Streams(streams) => streams.eof_received(),
+            Native::Tls(layer) => layer.eof_received(),
             Native::None => protocol.call_method0(intern!(protocol.py(), "eof_received"))?.is_truthy(),
         }
     }
@@ -78,6 +88,8 @@ impl Receiver {
         match (self.native(protocol), asked) {
             (_, Flow::Nothing) => Ok(()),
             (Native::Streams(streams), asked) => streams.set_paused(asked == Flow::Pause),
+            (Native::Tls(layer), Flow::Pause) => layer.pause_writing(),
+            (Native::Tls(layer), Flow::Resume) => layer.resume_writing(),
             (Native::None, Flow::Pause) => protocol.call_method0(intern!(py, "pause_writing")).map(drop),
             (Native::None, Flow::Resume) => protocol.call_method0(intern!(py, "resume_writing")).map(drop),
         }
@@ -91,6 +103,7 @@ impl Receiver {
     ) -> PyResult<()> {
         match self.native(protocol) {
             Native::Streams(streams) => streams.connection_lost(error),
+            Native::Tls(layer) => layer.connection_lost(error),
             Native::None => {
                 protocol.call_method1(intern!(protocol.py(), "connection_lost"), (error,)).map(drop)
             }

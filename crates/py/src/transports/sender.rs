@@ -7,6 +7,7 @@ use pyo3::{Borrowed, intern};
 
 use aioxide_core::phase::Happening;
 
+use super::tls::surface;
 use super::{tcp, write};
 use crate::ffi::class::Inst;
 
@@ -15,6 +16,8 @@ use crate::ffi::class::Inst;
 pub(crate) enum Sender<'a, 'py> {
     /// A stream socket.
     Tcp(tcp::This<'a, 'py>),
+    /// TLS over another transport.
+    Tls(surface::This<'a, 'py>),
     /// Whatever has the methods.
     Python(Borrowed<'a, 'py, PyAny>),
 }
@@ -24,8 +27,11 @@ impl<'a, 'py> Sender<'a, 'py> {
     /// that something has been put on.
     #[inline]
     pub(crate) fn of(transport: &'a Bound<'py, PyAny>) -> Self {
-        match Inst::<tcp::TcpTransport>::cast_exact(transport) {
-            Some(tcp) if tcp.is_plain() => Self::Tcp(tcp),
+        if let Some(tcp) = Inst::<tcp::TcpTransport>::cast_exact(transport).filter(|tcp| tcp.is_plain()) {
+            return Self::Tcp(tcp);
+        }
+        match Inst::<surface::TlsTransport>::cast_exact(transport) {
+            Some(tls) if tls.is_plain() => Self::Tls(tls),
             _ => Self::Python(transport.as_borrowed()),
         }
     }
@@ -35,6 +41,7 @@ impl<'a, 'py> Sender<'a, 'py> {
     pub(crate) fn write(self, data: Borrowed<'_, 'py, PyAny>) -> PyResult<()> {
         match self {
             Self::Tcp(tcp) => write::write(tcp, data),
+            Self::Tls(tls) => tls.write(data),
             Self::Python(object) => object.call_method1(intern!(object.py(), "write"), (data,)).map(drop),
         }
     }
@@ -43,6 +50,7 @@ impl<'a, 'py> Sender<'a, 'py> {
     pub(crate) fn write_lines(self, lines: Borrowed<'_, 'py, PyAny>) -> PyResult<()> {
         match self {
             Self::Tcp(tcp) => write::write_lines(tcp, lines),
+            Self::Tls(tls) => tls.write_lines(lines),
             Self::Python(object) => {
                 object.call_method1(intern!(object.py(), "writelines"), (lines,)).map(drop)
             }
@@ -53,6 +61,7 @@ impl<'a, 'py> Sender<'a, 'py> {
     pub(crate) fn is_tls(self) -> PyResult<bool> {
         match self {
             Self::Tcp(_) => Ok(false),
+            Self::Tls(_) => Ok(true),
             Self::Python(object) => {
                 let py = object.py();
                 let context =
@@ -66,6 +75,7 @@ impl<'a, 'py> Sender<'a, 'py> {
     pub(crate) fn close(self) -> PyResult<()> {
         match self {
             Self::Tcp(tcp) => tcp.happened(Happening::Close, None),
+            Self::Tls(tls) => tls.close(),
             Self::Python(object) => object.call_method0(intern!(object.py(), "close")).map(drop),
         }
     }
@@ -75,6 +85,7 @@ impl<'a, 'py> Sender<'a, 'py> {
     pub(crate) fn is_closing(self) -> PyResult<bool> {
         match self {
             Self::Tcp(tcp) => Ok(tcp.phase.get().is_closing()),
+            Self::Tls(tls) => tls.is_closing(),
             Self::Python(object) => object.call_method0(intern!(object.py(), "is_closing"))?.is_truthy(),
         }
     }
@@ -83,6 +94,7 @@ impl<'a, 'py> Sender<'a, 'py> {
     pub(crate) fn pause_reading(self) -> PyResult<()> {
         match self {
             Self::Tcp(tcp) => tcp.pause_reading(),
+            Self::Tls(tls) => tls.pause_reading(),
             Self::Python(object) => object.call_method0(intern!(object.py(), "pause_reading")).map(drop),
         }
     }
@@ -91,7 +103,19 @@ impl<'a, 'py> Sender<'a, 'py> {
     pub(crate) fn resume_reading(self) -> PyResult<()> {
         match self {
             Self::Tcp(tcp) => tcp.resume_reading(),
+            Self::Tls(tls) => tls.resume_reading(),
             Self::Python(object) => object.call_method0(intern!(object.py(), "resume_reading")).map(drop),
+        }
+    }
+
+    /// `_force_close(error)`: what is unsent is thrown away.
+    pub(crate) fn force_close(self, error: Option<&Bound<'py, PyAny>>) -> PyResult<()> {
+        match self {
+            Self::Tcp(tcp) => tcp.happened(Happening::Fail, error),
+            Self::Tls(tls) => tls.force_close(error),
+            Self::Python(object) => {
+                object.call_method1(intern!(object.py(), "_force_close"), (error,)).map(drop)
+            }
         }
     }
 }

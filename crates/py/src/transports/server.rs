@@ -15,7 +15,7 @@ use pyo3::types::{
 use pyo3::{Borrowed, ffi, intern};
 
 use super::listener::{listen, unlisten};
-use super::{socket_file, tcp};
+use super::{socket_file, tcp, tls};
 use crate::async_fn::{self, attached};
 use crate::ffi::args::Args;
 use crate::ffi::cell::{Flag, GilCell, Slot};
@@ -43,6 +43,10 @@ pub(crate) struct Server {
     pub(super) context: Slot,
     /// What `serve_forever` waits for.
     forever: Slot,
+    /// What makes TLS of a connection, if that is wanted; and its timeouts.
+    ssl_context: Slot,
+    ssl_handshake_timeout: Slot,
+    ssl_shutdown_timeout: Slot,
     pub(super) backlog: i32,
     pub(super) serving: Flag<bool>,
     /// The inode of its Unix socket's file, which goes when the server closes.
@@ -71,8 +75,31 @@ impl Class for Server {
 }
 
 impl Server {
-    fn slots(&self) -> [&Slot; 6] {
-        [&self.event_loop, &self.sockets, &self.waiters, &self.protocol_factory, &self.context, &self.forever]
+    fn slots(&self) -> [&Slot; 9] {
+        [
+            &self.event_loop,
+            &self.sockets,
+            &self.waiters,
+            &self.protocol_factory,
+            &self.context,
+            &self.forever,
+            &self.ssl_context,
+            &self.ssl_handshake_timeout,
+            &self.ssl_shutdown_timeout,
+        ]
+    }
+
+    /// What each connection asks of TLS, if the server wants it.
+    pub(super) fn tls(&self, py: Python<'_>) -> Option<tls::Options> {
+        let get = |slot: &Slot| slot.get(py).map(Bound::unbind);
+        let context = get(&self.ssl_context)?;
+        Some(tls::Options {
+            context: Some(context),
+            server_side: true,
+            server_hostname: None,
+            handshake_timeout: get(&self.ssl_handshake_timeout),
+            shutdown_timeout: get(&self.ssl_shutdown_timeout),
+        })
     }
 }
 
@@ -82,8 +109,11 @@ pub(crate) fn make<'py>(
     sockets: Bound<'py, PyList>,
     protocol_factory: Bound<'py, PyAny>,
     backlog: i32,
+    tls: Option<tls::Options>,
 ) -> Object<'py> {
     let py = event_loop.py();
+    let (ssl_context, handshake_timeout, shutdown_timeout) =
+        tls.map_or((None, None, None), |tls| (tls.context, tls.handshake_timeout, tls.shutdown_timeout));
     let server = Server {
         event_loop: Slot::holding(event_loop.clone().unbind()),
         sockets: Slot::holding(sockets.into_any().unbind()),
@@ -92,6 +122,9 @@ pub(crate) fn make<'py>(
         protocol_factory: Slot::holding(protocol_factory.unbind()),
         context: Slot::holding(context::copy_current(py)?.unbind()),
         forever: Slot::empty(),
+        ssl_context: Slot::new(ssl_context),
+        ssl_handshake_timeout: Slot::new(handshake_timeout),
+        ssl_shutdown_timeout: Slot::new(shutdown_timeout),
         backlog,
         serving: Flag::new(false),
         inode: Flag::new(None),
@@ -154,6 +187,18 @@ fn clients<'py>(this: This<'_, 'py>) -> Vec<Bound<'py, PyAny>> {
 
 fn get_protocol_factory<'py>(this: This<'_, 'py>) -> Object<'py> {
     held(this, &this.protocol_factory)
+}
+
+fn get_ssl_context<'py>(this: This<'_, 'py>) -> Object<'py> {
+    held(this, &this.ssl_context)
+}
+
+fn get_ssl_handshake_timeout<'py>(this: This<'_, 'py>) -> Object<'py> {
+    held(this, &this.ssl_handshake_timeout)
+}
+
+fn get_ssl_shutdown_timeout<'py>(this: This<'_, 'py>) -> Object<'py> {
+    held(this, &this.ssl_shutdown_timeout)
 }
 
 fn get_forever<'py>(this: This<'_, 'py>) -> Object<'py> {
@@ -391,6 +436,9 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .attribute(getter::<Of<Server>, _>(c"_clients", get_clients))
         .attribute(getter::<Of<Server>, _>(c"_protocol_factory", get_protocol_factory))
         .attribute(getter::<Of<Server>, _>(c"_serving_forever_fut", get_forever))
+        .attribute(getter::<Of<Server>, _>(c"_ssl_context", get_ssl_context))
+        .attribute(getter::<Of<Server>, _>(c"_ssl_handshake_timeout", get_ssl_handshake_timeout))
+        .attribute(getter::<Of<Server>, _>(c"_ssl_shutdown_timeout", get_ssl_shutdown_timeout))
         .attribute(getter::<Of<Server>, _>(c"_serving", is_serving))
         .attribute(getter::<Of<Server>, _>(c"_backlog", get_backlog))
         .build(module, None, Server::cell())?;
