@@ -6,12 +6,14 @@ Every public name of asyncio is here too, so `import aioxide as asyncio` works.
 """
 
 import asyncio
+import sys
 from typing import TYPE_CHECKING
 
 from aioxide import _names, _stdlib, inspect as inspect
 from aioxide._core import __version__
 from aioxide._install import Installation, install, installed, uninstall
 from aioxide._loop import EventLoop, EventLoopPolicy, new_event_loop
+from aioxide._pools import to_process as to_process
 from aioxide._runners import Runner, run
 from aioxide._watchdog import Stall, Watchdog, watchdog
 from aioxide.inspect import format_tasks
@@ -22,8 +24,10 @@ from aioxide.inspect import format_tasks
 from asyncio import *  # type: ignore[assignment]  # noqa: F403  (whichever names this Python has)
 from asyncio import TaskGroup as TaskGroup  # which 3.11 has left out of __all__
 
+if sys.version_info >= (3, 14):
+    from aioxide._pools import to_interpreter as to_interpreter
+
 if TYPE_CHECKING:
-    import sys
     from asyncio import (
         base_events as base_events,
         base_futures as base_futures,
@@ -87,6 +91,9 @@ __all__ += [
     "new_event_loop",
     "run",
     "tasks",
+    "to_process",
     "uninstall",
     "watchdog",
 ]
+if sys.version_info >= (3, 14):
+    __all__ += ["to_interpreter"]
