@@ -2,13 +2,14 @@
 #   PYTHON=   the interpreter, a name or a path (default: the newest python3 on PATH)
 #   PROFILE=  how cargo builds the extension: release, or quick to compile faster
 PROFILE ?= release
-.PHONY: help demo test conformance ecosystem fuzz fire soak bench lint fmt clean
+.PHONY: help demo test conformance ecosystem fuzz fire soak bench lint fmt clean examples
 python = $(eval python := $(shell tools/environment find $(PYTHON)))$(or $(python),$(error no Python to work with))
 venv = $(eval venv := .venv/$(shell tools/environment tag $(python)))$(venv)
 # What the environment is to have: built, or has-SET for one of the sets of packages below.
 have = @$(MAKE) -s $(patsubst %,$(venv)/.%,$(patsubst built,built-$(PROFILE),$(1)))
 sources := $(shell find crates python Cargo.toml Cargo.lock pyproject.toml -type f ! -name '*.so' ! -name '*.pyc')
 needs_demo := aiohttp rich
+needs_examples := aiohttp rich websockets fastapi uvicorn httpx asyncpg distributed
 needs_test := pytest pytest-timeout hypothesis
 needs_lint := ruff mypy
 
@@ -26,7 +27,11 @@ demo: ## Build, run the main job on aioxide, and show its figure on other loops
 test: ## Run the tests of the Rust crates and of the Python package
 	$(call have,built has-test)
 	cargo test --quiet -p aioxide-core -p aioxide-sys
-	$(venv)/bin/python -m pytest --timeout 600 $(ARGS)
+	$(venv)/bin/python -m pytest --timeout 600 --ignore tests/examples $(ARGS)
+
+examples: ## Run every example
+	$(call have,built has-test has-examples)
+	$(venv)/bin/python -m pytest --timeout 300 tests/examples $(ARGS)
 
 conformance: ## Run CPython's own asyncio tests (MODULES=test_tasks,... picks some)
 	$(call have,built)
@@ -77,7 +82,7 @@ clean: ## Remove everything that was built
 	tools/environment create $(python) .venv/$*
 	@touch $@
 
-$(foreach set,demo test lint,$(eval .venv/%/.has-$(set): .venv/%/.made Makefile ; \
+$(foreach set,demo test lint examples,$(eval .venv/%/.has-$(set): .venv/%/.made Makefile ; \
     tools/environment install .venv/$$* $(needs_$(set)) && touch $$@))
 
 .venv/%/.tried-uvloop: .venv/%/.made

@@ -96,8 +96,12 @@ async def demo(folder: pathlib.Path) -> list[str]:
         problems = await download_all([f"http://{host}:{port}/{name}" for name in files], folder)
     finally:
         await runner.cleanup()
-    wrong = [name for path in sorted(folder.iterdir()) if path.read_bytes() != files[name := path.name[4:]]]
-    return problems + [f"{name} is not what was sent" for name in wrong]
+    return problems + check(files, folder)
+
+
+def check(files: dict[str, bytes], folder: pathlib.Path) -> list[str]:
+    got = {path.name[4:]: path.read_bytes() for path in folder.iterdir()}
+    return [f"{name} is not what was sent" for name in files if got.get(name) != files[name]]
 
 
 def main() -> int:

@@ -486,9 +486,7 @@ def test_the_descriptor_is_the_transports(go, loop):
 
 def test_a_forgotten_transport_is_closed_and_reported(new_loop):
     loop = new_loop()
-    transport, _ = loop.run_until_complete(
-        loop.create_datagram_endpoint(asyncio.DatagramProtocol, HERE)
-    )
+    transport, _ = loop.run_until_complete(loop.create_datagram_endpoint(asyncio.DatagramProtocol, HERE))
     shown = repr(transport)
     assert " fd=" in shown and "read=polling write=<idle, bufsize=0>" in shown
     loop.close()

@@ -17,9 +17,7 @@ def run(request):
 
 def names(lock):
     """The holders' names; those of live tasks with a mark."""
-    return [
-        f"{held.get_name()}!" if isinstance(held, asyncio.Task) else held for held in _core._holders(lock)
-    ]
+    return [f"{held.get_name()}!" if isinstance(held, asyncio.Task) else held for held in _core._holders(lock)]
 
 
 async def turns(number=3):

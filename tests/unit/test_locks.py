@@ -1,8 +1,10 @@
 """Lock, Event, Condition, Semaphore, BoundedSemaphore, Barrier: beyond what CPython's own tests look at."""
 
 import asyncio
+import fractions
 import gc
 import inspect
+import re
 import sys
 import weakref
 
@@ -663,3 +665,32 @@ def test_primitives_serve_any_loop_and_any_task(factory, debug):
         *((2, 2), (2, 2), (0, 0), (0, 0), (1, 1), (1, 1)),
         *((5, 2), (5, 5), (3, 0), (3, 3), (4, 1), (4, 4)),
     ]
+
+
+@pytest.mark.parametrize("value", [float("inf"), 2.0, 2.5, 1 << 70, fractions.Fraction(3, 2), 1])
+def test_a_semaphore_of_any_number(aio, run, value):
+    """asyncio counts with whatever number it is given, and some programs give infinity."""
+
+    async def main():
+        kinds = [aio.Semaphore] if value == float("inf") else [aio.Semaphore, aio.BoundedSemaphore]
+        for semaphore in [kind(value) for kind in kinds]:
+            assert semaphore._value == value and type(semaphore._value) is type(value)
+            assert f"value:{value}]" in repr(semaphore)
+            assert await semaphore.acquire()
+            assert semaphore._value == value - 1
+            assert semaphore.locked() is (value == 1)
+            semaphore.release()
+            assert semaphore._value == value
+            semaphore._value = value - 1
+            assert semaphore.locked() is (value == 1)
+        assert aio.BoundedSemaphore(value)._bound_value == value
+
+    run(main())
+
+
+@pytest.mark.parametrize("value", [-1, -0.5, float("-inf"), "x", None])
+def test_what_a_semaphore_refuses(aio, value):
+    with pytest.raises((ValueError, TypeError)) as caught:
+        aio.Semaphore(value)
+    with pytest.raises(type(caught.value), match=re.escape(str(caught.value))):
+        asyncio.Semaphore(value)

@@ -72,7 +72,8 @@ def test_what_has_not_begun_is_taken_back(to_pool, run, tmp_path):
         blockers = [asyncio.ensure_future(to_pool(time.sleep, 0.5)) for _ in range(3 * workers + 2)]
         await asyncio.sleep(0.05)
         copies = [
-            asyncio.ensure_future(to_pool(shutil.copy, str(tmp_path / "source"), str(target / str(n)))) for n in range(9)
+            asyncio.ensure_future(to_pool(shutil.copy, str(tmp_path / "source"), str(target / str(n))))
+            for n in range(9)
         ]
         await asyncio.sleep(0)
         for task in copies:

@@ -4,14 +4,15 @@ use aioxide_core::WaiterKey;
 use aioxide_core::sync::{self, Rules};
 use pyo3::Borrowed;
 use pyo3::exceptions::PyValueError;
+use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyFloat, PyInt, PyTuple};
+use pyo3::types::{PyInt, PyTuple};
 
 use super::holders::Held;
 use super::primitive::{self, Kind, Primitive};
 use super::wait::{self, Op};
 use crate::ffi::args::{Args, Signature};
-use crate::ffi::cell::Flag;
+use crate::ffi::cell::{Flag, Slot};
 use crate::ffi::class::{Builder, Class, Inst, TypeCell};
 use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::holds::Holds;
@@ -26,6 +27,10 @@ pub(crate) struct Permits {
     bounded: bool,
     bound: Flag<i64>,
     held: Held,
+    /// The number that the program gave where it isn't a plain one, what it was counted as, and the bound.
+    odd: Slot,
+    counted: Flag<i64>,
+    odd_bound: Slot,
 }
 
 /// The Python object.
@@ -45,17 +50,27 @@ impl Kind for Permits {
     }
 
     fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
+        self.odd.traverse(visit)?;
+        self.odd_bound.traverse(visit)?;
         self.held.traverse(visit)
     }
 
     fn clear(&self, py: Python<'_>) {
         self.held.clear(py);
+        drop((self.odd.take(py), self.odd_bound.take(py)));
     }
 }
 
 impl Semaphore {
     fn of(value: i64, bounded: bool) -> Self {
-        let own = Permits { bounded, bound: Flag::new(value), held: Held::new() };
+        let own = Permits {
+            bounded,
+            bound: Flag::new(value),
+            held: Held::new(),
+            odd: Slot::empty(),
+            counted: Flag::new(value),
+            odd_bound: Slot::empty(),
+        };
         Self::with(sync::Semaphore::new(value, bounded), own)
     }
 
@@ -135,25 +150,40 @@ fn new_bounded(_: Args<'_, '_>) -> PyResult<Semaphore> {
     Ok(Semaphore::of(1, true))
 }
 
-/// The number of permits; an infinite float is as many as anybody can take.
-fn permits(value: &Bound<'_, PyAny>) -> PyResult<i64> {
-    if let Ok(float) = value.cast::<PyFloat>()
-        && float.extract::<f64>()?.is_infinite()
+/// Numbers of permits that can't be counted down to zero: infinities, halves.
+const UNCOUNTED: i64 = i64::MAX / 2;
+
+/// A number of permits, which is any number in asyncio: how many are counted, and the number itself where it isn't a
+/// plain one.
+fn permits<'py>(value: &Bound<'py, PyAny>) -> PyResult<(i64, Option<Bound<'py, PyAny>>)> {
+    if let Ok(plain) = value.extract::<i64>()
+        && plain < UNCOUNTED
     {
-        return Ok(if float.lt(0)? { -1 } else { i64::MAX / 2 });
+        return Ok((plain, None));
     }
-    value.extract()
+    if value.lt(0)? {
+        return Ok((-1, Some(value.clone())));
+    }
+    let whole = value.call_method0(intern!(value.py(), "__int__")).and_then(|whole| whole.extract::<i64>());
+    let counted = match whole {
+        Ok(whole) if value.eq(whole)? => whole.min(UNCOUNTED),
+        _ => UNCOUNTED,
+    };
+    Ok((counted, Some(value.clone())))
 }
 
 fn start(this: This<'_, '_>, value: Option<Borrowed<'_, '_, PyAny>>) -> PyResult<()> {
     let py = this.py();
-    let value = value.map_or(Ok(1), |v| permits(&v))?;
-    if value < 0 {
+    let (counted, odd) = value.map_or(Ok((1, None)), |v| permits(&v))?;
+    if counted < 0 {
         return Err(PyValueError::new_err("Semaphore initial value must be >= 0"));
     }
-    this.own.bound.set(value);
+    this.own.bound.set(counted);
+    drop(this.own.odd.replace(py, odd.clone()));
+    drop(this.own.odd_bound.replace(py, odd));
+    this.own.counted.set(counted);
     this.own.held.clear(py);
-    this.start(py, sync::Semaphore::new(value, this.own.bounded));
+    this.start(py, sync::Semaphore::new(counted, this.own.bounded));
     Ok(())
 }
 
@@ -184,7 +214,7 @@ fn init_bounded(this: This<'_, '_>, args: Args<'_, '_>) -> PyResult<()> {
 fn repr<'py>(this: This<'_, 'py>) -> Object<'py> {
     let py = this.py();
     let locked = this.is_locked(py);
-    let value = this.state.with(py, |s| s.value());
+    let value = get_value(this)?;
     let extra = if locked { "locked".to_owned() } else { format!("unlocked, value:{value}") };
     waiters::repr_with(&this.object(), &extra, this.waiting(py))
 }
@@ -218,17 +248,25 @@ fn exit<'py>(this: This<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
 }
 
 fn get_value<'py>(this: This<'_, 'py>) -> Object<'py> {
-    Ok(PyInt::new(this.py(), this.state.with(this.py(), |s| s.value())).into_any())
+    let py = this.py();
+    let value = this.state.with(py, |s| s.value());
+    match this.own.odd.get(py) {
+        Some(odd) => odd.add(value - this.own.counted.get()),
+        None => Ok(PyInt::new(py, value).into_any()),
+    }
 }
 
 fn set_value<'py>(this: This<'_, 'py>, value: Borrowed<'_, 'py, PyAny>) -> PyResult<()> {
-    let value = permits(&value)?;
-    this.state.with(this.py(), |s| s.set_value(value));
+    let (counted, odd) = permits(&value)?;
+    this.own.counted.set(counted);
+    drop(this.own.odd.replace(this.py(), odd));
+    this.state.with(this.py(), |s| s.set_value(counted));
     Ok(())
 }
 
 fn get_bound<'py>(this: This<'_, 'py>) -> Object<'py> {
-    Ok(PyInt::new(this.py(), this.own.bound.get()).into_any())
+    let py = this.py();
+    Ok(this.own.odd_bound.get(py).unwrap_or_else(|| PyInt::new(py, this.own.bound.get()).into_any()))
 }
 
 /// Makes both types.
