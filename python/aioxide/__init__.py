@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from aioxide import _names, _stdlib, inspect as inspect
 from aioxide._core import __version__
+from aioxide._deadlock import DeadlockError
 from aioxide._install import Installation, install, installed, uninstall
 from aioxide._loop import EventLoop, EventLoopPolicy, new_event_loop
 from aioxide._pools import to_process as to_process
@@ -77,6 +78,7 @@ else:
 
 __all__ = list(asyncio.__all__)  # type checkers take these from the star import
 __all__ += [
+    "DeadlockError",
     "EventLoop",
     "EventLoopPolicy",
     "Installation",

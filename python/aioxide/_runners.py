@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any, TypeVar
 
 from aioxide import _loop, _stdlib
+from aioxide._deadlock import Guard, OnDeadlock
 
 T = TypeVar("T")
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
@@ -32,7 +33,14 @@ class Runner(asyncio.Runner):  # type: ignore[misc]  # final for users; isinstan
     aioxide is installed, an event loop policy that the program has set chooses.
     """
 
-    def __init__(self, *, debug: bool | None = None, loop_factory: LoopFactory | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        debug: bool | None = None,
+        loop_factory: LoopFactory | None = None,
+        on_deadlock: OnDeadlock = "warn",
+    ) -> None:
+        self._guard = None if on_deadlock == "ignore" else Guard(on_deadlock)
         self._stage = _Stage.NEW
         self._debug = debug
         self._loop_factory = loop_factory
@@ -76,6 +84,8 @@ class Runner(asyncio.Runner):  # type: ignore[misc]  # final for users; isinstan
         task = loop.create_task(_as_coroutine(coro), context=self._context if context is None else context)
         handler = self._catch_interrupts(loop, task)
         self._interrupts = 0
+        if self._guard is not None:
+            self._guard.main = task
         try:
             return loop.run_until_complete(task)
         except asyncio.CancelledError:
@@ -85,6 +95,8 @@ class Runner(asyncio.Runner):  # type: ignore[misc]  # final for users; isinstan
                 raise KeyboardInterrupt  # noqa: B904  (shown as asyncio shows it)
             raise
         finally:
+            if self._guard is not None:
+                self._guard.main = None
             if handler is not None and signal.getsignal(signal.SIGINT) is handler:
                 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -101,6 +113,8 @@ class Runner(asyncio.Runner):  # type: ignore[misc]  # final for users; isinstan
             self._owns_current_loop = True
         if self._debug is not None:
             loop.set_debug(self._debug)
+        if self._guard is not None and isinstance(loop, _loop.EventLoop):
+            loop._set_idle_hook(self._guard)
         self._open_loop = loop
         self._context = contextvars.copy_context()
         self._stage = _Stage.OPEN
@@ -135,11 +149,22 @@ class Runner(asyncio.Runner):  # type: ignore[misc]  # final for users; isinstan
         loop.call_soon_threadsafe(lambda: None)  # so that a waiting loop wakes up
 
 
-def run(main: Awaitable[T], *, debug: bool | None = None, loop_factory: LoopFactory | None = None) -> T:
-    """Run an awaitable in a new event loop, close the loop, and return the result."""
+def run(
+    main: Awaitable[T],
+    *,
+    debug: bool | None = None,
+    loop_factory: LoopFactory | None = None,
+    on_deadlock: OnDeadlock = "warn",
+) -> T:
+    """Run an awaitable in a new event loop, close the loop, and return the result.
+
+    `on_deadlock` says what to do when nothing can wake the program any more:
+    "warn" logs what each task waits for, "raise" also raises DeadlockError in
+    `main`, "ignore" waits for ever, as asyncio does.
+    """
     if _stdlib.get_running_loop_or_none() is not None:
         raise RuntimeError("asyncio.run() cannot be called from a running event loop")
-    with Runner(debug=debug, loop_factory=loop_factory) as runner:
+    with Runner(debug=debug, loop_factory=loop_factory, on_deadlock=on_deadlock) as runner:
         return runner.run(main)
 
 

@@ -75,6 +75,9 @@ class TaskInfo:
     state: str
     """"running", "ready" (it runs when its turn comes) or "waiting"."""
     cancelling: int
+    """How often it was asked to cancel."""
+    timeout: float | None
+    """Seconds until a timeout cancels it."""
     chain: tuple[Frame, ...]
     """Where it is: its coroutine, what that awaits, and so on."""
     waits_for: WaitInfo | None
@@ -93,6 +96,7 @@ class TaskInfo:
             name=record["name"],
             state=record["state"],
             cancelling=record["cancelling"],
+            timeout=record["timeout"],
             chain=tuple(Frame(**link) for link in record["chain"]),
             waits_for=None if waits is None else WaitInfo._of(waits),
             awaited_by=tuple(record["awaited_by"]),
@@ -104,6 +108,55 @@ class TaskInfo:
 def tasks(loop: asyncio.AbstractEventLoop | None = None) -> list[TaskInfo]:
     """Every task that is not done: of `loop`, or of all loops that run in this process."""
     return from_records(json.loads(_core._tasks(loop)))
+
+
+def circles(found: Iterable[TaskInfo]) -> list[list[TaskInfo]]:
+    """The circles of tasks each of which waits for the next, directly or by a lock that the next one holds.
+
+    A task with several roads ahead is in a circle if none of them leads out, and
+    one under a timeout never is.
+    """
+    by_id = {task.id: task for task in found}
+    ahead = {
+        task.id: [id for id in (*task.waits_for.tasks, *task.waits_for.owners) if id in by_id]
+        for task in by_id.values()
+        if task.waits_for is not None and task.timeout is None
+    }
+    # Take out whoever has a way out, until nobody is left who has.
+    stuck = {id for id, others in ahead.items() if others}
+    while free := {id for id in stuck if not _is_stuck(by_id[id], ahead[id], stuck)}:
+        stuck -= free
+    rings = []
+    left = set(stuck)
+    while left:
+        at = min(left, key=lambda id: by_id[id].name)
+        path: list[int] = []
+        while at in left and at not in path:
+            path.append(at)
+            at = next(id for id in ahead[at] if id in stuck)
+        if at in path:
+            rings.append([by_id[id] for id in path[path.index(at) :]])
+        left.difference_update(path)
+    return rings
+
+
+def _is_stuck(task: TaskInfo, others: list[int], stuck: set[int]) -> bool:
+    """Whether nobody outside `stuck` can end the task's wait."""
+    assert task.waits_for is not None
+    if task.waits_for.kind in ("semaphore", "tasks"):  # the first of several is enough
+        return all(id in stuck for id in others) and not task.waits_for.ended_owners
+    return any(id in stuck for id in others)
+
+
+def format_circle(ring: list[TaskInfo]) -> str:
+    """A circle in one line."""
+    steps = []
+    for task, after in zip(ring, [*ring[1:], ring[0]], strict=True):
+        assert task.waits_for is not None
+        direct = after.id in task.waits_for.tasks
+        what = "" if direct else f" the {task.waits_for.kind} {task.waits_for.object_id:#x} that is held by"
+        steps.append(f"{task.name} waits for{what} {after.name}")
+    return ", ".join(steps)
 
 
 class _TasksModule(ModuleType):
@@ -213,6 +266,8 @@ def headline(task: TaskInfo) -> str:
     text = f"{task.name}  {task.state}"
     if task.cancelling:
         text += ", to be cancelled"
+    if task.timeout is not None:
+        text += f", timeout in {task.timeout:.3f} s"
     return text
 
 

@@ -190,6 +190,11 @@ pub(crate) fn expire(owner: &Bound<'_, PyAny>, turn: usize) -> PyResult<()> {
     }
 }
 
+/// The task that a deadline would cancel, and the deadline's own object counts: for those who ask who can be woken.
+pub(crate) fn task_of<'py>(owner: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
+    countdown_of(owner).and_then(|countdown| countdown.task.get(owner.py()))
+}
+
 fn countdown_of<'a>(owner: &'a Bound<'_, PyAny>) -> Option<&'a Countdown> {
     Inst::<Timeout>::cast(owner)
         .map(|timeout| &timeout.get().countdown)

@@ -10,8 +10,8 @@ use pyo3::types::{PyDict, PyInt, PyString, PyTuple, PyType};
 use super::readers::Direction;
 use super::subprocess::{self, Given};
 use super::{
-    EventLoop, connect, datagram, debug, executor, hooks, lifecycle, names, pipes, readers, serve, signals,
-    sockets, start_tls, unix,
+    EventLoop, connect, datagram, debug, executor, hooks, idle, lifecycle, names, pipes, readers, serve,
+    signals, sockets, start_tls, unix,
 };
 use crate::ffi::attr;
 use crate::ffi::gc::traverse_pyclass;
@@ -45,6 +45,11 @@ impl EventLoop {
 
     fn run_forever(slf: &Bound<'_, Self>) -> PyResult<()> {
         lifecycle::run_forever(slf)
+    }
+
+    #[pyo3(signature = (hook))]
+    fn _set_idle_hook<'py>(slf: &Bound<'py, Self>, hook: Maybe<'py>) {
+        idle::set_hook(slf, hook);
     }
 
     fn stop(slf: &Bound<'_, Self>) {

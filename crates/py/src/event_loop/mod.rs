@@ -12,6 +12,7 @@ pub(crate) mod debug;
 pub(crate) mod executor;
 mod eyeballs;
 pub(crate) mod hooks;
+mod idle;
 mod instruments;
 mod lifecycle;
 pub(crate) mod names;
@@ -56,6 +57,7 @@ pub(crate) struct EventLoop {
     signals: signals::Signals,
     executor: executor::Default,
     debug: debug::Debug,
+    idle_hook: idle::Hook,
 }
 
 impl EventLoop {
@@ -80,6 +82,7 @@ impl EventLoop {
             signals: signals::Signals::default(),
             executor: executor::Default::default(),
             debug: debug::Debug::default(),
+            idle_hook: idle::Hook::empty(),
         };
         Ok(PyClassInitializer::from(core).add_subclass(this))
     }
@@ -177,7 +180,8 @@ impl EventLoop {
         self.hooks.traverse(visit)?;
         self.signals.traverse(visit)?;
         self.executor.traverse(visit)?;
-        self.debug.traverse(visit)
+        self.debug.traverse(visit)?;
+        self.idle_hook.traverse(visit)
     }
 
     fn clear(&self, py: Python<'_>) {
@@ -187,6 +191,7 @@ impl EventLoop {
         self.signals.clear(py);
         self.executor.clear(py);
         self.debug.clear(py);
+        drop(self.idle_hook.take(py));
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use aioxide_sys::{Events, Interest, Poller, Readiness, clock};
 use pyo3::prelude::*;
 
+use super::idle::Idle;
 use super::readers::Waiter;
 use super::{EventLoop, closed, hooks, instruments};
 use crate::errors::{ends_the_loop, os_error};
@@ -44,6 +45,7 @@ pub(super) struct Turns {
     unseen: u32,
     seen: f64,
     resolution: f64,
+    idle: Idle,
 }
 
 impl Turns {
@@ -57,6 +59,7 @@ impl Turns {
             unseen: 0,
             seen: 0.0,
             resolution: clock::resolution(),
+            idle: Idle::default(),
         })
     }
 
@@ -74,6 +77,9 @@ impl Turns {
             count = self.admit_due(this, core)?;
         } else if timers > 0 {
             count = self.admit_due(this, core)?;
+        }
+        if count > 0 {
+            self.idle.over();
         }
         if core.instruments() & instrument::EACH_TURN != 0 {
             instruments::turn(this, count);
@@ -123,6 +129,7 @@ impl Turns {
         } else {
             None
         };
+        let timeout = if is_busy { timeout } else { self.idle.timeout(this, timeout)? };
         if timeout == Some(0.0) || !core.inbox().sleep() {
             self.poll()?;
         } else if timeout.is_some() && core.is_virtual() {
@@ -144,6 +151,7 @@ impl Turns {
         admit_remote(py, core);
         if !self.events.is_empty() {
             this.get().note_io();
+            self.idle.over();
             self.admit_io(this, core);
         }
         Ok(())

@@ -4,6 +4,7 @@
 //! `json` writes it down; `watchdog` looks when a loop does not come back. Nothing here changes what it looks at, and nothing shows the values of variables.
 
 mod chain;
+mod intrude;
 pub(crate) mod json;
 pub(crate) mod running;
 mod subject;
@@ -25,6 +26,7 @@ fn _tasks(py: Python<'_>, event_loop: Option<Bound<'_, PyAny>>) -> PyResult<Stri
 /// Makes the functions.
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(_tasks, module)?)?;
+    module.add_function(wrap_pyfunction!(intrude::_throw, module)?)?;
     module.add_function(wrap_pyfunction!(watchdog::_watchdog_start, module)?)?;
     module.add_function(wrap_pyfunction!(watchdog::_watchdog_stop, module)?)?;
     module.add_function(wrap_pyfunction!(watchdog::_watchdog_forked, module)?)?;

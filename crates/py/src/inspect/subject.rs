@@ -17,6 +17,7 @@ use crate::ffi::layout::Tsk;
 use crate::job::Job;
 use crate::local::LoopCore;
 use crate::shield::Shield;
+use crate::timeouts;
 
 /// Futures within futures (a gather of gathers) are followed this deep.
 const DEEPEST: usize = 50;
@@ -72,6 +73,8 @@ pub(super) struct Known {
     timers: HashMap<usize, f64>,
     /// Descriptors, by the futures that wait for them.
     descriptors: HashMap<usize, RawFd>,
+    /// How long the tasks have that are under a timeout.
+    pub(super) timeouts: HashMap<usize, f64>,
 }
 
 impl Known {
@@ -79,18 +82,29 @@ impl Known {
         let py = event_loop.py();
         let Some(core) = LoopCore::of(event_loop) else { return Self::default() };
         let now = core.now();
+        let mut owners = Vec::new();
         let timers = core.scheduler().with(py, |scheduler| {
-            let timers = scheduler.timers().entries();
+            let mut timers = HashMap::new();
+            for (at, job) in scheduler.timers().entries() {
+                let left = (at - now).max(0.0);
+                match job {
+                    Job::Complete(future) => drop(timers.insert(future.as_ptr().addr(), left)),
+                    Job::Expire { owner, .. } => owners.push((owner.clone_ref(py), left)),
+                    _ => {}
+                }
+            }
             timers
-                .filter_map(|(at, job)| match job {
-                    Job::Complete(future) => Some((future.as_ptr().addr(), (at - now).max(0.0))),
-                    _ => None,
-                })
-                .collect()
         });
+        let mut deadlines: HashMap<usize, f64> = HashMap::new();
+        for (owner, left) in owners {
+            if let Some(task) = timeouts::task_of(&owner.into_bound(py)) {
+                let first = deadlines.entry(task.as_ptr().addr()).or_insert(left);
+                *first = first.min(left);
+            }
+        }
         let descriptors =
             EventLoop::of(event_loop).map_or_else(HashMap::new, |this| this.waiting_futures(py));
-        Self { timers, descriptors }
+        Self { timers, descriptors, timeouts: deadlines }
     }
 }
 

@@ -25,6 +25,8 @@ pub(crate) struct Task {
     pub(crate) state: &'static str,
     /// How often it was asked to cancel.
     pub(crate) cancelling: usize,
+    /// Seconds until a timeout cancels it.
+    pub(crate) timeout: Option<f64>,
     pub(crate) chain: Vec<Link>,
     pub(crate) waits_for: Option<Subject>,
     pub(crate) awaited_by: Vec<usize>,
@@ -129,27 +131,29 @@ fn describe<'py>(
         Some(_) => "waiting",
         None => "ready",
     };
-    let holders = |object: &Bound<'py, PyAny>, subject: &mut Subject| holders(object, all, subject);
+    let add = |object: &Bound<'py, PyAny>, subject: &mut Subject| add_holders(object, all, subject);
     Task {
         id: task.as_ptr().addr(),
         name: text_of(task.call_method0(intern!(py, "get_name")), "?"),
         state,
         cancelling: task.call_method0(intern!(py, "cancelling")).and_then(|n| n.extract()).unwrap_or(0),
-        waits_for: waiter.map(|waiter| subject::of(&waiter, &chain, known, &holders)),
+        waits_for: waiter.map(|waiter| subject::of(&waiter, &chain, known, &add)),
+        timeout: known.timeouts.get(&task.as_ptr().addr()).copied(),
         chain: chain.links,
         awaited_by: Vec::new(),
     }
 }
 
 /// The tasks that hold a lock or permits.
-fn holders<'py>(object: &Bound<'py, PyAny>, all: &[Bound<'py, PyAny>], subject: &mut Subject) {
+fn add_holders<'py>(object: &Bound<'py, PyAny>, all: &[Bound<'py, PyAny>], subject: &mut Subject) {
     let find =
         |wanted: &Identity| all.iter().find(|task| holders::identity(task).as_ref() == Some(wanted)).cloned();
     for claim in holders::claims(object, find).unwrap_or_default() {
         match claim {
             Claim::Task(task) => subject.owners.push(task.as_ptr().addr()),
             Claim::Ended(Some(name)) => subject.gone.push(text_of(Ok(name), "?")),
-            Claim::Ended(None) | Claim::Unknown => {}
+            Claim::Ended(None) => subject.gone.push("a task".to_owned()),
+            Claim::Unknown => subject.gone.push("somebody".to_owned()),
         }
     }
 }
@@ -188,6 +192,7 @@ impl Task {
             json.key("name").string(&self.name);
             json.key("state").string(self.state);
             json.key("cancelling").count(self.cancelling);
+            json.key("timeout").maybe(self.timeout, Json::seconds);
             json.key("chain").array(|json| self.chain.iter().for_each(|link| link.write(json)));
             json.key("waits_for").maybe(self.waits_for.as_ref(), |json, subject| subject.write(json));
             json.key("awaited_by").counts(&self.awaited_by);

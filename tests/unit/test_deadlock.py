@@ -1,0 +1,259 @@
+"""Deadlocks that are some, and rests that are none."""
+
+import asyncio
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import aioxide
+import pytest
+from aioxide import inspect
+
+RUN = """
+import asyncio, logging, os, signal, socket, sys, threading, time
+import aioxide
+logging.basicConfig(format="%(message)s")
+"""
+
+
+def outcome(program, seconds=3.0, option="warn"):
+    """What a program says that is left to itself for a while: its output, and whether it came to an end."""
+    text = RUN + program + f"\naioxide.run(main(), on_deadlock={option!r})\nprint('done')\n"
+    command = [sys.executable, "-W", "ignore", "-c", text]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        try:
+            return process.communicate(timeout=30 if option == "raise" else seconds)[0], True
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return process.communicate()[0], False
+
+
+NOBODY = """
+async def main():
+    queue = asyncio.Queue()
+    await asyncio.sleep(0.01)
+    await queue.get()
+"""
+
+LOCKS = """
+async def take(one, other, ready, both):
+    async with one:
+        ready.set()
+        await both.wait()
+        async with other:
+            pass
+
+async def main():
+    a, b = asyncio.Lock(), asyncio.Lock()
+    ready = [asyncio.Event(), asyncio.Event()]
+    both = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(take(a, b, ready[0], both), name="left")
+        group.create_task(take(b, a, ready[1], both), name="right")
+        for one in ready:
+            await one.wait()
+        both.set()
+"""
+
+EACH_OTHER = """
+async def main():
+    tasks = []
+    async def wait(number):
+        await asyncio.shield(tasks[number])
+    tasks.append(asyncio.create_task(wait(1), name="ping"))
+    tasks.append(asyncio.create_task(wait(0), name="pong"))
+    await asyncio.wait(tasks)
+"""
+
+
+@pytest.mark.parametrize("install", ["", "aioxide.install()\n"])
+def test_a_wait_that_nobody_can_end(install):
+    text, ended = outcome(install + NOBODY)
+    assert text.count("deadlock: nothing can wake this program any more") == 1
+    assert "waits for queue" in text
+    assert "main  <string>:" in text
+    assert not ended
+
+
+def test_raised_in_the_main_task():
+    text, ended = outcome("aioxide.install()\n" + NOBODY, option="raise")
+    assert ended
+    assert "aioxide.DeadlockError: deadlock: nothing can wake this program any more" in text
+    assert "await queue.get()" in text
+
+
+def test_the_main_task_may_go_on():
+    text, ended = outcome(
+        """
+aioxide.install()
+async def main():
+    lock = asyncio.Lock()
+    await lock.acquire()
+    try:
+        await lock.acquire()
+    except aioxide.DeadlockError as error:
+        print("caught", "held by Task-1" in str(error))
+    lock.release()
+    await asyncio.wait_for(lock.acquire(), 1)
+""",
+        option="raise",
+    )
+    assert ended
+    assert "caught True" in text
+    assert text.endswith("done\n")
+
+
+def test_locks_crosswise_name_their_owners():
+    text, ended = outcome("aioxide.install()\n" + LOCKS, option="raise")
+    assert ended
+    assert "left waits for the lock 0x" in text
+    assert "that is held by right, right waits for the lock 0x" in text
+    assert "held by left" in text
+
+
+def test_tasks_that_wait_for_each_other():
+    text, ended = outcome("aioxide.install()\n" + EACH_OTHER)
+    assert not ended
+    assert "ping waits for pong, pong waits for ping" in text
+
+
+def test_a_circle_in_a_program_that_has_other_things_to_wait_for():
+    text, ended = outcome(
+        "aioxide.install()\n"
+        + EACH_OTHER.replace(
+            "async def main():\n", "async def main():\n    await asyncio.start_server(print, '127.0.0.1', 0)\n"
+        ),
+        seconds=5,
+    )
+    assert not ended
+    assert text.count("deadlock: tasks wait for each other in a circle") == 1
+    assert "ping waits for pong, pong waits for ping" in text
+
+
+def test_after_a_job_of_the_executor():
+    text, ended = outcome("aioxide.install()\n" + NOBODY.replace("asyncio.sleep(0.01)", "asyncio.to_thread(print)"))
+    assert not ended
+    assert text.count("deadlock: nothing can wake") == 1
+
+
+@pytest.mark.parametrize(
+    "hope",
+    [
+        "asyncio.get_running_loop().call_later(100, print)",
+        "asyncio.create_task(asyncio.sleep(100))",
+        "keep = socket.socketpair(); asyncio.get_running_loop().add_reader(keep[0], print)",
+        "keep = await asyncio.start_server(print, '127.0.0.1', 0)",
+        "asyncio.create_task(asyncio.to_thread(time.sleep, 100)); await asyncio.sleep(0.1)",
+        "threading.Thread(target=time.sleep, args=(100,), daemon=True).start()",
+        "asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, print)",
+        "signal.signal(signal.SIGUSR1, print)",
+        "await asyncio.create_subprocess_exec('sleep', '5')",
+        "keep = asyncio.wait_for(asyncio.Event().wait(), 100); asyncio.create_task(keep)",
+    ],
+)
+def test_no_false_alarm(hope):
+    text, ended = outcome("aioxide.install()\n" + NOBODY.replace("await asyncio.sleep(0.01)", hope), seconds=2.5)
+    assert text == ""
+    assert not ended
+
+
+def test_ignored():
+    text, ended = outcome("aioxide.install()\n" + NOBODY, option="ignore")
+    assert (text, ended) == ("", False)
+
+
+def test_no_alarm_for_one_who_is_woken_from_another_thread():
+    text, ended = outcome(
+        """
+aioxide.install()
+async def main():
+    loop, event = asyncio.get_running_loop(), asyncio.Event()
+    threading.Timer(1.5, loop.call_soon_threadsafe, (event.set,)).start()
+    await event.wait()
+""",
+        seconds=20,
+    )
+    assert (text, ended) == ("done\n", True)
+
+
+def test_a_loop_in_another_thread_is_left_alone(caplog):
+    caplog.set_level(logging.WARNING, "aioxide")
+    made = threading.Event()
+    found = []
+
+    async def main():
+        event = asyncio.Event()
+        found.extend([asyncio.get_running_loop(), event])
+        made.set()
+        await event.wait()
+
+    thread = threading.Thread(target=aioxide.run, args=(main(),))
+    thread.start()
+    made.wait()
+    loop, event = found
+    thread.join(0.5)
+    loop.call_soon_threadsafe(event.set)
+    thread.join(10)
+    assert caplog.records == []
+
+
+def test_a_timeout_breaks_a_circle():
+    async def main():
+        lock = aioxide.Lock()
+        await lock.acquire()
+        me = asyncio.current_task()
+
+        async def wait():
+            async with asyncio.timeout(30):
+                await lock.acquire()
+
+        async def wait_for(task):
+            await asyncio.shield(task)
+
+        task = asyncio.create_task(wait_for(me))
+        other = asyncio.create_task(wait())
+        await asyncio.sleep(0.01)
+        found = {t.id: t for t in aioxide.tasks()}
+        task.cancel()
+        other.cancel()
+        await asyncio.wait([task, other])
+        return found[id(other)], id(me), inspect.circles(found.values())
+
+    with aioxide.install():
+        waiting, me, rings = aioxide.run(main())
+    assert waiting.waits_for.kind == "lock"
+    assert waiting.waits_for.owners == (me,)
+    assert 20 < waiting.timeout <= 30
+    assert rings == []
+
+
+def test_an_owner_that_has_ended_is_named():
+    async def main():
+        lock = aioxide.Lock()
+        await asyncio.create_task(lock.acquire(), name="careless")
+        task = asyncio.create_task(lock.acquire(), name="waiter")
+        await asyncio.sleep(0)
+        text = aioxide.format_tasks()
+        task.cancel()
+        return text
+
+    with aioxide.install():
+        text = aioxide.run(main())
+    assert "held by careless (which has ended)" in text
+
+
+def test_on_deadlock_is_checked():
+    with pytest.raises(ValueError, match="on_deadlock must be"):
+        aioxide.Runner(on_deadlock="panic")
+
+
+def test_ctrl_c_still_ends_it():
+    command = [sys.executable, "-c", RUN + "aioxide.install()\n" + NOBODY + "\naioxide.run(main())\n"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert "deadlock" in process.stderr.readline()
+        os.kill(process.pid, signal.SIGINT)
+        assert process.communicate(timeout=20)[1].rstrip().endswith("KeyboardInterrupt")
+        assert process.returncode != 0
