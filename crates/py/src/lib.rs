@@ -62,6 +62,7 @@ fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     groups::register(module)?;
     threads::register(module)?;
     event_loop::executor::register(module)?;
+    event_loop::sockets::register(module)?;
     handles::register(module)?;
     async_fn::register(module)?;
     ffi::scratch::register(module)?;

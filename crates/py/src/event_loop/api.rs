@@ -347,47 +347,10 @@ reuse_port=None, allow_broadcast=None, sock=None)")]
 
     // --- working with sockets ---
 
-    fn sock_recv<'py>(slf: &Bound<'py, Self>, sock: Py<PyAny>, n: Py<PyAny>) -> Object<'py> {
-        sockets::sock_recv(slf.as_any(), sock, n)
-    }
-
-    fn sock_recv_into<'py>(slf: &Bound<'py, Self>, sock: Py<PyAny>, buf: Py<PyAny>) -> Object<'py> {
-        sockets::sock_recv_into(slf.as_any(), sock, buf)
-    }
-
-    fn sock_recvfrom<'py>(slf: &Bound<'py, Self>, sock: Py<PyAny>, bufsize: Py<PyAny>) -> Object<'py> {
-        sockets::sock_recvfrom(slf.as_any(), sock, bufsize)
-    }
-
-    #[pyo3(signature = (sock, buf, nbytes=None), text_signature = "($self, sock, buf, nbytes=0)")]
-    fn sock_recvfrom_into<'py>(
-        slf: &Bound<'py, Self>,
-        sock: Py<PyAny>,
-        buf: Py<PyAny>,
-        nbytes: Maybe<'py>,
-    ) -> Object<'py> {
-        sockets::sock_recvfrom_into(slf.as_any(), sock, buf, or_zero(slf.py(), nbytes).unbind())
-    }
-
-    fn sock_sendall<'py>(slf: &Bound<'py, Self>, sock: Py<PyAny>, data: Py<PyAny>) -> Object<'py> {
-        sockets::sock_sendall(slf.as_any(), sock, data)
-    }
-
-    fn sock_sendto<'py>(
-        slf: &Bound<'py, Self>,
-        sock: Py<PyAny>,
-        data: Py<PyAny>,
-        address: Py<PyAny>,
-    ) -> Object<'py> {
-        sockets::sock_sendto(slf.as_any(), sock, data, address)
-    }
+    // The others are raw methods of LoopCore: see sockets.rs.
 
     fn sock_connect<'py>(slf: &Bound<'py, Self>, sock: Py<PyAny>, address: Py<PyAny>) -> Object<'py> {
         sockets::sock_connect(slf.as_any(), sock, address)
-    }
-
-    fn sock_accept<'py>(slf: &Bound<'py, Self>, sock: Py<PyAny>) -> Object<'py> {
-        sockets::sock_accept(slf.as_any(), sock)
     }
 
     // --- subprocesses ---

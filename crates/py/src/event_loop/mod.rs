@@ -21,6 +21,7 @@ pub(crate) mod readers;
 mod resolve;
 pub(crate) mod serve;
 pub(crate) mod signals;
+mod sock_op;
 pub(crate) mod sockets;
 mod start_tls;
 mod subprocess;
@@ -108,6 +109,7 @@ impl EventLoop {
         source: Source,
     ) -> PyResult<Key> {
         self.note_io();
+        readers::give_way(self, py, fd);
         let result =
             self.driver.with(py, |driver| driver.as_mut().map(|d| d.try_register(fd, interest, source)));
         match result {

@@ -6,17 +6,18 @@
 
 use std::os::fd::RawFd;
 
-use aioxide_sys::{Driver, Interest};
+use aioxide_sys::{Driver, Interest, Key};
 use pyo3::exceptions::{PyAttributeError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyInt, PyTuple};
+use pyo3::types::{PyInt, PyTuple, PyWeakrefMethods, PyWeakrefReference};
 
 use super::{EventLoop, closed};
 use crate::errors::os_error;
 use crate::ffi::context;
 use crate::ffi::gc::{Stopped, Visit};
 use crate::handles;
+use crate::job::Job;
 use crate::transports::Source;
 
 /// What a descriptor is waited for.
@@ -66,6 +67,9 @@ pub(crate) struct Watch {
     pub(super) writer: Option<Waiter>,
     /// The file object that was given for the descriptor: it stays open while it is watched.
     owner: Option<Py<PyAny>>,
+    /// Watched for changes only, and for good: the socket object that this is about. A descriptor that was closed has
+    /// no registration in the kernel any more, so another socket under the same number starts anew.
+    edge: Option<Py<PyWeakrefReference>>,
 }
 
 impl Watch {
@@ -89,6 +93,7 @@ impl Watch {
             reader: self.reader.as_ref().map(|w| w.clone_ref(py)),
             writer: self.writer.as_ref().map(|w| w.clone_ref(py)),
             owner: self.owner.as_ref().map(|o| o.clone_ref(py)),
+            edge: self.edge.as_ref().map(|e| e.clone_ref(py)),
         }
     }
 
@@ -96,6 +101,22 @@ impl Watch {
         visit.call(self.reader.as_ref().map(Waiter::object))?;
         visit.call(self.writer.as_ref().map(Waiter::object))?;
         visit.call(self.owner.as_ref())
+    }
+
+    /// Whether it is one that stays although nobody waits.
+    pub(super) const fn stays(&self) -> bool {
+        self.edge.is_some()
+    }
+
+    /// Whether nobody waits: the watch is kept only because the next one to wait may well be the same.
+    const fn is_idle(&self) -> bool {
+        self.reader.is_none() && self.writer.is_none()
+    }
+
+    /// What is waited for just now.
+    const fn interest(&self) -> Interest {
+        let read = if self.reader.is_some() { Interest::READ } else { Interest::NONE };
+        if self.writer.is_some() { read.with(Interest::WRITE) } else { read }
     }
 }
 
@@ -167,35 +188,8 @@ pub(super) fn remove_unchecked(
     Ok(true)
 }
 
-/// Completes `future` once `fd` can be read. Ends by itself, or by [`drop_read_future`].
-pub(crate) fn add_read_future(
-    event_loop: &Bound<'_, PyAny>,
-    fd: RawFd,
-    future: &Bound<'_, PyAny>,
-) -> PyResult<()> {
-    add_future(event_loop, fd, Direction::Read, future)
-}
-
-/// Completes `future` once `fd` can be written. Ends by itself, or by [`drop_write_future`].
-pub(crate) fn add_write_future(
-    event_loop: &Bound<'_, PyAny>,
-    fd: RawFd,
-    future: &Bound<'_, PyAny>,
-) -> PyResult<()> {
-    add_future(event_loop, fd, Direction::Write, future)
-}
-
-/// Ends an [`add_read_future`], if it is still this future that waits.
-pub(crate) fn drop_read_future(event_loop: &Bound<'_, PyAny>, fd: RawFd, future: &Bound<'_, PyAny>) {
-    drop_future(event_loop, fd, Direction::Read, future);
-}
-
-/// Ends an [`add_write_future`], if it is still this future that waits.
-pub(crate) fn drop_write_future(event_loop: &Bound<'_, PyAny>, fd: RawFd, future: &Bound<'_, PyAny>) {
-    drop_future(event_loop, fd, Direction::Write, future);
-}
-
-fn add_future(
+/// Completes `future` once the descriptor is ready. Ends by itself, or by [`drop_future`].
+pub(super) fn add_future(
     event_loop: &Bound<'_, PyAny>,
     fd: RawFd,
     direction: Direction,
@@ -209,10 +203,99 @@ fn add_future(
     Ok(())
 }
 
-fn drop_future(event_loop: &Bound<'_, PyAny>, fd: RawFd, direction: Direction, future: &Bound<'_, PyAny>) {
+/// Ends the wait of a future for a descriptor, if it is still this future that waits.
+pub(super) fn drop_future(
+    event_loop: &Bound<'_, PyAny>,
+    fd: RawFd,
+    direction: Direction,
+    future: &Bound<'_, PyAny>,
+) {
     if let Ok(this) = event_loop.cast::<EventLoop>() {
         drop(take(this, fd, direction, |waiter| waiter.object().is(future)));
     }
+}
+
+/// As [`add_future`] for a plain socket whose owner has just been told "not now" by the system: then it is enough to
+/// hear when something changes, and the poller may go on watching the socket for the next wait.
+pub(super) fn add_edge_future(
+    event_loop: &Bound<'_, PyAny>,
+    sock: &Bound<'_, PyAny>,
+    fd: RawFd,
+    direction: Direction,
+    future: &Bound<'_, PyAny>,
+) -> PyResult<()> {
+    let this = event_loop.cast::<EventLoop>()?;
+    let (py, event_loop) = (this.py(), this.get());
+    let found = event_loop.driver.with(py, |driver| {
+        let driver = driver.as_ref()?;
+        let key = driver.key_of_fd(fd)?;
+        match driver.get(key) {
+            Some(Source::Watch(Watch { edge: Some(edge), .. })) => Some((key, Some(edge.clone_ref(py)))),
+            _ => Some((key, None)),
+        }
+    });
+    let stale = match found {
+        None => None,
+        // Somebody watches the descriptor in the ordinary way, or it has an owner.
+        Some((_, None)) => return add_future(this.as_any(), fd, direction, future),
+        Some((key, Some(edge))) => match edge.bind(py).upgrade() {
+            Some(known) if known.is(sock) => return wait_on(this, fd, key, direction, future),
+            // Two socket objects that share one descriptor.
+            Some(other) if fileno(&other)? == fd => {
+                return add_future(this.as_any(), fd, direction, future);
+            }
+            _ => Some(key),
+        },
+    };
+    if let Some(Source::Watch(watch)) = stale.and_then(|key| event_loop.forget(py, key)) {
+        // Its socket was closed, and the number is in use again. Whoever waits finds out by trying.
+        for waiter in [watch.reader, watch.writer].into_iter().flatten() {
+            if let Waiter::Future(waiter) = waiter {
+                EventLoop::core(this).soon(py, Job::Complete(waiter))?;
+            }
+        }
+    }
+    let mut watch = Watch { edge: Some(PyWeakrefReference::new(sock)?.unbind()), ..Watch::default() };
+    *watch.side(direction) = Some(Waiter::Future(future.clone().unbind()));
+    let interest = direction.interest() | Interest::EDGE;
+    event_loop.register(py, fd, interest, Source::Watch(watch)).map(drop)
+}
+
+/// A watch that is only kept for the next wait is given up: the descriptor may be another file by now.
+pub(super) fn give_way(event_loop: &EventLoop, py: Python<'_>, fd: RawFd) {
+    let dropped = event_loop.driver.with(py, |driver| {
+        let driver = driver.as_mut()?;
+        let key = driver.key_of_fd(fd)?;
+        match driver.get(key) {
+            Some(Source::Watch(watch)) if watch.is_idle() => driver.forget(key),
+            _ => None,
+        }
+    });
+    drop(dropped);
+}
+
+/// Waits on a socket that the poller watches already, at least for one direction.
+fn wait_on(
+    this: &Bound<'_, EventLoop>,
+    fd: RawFd,
+    key: Key,
+    direction: Direction,
+    future: &Bound<'_, PyAny>,
+) -> PyResult<()> {
+    let waiter = Waiter::Future(future.clone().unbind());
+    this.get().note_io();
+    let outcome = this.get().driver.with(this.py(), |driver| {
+        let Some(driver) = driver else { return Installed::Closed };
+        let interest = driver.interest(key).unwrap_or(Interest::NONE).with(direction.interest());
+        if let Err(error) = driver.rearm(key, interest) {
+            return Installed::Failed(error, driver.forget(key));
+        }
+        match driver.get_mut(key) {
+            Some(Source::Watch(watch)) => Installed::Done(watch.side(direction).replace(waiter), None),
+            _ => Installed::InUse,
+        }
+    });
+    installed(outcome, fd).map(drop)
 }
 
 /// Refuses the descriptor of a transport that is in use. Returns the number of any other.
@@ -273,7 +356,7 @@ fn number_of_owner(this: &Bound<'_, EventLoop>, file: &Bound<'_, PyAny>) -> Opti
 
 /// How an attempt to install a waiter ended. What Python has to drop is in it.
 enum Installed {
-    Done(Option<Waiter>),
+    Done(Option<Waiter>, Option<Py<PyWeakrefReference>>),
     Failed(std::io::Error, Option<Source>),
     InUse,
     Closed,
@@ -289,12 +372,17 @@ fn install(
 ) -> PyResult<Option<Waiter>> {
     let event_loop = this.get();
     event_loop.note_io();
+    give_way(event_loop, this.py(), fd);
     let outcome = event_loop.driver.with(this.py(), |driver| match driver {
         Some(driver) => install_in(driver, fd, direction, waiter, owner),
         None => Installed::Closed,
     });
+    installed(outcome, fd)
+}
+
+fn installed(outcome: Installed, fd: RawFd) -> PyResult<Option<Waiter>> {
     match outcome {
-        Installed::Done(old) => Ok(old),
+        Installed::Done(old, _dropped) => Ok(old),
         Installed::Failed(error, _dropped) => Err(os_error(&error)),
         Installed::InUse => {
             Err(PyRuntimeError::new_err(format!("File descriptor {fd} is used by a transport or server")))
@@ -314,20 +402,21 @@ fn install_in(
         let mut watch = Watch { owner, ..Watch::default() };
         *watch.side(direction) = Some(waiter);
         return match driver.try_register(fd, direction.interest(), Source::Watch(watch)) {
-            Ok(_) => Installed::Done(None),
+            Ok(_) => Installed::Done(None, None),
             Err((error, source)) => Installed::Failed(error, Some(source)),
         };
     };
-    if !matches!(driver.get(key), Some(Source::Watch(_))) {
-        return Installed::InUse;
-    }
-    let interest = driver.interest(key).unwrap_or(Interest::NONE).with(direction.interest());
+    let Some(Source::Watch(watch)) = driver.get(key) else { return Installed::InUse };
+    let interest = watch.interest().with(direction.interest());
     if let Err(error) = driver.rearm(key, interest) {
         // The descriptor was closed while it was watched: its waiters are of no use any more.
         return Installed::Failed(error, driver.forget(key));
     }
     match driver.get_mut(key) {
-        Some(Source::Watch(watch)) => Installed::Done(watch.side(direction).replace(waiter)),
+        Some(Source::Watch(watch)) => {
+            let edge = watch.edge.take();
+            Installed::Done(watch.side(direction).replace(waiter), edge)
+        }
         _ => Installed::InUse,
     }
 }
@@ -348,6 +437,9 @@ fn take(
             return (None, None);
         }
         let waiter = side.take();
+        if watch.edge.is_some() {
+            return (waiter, None);
+        }
         let left = driver.interest(key).unwrap_or(Interest::NONE).without(direction.interest());
         // An error means that the descriptor is closed: then there is nothing left to watch.
         let gone = left.is_empty() || driver.rearm(key, left).is_err();

@@ -152,7 +152,7 @@ impl Turns {
         if !self.events.is_empty() {
             this.get().note_io();
             self.idle.over();
-            self.admit_io(this, core);
+            self.admit_io(this, core)?;
         }
         Ok(())
     }
@@ -198,9 +198,9 @@ impl Turns {
     }
 
     /// Turns events into jobs.
-    fn admit_io(&mut self, this: &Bound<'_, EventLoop>, core: &LoopCore) {
+    fn admit_io(&mut self, this: &Bound<'_, EventLoop>, core: &LoopCore) -> PyResult<()> {
         let (py, events) = (this.py(), &self.events);
-        let mut garbage = Vec::new();
+        let (mut garbage, mut done) = (Vec::new(), Vec::new());
         this.get().driver.with(py, |driver| {
             let Some(driver) = driver.as_mut() else { return };
             for &event in events {
@@ -214,6 +214,7 @@ impl Turns {
                         let _ = core.waker().drain(); // a spurious event: nothing to make quiet
                     }
                     Some(Source::Watch(watch)) => {
+                        let stays = watch.stays();
                         for (is_ready, waiter, direction) in [
                             (ready.readable, &mut watch.reader, Interest::READ),
                             (ready.writable, &mut watch.writer, Interest::WRITE),
@@ -221,11 +222,13 @@ impl Turns {
                             let job = match waiter {
                                 Some(Waiter::Handle(handle)) if is_ready => Job::Handle(handle.clone_ref(py)),
                                 Some(Waiter::Future(_)) if is_ready => {
-                                    left = left.without(direction);
-                                    match waiter.take() {
-                                        Some(Waiter::Future(future)) => Job::Complete(future),
-                                        _ => continue,
+                                    if !stays {
+                                        left = left.without(direction);
                                     }
+                                    if let Some(Waiter::Future(future)) = waiter.take() {
+                                        done.push(future);
+                                    }
+                                    continue;
                                 }
                                 _ => continue,
                             };
@@ -253,6 +256,13 @@ impl Turns {
         });
         drop(garbage);
         self.events.clear();
+        // At once: who waits for them then runs in this turn.
+        for future in done {
+            if let Err(error) = complete(&future.into_bound(py)) {
+                hooks::report_stray(this, error)?;
+            }
+        }
+        Ok(())
     }
 }
 
