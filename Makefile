@@ -2,7 +2,7 @@
 #   PYTHON=   the interpreter, a name or a path (default: the newest python3 on PATH)
 #   PROFILE=  how cargo builds the extension: release, or quick to compile faster
 PROFILE ?= release
-.PHONY: help demo test conformance ecosystem fuzz fire soak bench lint fmt clean examples
+.PHONY: help demo examples recipes test conformance ecosystem fuzz fire soak bench lint fmt clean
 python = $(eval python := $(shell tools/environment find $(PYTHON)))$(or $(python),$(error no Python to work with))
 venv = $(eval venv := .venv/$(shell tools/environment tag $(python)))$(venv)
 # What the environment is to have: built, or has-SET for one of the sets of packages below.
@@ -11,6 +11,7 @@ sources := $(shell find crates python Cargo.toml Cargo.lock pyproject.toml -type
 needs_demo := aiohttp rich
 needs_examples := aiohttp rich websockets fastapi uvicorn httpx asyncpg distributed
 needs_test := pytest pytest-timeout hypothesis
+needs_recipes := aiohttp anyio hypercorn ipykernel nbclient pytest-asyncio uvicorn
 needs_lint := ruff mypy
 
 help: ## Show this list
@@ -40,6 +41,10 @@ conformance: ## Run CPython's own asyncio tests (MODULES=test_tasks,... picks so
 ecosystem: ## Run other people's own tests, on asyncio and on aioxide (PROJECTS=a,b picks some, ALL=1 all)
 	$(call have,built)
 	$(venv)/bin/python tests/ecosystem/run.py $(if $(PROJECTS),--projects $(PROJECTS)) $(if $(ALL),--all) $(ARGS)
+
+recipes: ## Run the examples of aioxide under servers, test runners and notebooks
+	$(call have,built has-test has-recipes)
+	ALL_RECIPES=1 $(venv)/bin/python -m pytest tests/recipes $(ARGS)
 
 fuzz: ## Run random programs on asyncio and on aioxide until they differ
 	$(call have,built has-test)
@@ -82,7 +87,7 @@ clean: ## Remove everything that was built
 	tools/environment create $(python) .venv/$*
 	@touch $@
 
-$(foreach set,demo test lint examples,$(eval .venv/%/.has-$(set): .venv/%/.made Makefile ; \
+$(foreach set,demo examples recipes test lint,$(eval .venv/%/.has-$(set): .venv/%/.made Makefile ; \
     tools/environment install .venv/$$* $(needs_$(set)) && touch $$@))
 
 .venv/%/.tried-uvloop: .venv/%/.made

@@ -41,7 +41,7 @@ class Outcome:
         self.seconds = 0
 
     def good(self):
-        return not self.differences and not self.left_out
+        return not self.differences
 
     def line(self):
         if self.left_out:
@@ -66,14 +66,17 @@ def matching(test, rows):
     return None
 
 
-def run_project(project, reasons, options):
+def run_project(project, package, reasons, options):
     outcome = Outcome(project)
     began = time.monotonic()
     try:
+        project.prepare(package)
         with project.serve() as (variables, words):
             compare(project, reasons, options, outcome, variables, words)
     except Missing as missing:
         outcome.left_out = f"this machine has no {missing}"
+    except (RuntimeError, LookupError) as error:
+        outcome.differences["(environment)"] = {"status": "trouble", "detail": str(error)}
     outcome.seconds = time.monotonic() - began
     return outcome
 
@@ -198,8 +201,7 @@ def main():
     for project in chosen:
         project.place(options.directory.resolve() / version)
         print(f"--- {project.name} {project.version}", flush=True)
-        project.prepare(package)
-        outcomes.append(outcome := run_project(project, reasons[project.name], options))
+        outcomes.append(outcome := run_project(project, package, reasons[project.name], options))
         print(HEAD, outcome.line(), sep="\n", flush=True)
         show(outcome, options.lines)
     print("", HEAD, *(outcome.line() for outcome in outcomes), sep="\n")
@@ -207,7 +209,8 @@ def main():
         options.report.write_text(
             json.dumps([vars(o) | {"project": o.project.name} for o in outcomes], indent=1, default=str)
         )
-    failed = [outcome.project.name for outcome in outcomes if not outcome.good()]
+    named = bool(options.projects)
+    failed = [outcome.project.name for outcome in outcomes if not outcome.good() or (named and outcome.left_out)]
     ran = sum(not outcome.left_out for outcome in outcomes)
     print(
         f"{ran - len(failed)} passed, {len(failed)} failed"

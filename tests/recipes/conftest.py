@@ -1,0 +1,5 @@
+"""Marks of the recipes' tests."""
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "needs(package, ...): packages that a recipe is about")
