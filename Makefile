@@ -2,16 +2,15 @@
 #   PYTHON=   the interpreter, a name or a path (default: the newest python3 on PATH)
 #   PROFILE=  how cargo builds the extension: release, or quick to compile faster
 PROFILE ?= release
-.PHONY: help demo examples recipes test conformance ecosystem fuzz fire soak bench lint fmt clean
+.PHONY: help demo examples test conformance ecosystem fuzz fire soak bench lint fmt clean
 python = $(eval python := $(shell tools/environment find $(PYTHON)))$(or $(python),$(error no Python to work with))
 venv = $(eval venv := .venv/$(shell tools/environment tag $(python)))$(venv)
 # What the environment is to have: built, or has-SET for one of the sets of packages below.
 have = @$(MAKE) -s $(patsubst %,$(venv)/.%,$(patsubst built,built-$(PROFILE),$(1)))
 sources := $(shell find crates python Cargo.toml Cargo.lock pyproject.toml -type f ! -name '*.so' ! -name '*.pyc')
 needs_demo := aiohttp rich
-needs_examples := aiohttp rich websockets fastapi uvicorn httpx asyncpg distributed
+needs_examples := aiohttp rich websockets fastapi uvicorn httpx asyncpg distributed hypercorn ipykernel nbclient pytest-asyncio
 needs_test := pytest pytest-timeout hypothesis
-needs_recipes := aiohttp anyio hypercorn ipykernel nbclient pytest-asyncio uvicorn
 needs_lint := ruff mypy
 
 help: ## Show this list
@@ -30,9 +29,9 @@ test: ## Run the tests of the Rust crates and of the Python package
 	cargo test --quiet -p aioxide-core -p aioxide-sys
 	$(venv)/bin/python -m pytest --timeout 600 --ignore tests/examples $(ARGS)
 
-examples: ## Run every example
+examples: ## Run every example, and the recipes for servers, test runners and notebooks
 	$(call have,built has-test has-examples)
-	$(venv)/bin/python -m pytest --timeout 300 tests/examples $(ARGS)
+	ALL_RECIPES=1 $(venv)/bin/python -m pytest --timeout 300 tests/examples tests/recipes $(ARGS)
 
 conformance: ## Run CPython's own asyncio tests (MODULES=test_tasks,... picks some)
 	$(call have,built)
@@ -41,10 +40,6 @@ conformance: ## Run CPython's own asyncio tests (MODULES=test_tasks,... picks so
 ecosystem: ## Run other people's own tests, on asyncio and on aioxide (PROJECTS=a,b picks some, ALL=1 all)
 	$(call have,built)
 	$(venv)/bin/python tests/ecosystem/run.py $(if $(PROJECTS),--projects $(PROJECTS)) $(if $(ALL),--all) $(ARGS)
-
-recipes: ## Run the examples of aioxide under servers, test runners and notebooks
-	$(call have,built has-test has-recipes)
-	ALL_RECIPES=1 $(venv)/bin/python -m pytest tests/recipes $(ARGS)
 
 fuzz: ## Run random programs on asyncio and on aioxide until they differ
 	$(call have,built has-test)
@@ -87,7 +82,7 @@ clean: ## Remove everything that was built
 	tools/environment create $(python) .venv/$*
 	@touch $@
 
-$(foreach set,demo examples recipes test lint,$(eval .venv/%/.has-$(set): .venv/%/.made Makefile ; \
+$(foreach set,demo examples test lint,$(eval .venv/%/.has-$(set): .venv/%/.made Makefile ; \
     tools/environment install .venv/$$* $(needs_$(set)) && touch $$@))
 
 .venv/%/.tried-uvloop: .venv/%/.made

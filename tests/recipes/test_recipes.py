@@ -1,6 +1,6 @@
 """What people will paste, run as they would run it: examples/recipes.
 
-`make recipes` installs what the recipes are about, and then none may be skipped.
+`make examples` installs what the recipes are about, and then none may be skipped.
 """
 
 import contextlib
