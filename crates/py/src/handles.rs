@@ -1,51 +1,62 @@
-//! `asyncio.Handle` and `TimerHandle`, and the loop methods that make them: `call_soon`, `call_later`, `call_at`,
-//! `call_soon_threadsafe`, with `time`, `create_future` and `create_task`, which are as hot.
+//! `asyncio.Handle` and `TimerHandle`: a callback with its arguments and context, to be run by a loop once.
+//!
+//! calls.rs makes most of them, a turn runs them.
 
 use aioxide_core::TimerKey;
 use pyo3::basic::CompareOp;
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict, PyFloat, PyList, PyString, PyTuple, PyType};
+use pyo3::types::{PyBool, PyDict, PyFloat, PyList, PyString, PyTuple};
 use pyo3::{Borrowed, intern};
 
 use crate::errors;
-use crate::ffi::args::{Args, Signature, given};
-use crate::ffi::cell::{Flag, GilCell, Slot};
-use crate::ffi::class::{Builder, Class, Inst, Spare, TypeCell, create, create_in};
+use crate::ffi::args::{Args, Signature};
+use crate::ffi::cell::{Flag, GilCell, Late, Slot};
+use crate::ffi::class::{Builder, Class, Inst, Spare, TypeCell, create, create_hidden, create_in};
 use crate::ffi::context;
 use crate::ffi::gc::{Stopped, Visit};
-use crate::ffi::method::{
-    AnyLoop, LoopRef, Method, Of, anyargs, constructor, getter, hash, noargs, richcompare, unary,
-};
+use crate::ffi::method::{Of, constructor, getter, hash, noargs, richcompare, unary};
 use crate::ffi::thread::thread_id;
 use crate::futures;
 use crate::job::Job;
 use crate::local::LoopCore;
 use crate::names::names;
 use crate::names::none;
-use crate::tasks;
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
 
 /// A callback with its arguments and context. A timer's has the time it is due.
-#[repr(C)] // what `cancel` touches first: with the header, two cache lines
+#[repr(C)] // what a loop touches comes first: with the header, two cache lines
 pub(crate) struct Handle {
     callback: Slot,
+    /// A tuple (anything iterable, if Python code has made the handle), or one argument, or empty for none.
     args: Slot,
     event_loop: Slot,
+    /// The context, or what it is to be made of when the callback runs (see `ffi::context`).
+    context: Slot,
     timer: Flag<Option<TimerKey>>,
     cancelled: Flag<bool>,
+    /// Whether `args` is the argument itself.
+    single: Flag<bool>,
     /// Whether a loop of asyncio's own keeps this timer: its note, not ours.
     scheduled: Flag<bool>,
-    context: Slot,
+    /// Made by `call_soon_threadsafe`.
+    threadsafe: Flag<bool>,
+    when: Flag<f64>,
+    /// The thread that runs a threadsafe handle now (see `thread_id`).
+    runner: Flag<usize>,
+    rest: Late<Rest>,
+}
+
+/// What hardly any handle has.
+#[derive(Default)]
+struct Rest {
+    /// Debug mode: where the handle was made, and how it looked before it was cancelled.
     source: Slot,
     repr: Slot,
-    when: Flag<f64>,
     /// The time as it was given, where that was not a float.
     given: Slot,
-    /// Made by `call_soon_threadsafe`: the thread that runs it now (see `thread_id`), and what others wait for then.
-    threadsafe: Flag<bool>,
-    runner: Flag<usize>,
+    /// What other threads wait for while a threadsafe handle runs.
     finished: Slot,
 }
 
@@ -58,8 +69,9 @@ static TIMER: TypeCell = TypeCell::new();
 
 impl Class for Handle {
     const NAME: &'static std::ffi::CStr = c"aioxide.Handle";
-    const SPARE: usize = 256;
+    const SPARE: usize = 8192;
     const SUBCLASSABLE: bool = true;
+    const SIBLINGS: &'static [&'static TypeCell] = &[&TIMER, &THREADSAFE];
 
     fn cell() -> &'static TypeCell {
         static CELL: TypeCell = TypeCell::new();
@@ -72,57 +84,159 @@ impl Class for Handle {
     }
 
     fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
-        self.slots().into_iter().try_for_each(|slot| slot.traverse(visit))
+        let Self { callback, args, event_loop, context, .. } = self;
+        [callback, args, event_loop, context].into_iter().try_for_each(|slot| slot.traverse(visit))?;
+        match self.rest.get() {
+            Some(rest) => rest.slots().into_iter().try_for_each(|slot| slot.traverse(visit)),
+            None => Ok(()),
+        }
     }
 
     fn clear(&self, py: Python<'_>) {
-        for slot in self.slots() {
+        let Self { callback, args, event_loop, context, .. } = self;
+        for slot in [callback, args, event_loop, context] {
             drop(slot.take(py));
+        }
+        if let Some(rest) = self.rest.get() {
+            for slot in rest.slots() {
+                drop(slot.take(py));
+            }
         }
     }
 }
 
-impl Handle {
-    fn slots(&self) -> [&Slot; 8] {
-        let Self { callback, args, event_loop, context, source, repr, given, finished, .. } = self;
-        [callback, args, event_loop, context, source, repr, given, finished]
+impl Rest {
+    fn slots(&self) -> [&Slot; 4] {
+        let Self { source, repr, given, finished } = self;
+        [source, repr, given, finished]
     }
+}
 
+/// The arguments of a callback.
+pub(crate) enum Arguments<'py> {
+    None,
+    One(Bound<'py, PyAny>),
+    /// A tuple; anything iterable if Python code has made the handle.
+    Many(Bound<'py, PyAny>),
+}
+
+impl<'py> Arguments<'py> {
+    /// Those given by position, from `start` on.
     #[inline]
-    fn new<'py>(
+    pub(crate) fn from(args: Args<'_, 'py>, start: usize) -> PyResult<Self> {
+        Ok(match (args.get(start), args.get(start + 1)) {
+            (None, _) => Self::None,
+            (Some(one), None) => Self::One(one.to_owned()),
+            _ => Self::Many(args.rest(start)?.into_any()),
+        })
+    }
+}
+
+impl Handle {
+    /// A handle of a native loop.
+    #[inline]
+    pub(crate) fn new<'py>(
         event_loop: &Bound<'py, PyAny>,
         callback: Bound<'py, PyAny>,
-        args: Bound<'py, PyAny>,
+        args: Arguments<'py>,
         context: Option<Bound<'py, PyAny>>,
-        when: f64,
     ) -> PyResult<Self> {
-        let py = event_loop.py();
         let context = match context {
             Some(context) => context,
-            None => context::copy_current(py)?,
+            None => context::snapshot(event_loop.py())?,
         };
-        let source = if futures::is_debug(event_loop)? {
-            Slot::holding(names(py).extract_stack.bind(py).call0()?.unbind())
-        } else {
-            Slot::empty()
+        let (args, single) = match args {
+            Arguments::None => (None, false),
+            Arguments::One(arg) => (Some(arg), true),
+            Arguments::Many(args) => (Some(args), false),
         };
         Ok(Self {
             callback: Slot::holding(callback.unbind()),
-            args: Slot::holding(args.unbind()),
+            args: Slot::new(args.map(Bound::unbind)),
             event_loop: Slot::holding(event_loop.clone().unbind()),
             context: Slot::holding(context.unbind()),
-            source,
-            repr: Slot::empty(),
-            cancelled: Flag::new(false),
-            scheduled: Flag::new(false),
-            when: Flag::new(when),
             timer: Flag::new(None),
-            given: Slot::empty(),
+            cancelled: Flag::new(false),
+            single: Flag::new(single),
+            scheduled: Flag::new(false),
             threadsafe: Flag::new(false),
+            when: Flag::new(0.0),
             runner: Flag::new(0),
-            finished: Slot::empty(),
+            rest: Late::new(),
         })
     }
+
+    /// Debug mode: remembers where the handle was made.
+    pub(crate) fn note_source(&self, py: Python<'_>) -> PyResult<()> {
+        let source = names(py).extract_stack.bind(py).call0()?;
+        self.rest.get_or_make().source.set(py, source);
+        Ok(())
+    }
+
+    /// The arguments as a tuple.
+    fn args<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        Ok(match self.args.get(py) {
+            None => PyTuple::empty(py).into_any(),
+            Some(arg) if self.single.get() => PyTuple::new(py, [arg])?.into_any(),
+            Some(args) => args,
+        })
+    }
+
+    /// The context, made if need be.
+    #[inline]
+    fn context<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let Some(context) = self.context.get(py) else { return Ok(None) };
+        if context::is_context(&context) {
+            return Ok(Some(context));
+        }
+        let context = context::of(context)?;
+        self.context.set(py, context.clone());
+        Ok(Some(context))
+    }
+
+    fn rest_of<'py>(&self, py: Python<'py>, slot: impl FnOnce(&Rest) -> &Slot) -> Option<Bound<'py, PyAny>> {
+        self.rest.get().and_then(|rest| slot(rest).get(py))
+    }
+}
+
+/// Lets the garbage collector see a handle.
+pub(crate) fn show(object: &Bound<'_, PyAny>) {
+    if let Some(handle) = Inst::<Handle>::cast(object) {
+        handle.show();
+    }
+}
+
+/// The handle of `call_soon`, which the loop is about to get.
+#[inline]
+pub(crate) fn soon<'py>(py: Python<'py>, core: &LoopCore, handle: Handle) -> Object<'py> {
+    if core.runs_somewhere() { create_hidden(py, Handle::cell(), handle) } else { create(py, handle) }
+}
+
+/// As [`soon`], of `call_soon_threadsafe`.
+#[inline]
+pub(crate) fn threadsafe<'py>(py: Python<'py>, core: &LoopCore, handle: Handle) -> Object<'py> {
+    handle.threadsafe.set(true);
+    if core.runs_somewhere() {
+        create_hidden(py, &THREADSAFE, handle)
+    } else {
+        create_in(py, &THREADSAFE, handle)
+    }
+}
+
+/// The handle of `call_at`, which is due at `when` and in the hands of `core`.
+#[inline]
+pub(crate) fn timer<'py>(py: Python<'py>, core: &LoopCore, when: f64, handle: Handle) -> Object<'py> {
+    handle.when.set(when);
+    let object = if core.runs_somewhere() {
+        create_hidden(py, &TIMER, handle)?
+    } else {
+        create_in(py, &TIMER, handle)?
+    };
+    let key = core.at(py, when, Job::Handle(object.clone().unbind()))?;
+    if let Some(this) = Inst::<Handle>::cast(&object) {
+        this.timer.set(Some(key));
+    }
+    Ok(object)
 }
 
 /// `Handle(callback, args, loop, context=None)`.
@@ -147,10 +261,10 @@ fn new_timer(args: Args<'_, '_>) -> PyResult<Handle> {
         keyword_only: &[],
     };
     let [when, callback, arguments, event_loop, context] = SIGNATURE.bind::<5>(args)?;
-    let Some(when) = when else { return Err(missing("TimerHandle", "when")) };
+    let Some(when) = when else { return Err(PyTypeError::new_err("TimerHandle() needs a time")) };
     let handle = from_arguments([callback, arguments, event_loop, context], when.extract()?)?;
     if !when.is_exact_instance_of::<PyFloat>() {
-        handle.given.set(args.py(), when.to_owned());
+        handle.rest.get_or_make().given.set(args.py(), when.to_owned());
     }
     Ok(handle)
 }
@@ -160,7 +274,13 @@ fn from_arguments(bound: [Option<Borrowed<'_, '_, PyAny>>; 4], when: f64) -> PyR
         return Err(PyTypeError::new_err("Handle() needs a callback, arguments and a loop"));
     };
     let context = context.filter(|c| !c.is_none()).map(|c| c.to_owned());
-    Handle::new(&event_loop, callback.to_owned(), args.to_owned(), context, when)
+    let args = Arguments::Many(args.to_owned());
+    let handle = Handle::new(&event_loop, callback.to_owned(), args, context)?;
+    handle.when.set(when);
+    if futures::is_debug(&event_loop)? {
+        handle.note_source(event_loop.py())?;
+    }
+    Ok(handle)
 }
 
 // --- methods -----------------------------------------------------------------------------------
@@ -174,29 +294,31 @@ fn or_none<'py>(py: Python<'py>, slot: &Slot) -> Bound<'py, PyAny> {
 fn cancel<'py>(this: This<'_, 'py>) -> Object<'py> {
     let py = this.py();
     wait_for_runner(this)?;
-    if this.cancelled.get() {
+    if this.cancelled.replace(true) {
         return Ok(none(py));
     }
-    this.cancelled.set(true);
-    let event_loop = or_none(py, &this.event_loop);
-    if futures::is_debug(&event_loop)? {
+    let event_loop = this.event_loop.get(py);
+    let core = event_loop.as_ref().and_then(LoopCore::of);
+    let debug = match (core, &event_loop) {
+        (Some(core), _) => core.is_debug(),
+        (None, Some(event_loop)) => futures::is_debug(event_loop)?,
+        (None, None) => false,
+    };
+    if debug {
         // What "Executing <Handle ...> took 2.5 seconds" will show.
         let shown = this.object().repr()?.into_any();
-        this.repr.set(py, shown);
+        this.rest.get_or_make().repr.set(py, shown);
     }
+    let key = this.timer.replace(None);
+    let timed = key.and_then(|key| core.and_then(|core| core.cancel_timer(py, key)));
     drop((this.callback.take(py), this.args.take(py)));
-    if TIMER.is_instance(&this.object()) {
-        match (this.timer.get(), LoopCore::of(&event_loop)) {
-            (Some(key), Some(core)) => {
-                this.timer.set(None);
-                drop(core.cancel_timer(py, key));
-            }
-            (None, None) => {
-                event_loop.call_method1(intern!(py, "_timer_handle_cancelled"), (this.object(),))?;
-            }
-            _ => {}
-        }
+    // From here on the handle is kept by those who hold it, and no more by the loop.
+    this.show();
+    if key.is_none() && core.is_none() && TIMER.is_instance(&this.object()) {
+        or_none(py, &this.event_loop)
+            .call_method1(intern!(py, "_timer_handle_cancelled"), (this.object(),))?;
     }
+    drop(timed);
     Ok(none(py))
 }
 
@@ -206,20 +328,27 @@ fn cancelled<'py>(this: This<'_, 'py>) -> Object<'py> {
 }
 
 /// While another thread runs the callback of a threadsafe handle: waits for the end.
+#[inline]
 fn wait_for_runner(this: This<'_, '_>) -> PyResult<()> {
-    let py = this.py();
     while this.runner.get() != 0 && this.runner.get() != thread_id() {
-        let finished = match this.finished.get(py) {
-            Some(finished) => finished,
-            None => {
-                let event = py.import("threading")?.getattr("Event")?.call0()?;
-                this.finished.set(py, event.clone());
-                event
-            }
-        };
-        finished.call_method0(intern!(py, "wait"))?;
+        wait_for_end(this)?;
     }
     Ok(())
+}
+
+#[cold]
+fn wait_for_end(this: This<'_, '_>) -> PyResult<()> {
+    let py = this.py();
+    let slot = &this.get().rest.get_or_make().finished;
+    let finished = match slot.get(py) {
+        Some(finished) => finished,
+        None => {
+            let event = py.import("threading")?.getattr("Event")?.call0()?;
+            slot.set(py, event.clone());
+            event
+        }
+    };
+    finished.call_method0(intern!(py, "wait")).map(drop)
 }
 
 fn get_cancelled<'py>(this: This<'_, 'py>) -> Object<'py> {
@@ -227,7 +356,7 @@ fn get_cancelled<'py>(this: This<'_, 'py>) -> Object<'py> {
 }
 
 fn get_context<'py>(this: This<'_, 'py>) -> Object<'py> {
-    Ok(or_none(this.py(), &this.context))
+    Ok(this.context(this.py())?.unwrap_or_else(|| none(this.py())))
 }
 
 fn get_callback<'py>(this: This<'_, 'py>) -> Object<'py> {
@@ -235,7 +364,7 @@ fn get_callback<'py>(this: This<'_, 'py>) -> Object<'py> {
 }
 
 fn get_args<'py>(this: This<'_, 'py>) -> Object<'py> {
-    Ok(or_none(this.py(), &this.args))
+    if this.cancelled.get() { Ok(none(this.py())) } else { this.args(this.py()) }
 }
 
 fn get_loop<'py>(this: This<'_, 'py>) -> Object<'py> {
@@ -243,20 +372,21 @@ fn get_loop<'py>(this: This<'_, 'py>) -> Object<'py> {
 }
 
 fn get_source<'py>(this: This<'_, 'py>) -> Object<'py> {
-    Ok(or_none(this.py(), &this.source))
+    Ok(this.rest_of(this.py(), |rest| &rest.source).unwrap_or_else(|| none(this.py())))
 }
 
 fn set_source<'py>(this: This<'_, 'py>, value: Borrowed<'_, 'py, PyAny>) -> PyResult<()> {
-    drop(this.source.replace(this.py(), (!value.is_none()).then(|| value.to_owned())));
+    let slot = &this.get().rest.get_or_make().source;
+    drop(slot.replace(this.py(), (!value.is_none()).then(|| value.to_owned())));
     Ok(())
 }
 
 fn get_repr<'py>(this: This<'_, 'py>) -> Object<'py> {
-    Ok(or_none(this.py(), &this.repr))
+    Ok(this.rest_of(this.py(), |rest| &rest.repr).unwrap_or_else(|| none(this.py())))
 }
 
 fn when<'py>(this: This<'_, 'py>) -> Object<'py> {
-    if let Some(given) = this.given.get(this.py()) {
+    if let Some(given) = this.rest_of(this.py(), |rest| &rest.given) {
         return Ok(given);
     }
     Ok(PyFloat::new(this.py(), this.when.get()).into_any())
@@ -288,9 +418,9 @@ fn repr_info<'py>(this: This<'_, 'py>) -> PyResult<Bound<'py, PyList>> {
     }
     if let Some(callback) = this.callback.get(py) {
         let debug = futures::is_debug(&or_none(py, &this.event_loop))?;
-        info.append(names(py).format_callback(&callback, &or_none(py, &this.args), debug)?)?;
+        info.append(names(py).format_callback(&callback, &this.args(py)?, debug)?)?;
     }
-    if let Some(source) = this.source.get(py)
+    if let Some(source) = this.rest_of(py, |rest| &rest.source)
         && source.is_truthy()?
     {
         let frame = source.get_item(-1)?;
@@ -305,7 +435,7 @@ fn method_repr_info<'py>(this: This<'_, 'py>) -> Object<'py> {
 
 fn repr<'py>(this: This<'_, 'py>) -> Object<'py> {
     let py = this.py();
-    if let Some(kept) = this.repr.get(py) {
+    if let Some(kept) = this.rest_of(py, |rest| &rest.repr) {
         return Ok(kept);
     }
     let info = this.object().call_method0(intern!(py, "_repr_info"))?;
@@ -328,7 +458,7 @@ fn compare<'py>(this: This<'_, 'py>, other: Borrowed<'_, 'py, PyAny>, op: Compar
         Ok(this.when.get() == other.when.get()
             && this.cancelled.get() == other.cancelled.get()
             && or_none(py, &this.callback).eq(or_none(py, &other.callback))?
-            && or_none(py, &this.args).eq(or_none(py, &other.args))?)
+            && get_args(this)?.eq(get_args(other)?)?)
     };
     let (mine, theirs) = (this.when.get(), other.when.get());
     let answer = match op {
@@ -372,48 +502,61 @@ pub(crate) fn run(this: This<'_, '_>) -> PyResult<()> {
     if this.cancelled.get() {
         return Ok(());
     }
-    let (Some(callback), Some(context)) = (this.callback.get(py), this.context.get(py)) else {
+    let (Some(callback), Some(context)) = (this.callback.get(py), this.context(py)?) else {
         return Ok(());
     };
-    let args = or_none(py, &this.args);
+    let args = this.args.get(py);
     if this.threadsafe.get() {
         this.runner.set(thread_id());
     }
-    let result = context::run(&context, || match args.cast::<PyTuple>() {
-        Ok(args) if args.is_empty() => callback.call0(),
-        Ok(args) => callback.call1(args),
-        Err(_) => {
-            callback.call1(args.try_iter()?.collect::<PyResult<Vec<_>>>().and_then(|a| PyTuple::new(py, a))?)
-        }
+    let result = context::run(&context, || match &args {
+        None => callback.call0(),
+        Some(arg) if this.single.get() => callback.call1((arg,)),
+        Some(args) => call(&callback, args),
     });
     if this.threadsafe.get() {
         this.runner.set(0);
-        if let Some(finished) = this.finished.take(py) {
+        if let Some(finished) = this.rest_of(py, |rest| &rest.finished) {
             finished.call_method0(intern!(py, "set"))?;
         }
     }
-    match result {
-        Ok(_) => Ok(()),
-        Err(error) if errors::ends_the_loop(py, &error) => Err(error),
-        Err(error) => report(this, error, &callback, &args),
+    if let Err(error) = result {
+        if errors::ends_the_loop(py, &error) {
+            this.show();
+            return Err(error);
+        }
+        report(this, error, &callback)?;
+    }
+    if this.references() == 1 {
+        // Nobody but the turn knows the handle.
+        drop(this.context.take(py));
+        context::give_back(context);
+    } else {
+        this.show();
+    }
+    Ok(())
+}
+
+fn call<'py>(callback: &Bound<'py, PyAny>, args: &Bound<'py, PyAny>) -> Object<'py> {
+    match args.cast::<PyTuple>() {
+        Ok(args) => callback.call1(args),
+        Err(_) => {
+            let args = args.try_iter()?.collect::<PyResult<Vec<_>>>()?;
+            callback.call1(PyTuple::new(callback.py(), args)?)
+        }
     }
 }
 
 #[cold]
-fn report(
-    this: This<'_, '_>,
-    error: PyErr,
-    callback: &Bound<'_, PyAny>,
-    args: &Bound<'_, PyAny>,
-) -> PyResult<()> {
+fn report(this: This<'_, '_>, error: PyErr, callback: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = this.py();
     let event_loop = or_none(py, &this.event_loop);
     let details = PyDict::new(py);
-    let shown = names(py).format_callback(callback, args, futures::is_debug(&event_loop)?)?;
+    let shown = names(py).format_callback(callback, &this.args(py)?, futures::is_debug(&event_loop)?)?;
     details.set_item("message", format!("Exception in callback {shown}"))?;
     details.set_item("exception", error.into_value(py))?;
     details.set_item("handle", this.object())?;
-    if let Some(source) = this.source.get(py) {
+    if let Some(source) = this.rest_of(py, |rest| &rest.source) {
         details.set_item("source_traceback", source)?;
     }
     event_loop.call_method1(intern!(py, "call_exception_handler"), (details,))?;
@@ -427,7 +570,11 @@ pub(crate) fn for_report<'py>(
     args: Bound<'py, PyTuple>,
     context: Bound<'py, PyAny>,
 ) -> Object<'py> {
-    create(event_loop.py(), Handle::new(event_loop, callback, args.into_any(), Some(context), 0.0)?)
+    let handle = Handle::new(event_loop, callback, Arguments::Many(args.into_any()), Some(context))?;
+    if futures::is_debug(event_loop)? {
+        handle.note_source(event_loop.py())?;
+    }
+    create(event_loop.py(), handle)
 }
 
 /// Runs what [`for_report`] made or a job's Handle.
@@ -438,196 +585,7 @@ pub(crate) fn run_object(handle: &Bound<'_, PyAny>) -> PyResult<()> {
     }
 }
 
-// --- the loop's side ---------------------------------------------------------------------------
-
-/// Debug mode: TypeError for coroutines and for what can't be called.
-pub(crate) fn check_callback(callback: &Bound<'_, PyAny>, method: &str) -> PyResult<()> {
-    let py = callback.py();
-    let coroutines = py.import("asyncio.coroutines")?;
-    let is = |name: &str| -> PyResult<bool> { coroutines.getattr(name)?.call1((callback,))?.is_truthy() };
-    let inspect = py.import("inspect")?;
-    let function = inspect.getattr("iscoroutinefunction")?.call1((callback,))?.is_truthy()?;
-    if is("iscoroutine")? || function {
-        return Err(PyTypeError::new_err(format!("coroutines cannot be used with {method}()")));
-    }
-    if !callback.is_callable() {
-        let text = format!("a callable object was expected by {method}(), got {}", callback.repr()?);
-        return Err(PyTypeError::new_err(text));
-    }
-    Ok(())
-}
-
-fn missing(method: &str, parameter: &str) -> PyErr {
-    PyTypeError::new_err(format!("{method}() missing 1 required positional argument: '{parameter}'"))
-}
-
-#[inline]
-fn make<'py>(this: LoopRef<'_, 'py>, args: Args<'_, 'py>, method: &str) -> PyResult<Handle> {
-    let Some(callback) = args.get(0) else { return Err(missing(method, "callback")) };
-    let context = given(args.only_keyword(method, "context")?);
-    if this.core.is_debug() {
-        check_callback(&callback, method)?;
-    }
-    Handle::new(&this.object, callback.to_owned(), args.rest(1)?.into_any(), context, 0.0)
-}
-
-/// `call_soon(callback, *args, context=None)`.
-fn call_soon<'py>(this: LoopRef<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
-    this.core.check_closed()?;
-    if this.core.is_debug() {
-        this.core.check_thread()?;
-    }
-    let handle = create(args.py(), make(this, args, "call_soon")?)?;
-    this.core.soon(args.py(), Job::Handle(handle.clone().unbind()))?;
-    Ok(handle)
-}
-
-/// `call_soon_threadsafe(callback, *args, context=None)`: from any thread, or from a signal handler.
-fn call_soon_threadsafe<'py>(this: LoopRef<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
-    this.core.check_closed()?;
-    let handle = make(this, args, "call_soon_threadsafe")?;
-    handle.threadsafe.set(true);
-    let handle = create_in(args.py(), &THREADSAFE, handle)?;
-    this.core.soon_from_anywhere(args.py(), Job::Handle(handle.clone().unbind()));
-    Ok(handle)
-}
-
-/// `call_at(when, callback, *args, context=None)`; `when` in seconds of `time()`.
-fn call_at<'py>(this: LoopRef<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
-    let Some(when) = args.get(0) else { return Err(missing("call_at", "when")) };
-    if when.is_none() {
-        return Err(PyTypeError::new_err("when cannot be None"));
-    }
-    schedule(this, args, seconds(&when)?, "call_at")
-}
-
-/// `call_later(delay, callback, *args, context=None)`; `delay` in seconds.
-fn call_later<'py>(this: LoopRef<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
-    let py = args.py();
-    let Some(delay) = args.get(0) else { return Err(missing("call_later", "delay")) };
-    if delay.is_none() {
-        return Err(PyTypeError::new_err("delay must not be None"));
-    }
-    if this.core.overrides_timers() {
-        // A subclass with its own clock or `call_at`: asyncio's way, through the methods.
-        let now = this.object.call_method0(intern!(py, "time"))?;
-        let keywords = PyDict::new(py);
-        if let Some(context) = args.only_keyword("call_later", "context")? {
-            keywords.set_item("context", context)?;
-        }
-        let mut forwarded = vec![now.add(delay)?];
-        forwarded.extend(args.rest(1)?.iter());
-        return this.object.call_method(
-            intern!(py, "call_at"),
-            PyTuple::new(py, forwarded)?,
-            Some(&keywords),
-        );
-    }
-    let when = this.core.now() + seconds(&delay)?;
-    schedule(this, args, when, "call_later")
-}
-
-fn seconds(value: &Bound<'_, PyAny>) -> PyResult<f64> {
-    let seconds: f64 = value.extract()?;
-    if seconds.is_nan() {
-        return Err(PyValueError::new_err("Invalid delay: NaN (not a number)"));
-    }
-    Ok(seconds)
-}
-
-#[inline]
-fn schedule<'py>(this: LoopRef<'_, 'py>, args: Args<'_, 'py>, when: f64, method: &str) -> Object<'py> {
-    let py = args.py();
-    let Some(callback) = args.get(1) else { return Err(missing(method, "callback")) };
-    this.core.check_closed()?;
-    let context = given(args.only_keyword(method, "context")?);
-    if this.core.is_debug() {
-        this.core.check_thread()?;
-        check_callback(&callback, method)?;
-    }
-    let handle = Handle::new(&this.object, callback.to_owned(), args.rest(2)?.into_any(), context, when)?;
-    let handle = create_in(py, &TIMER, handle)?;
-    let key = this.core.at(py, when, Job::Handle(handle.clone().unbind()))?;
-    if let Some(this) = Inst::<Handle>::cast(&handle) {
-        this.timer.set(Some(key));
-    }
-    Ok(handle)
-}
-
-/// `time()`: seconds of the monotonic clock.
-fn time<'py>(this: LoopRef<'_, 'py>) -> Object<'py> {
-    Ok(PyFloat::new(this.object.py(), this.core.now()).into_any())
-}
-
-/// `create_future()`.
-fn create_future<'py>(this: LoopRef<'_, 'py>) -> Object<'py> {
-    futures::new(&this.object)
-}
-
-/// `create_task(coro, *, name=None, context=None, eager_start=None, **kwargs)`; all go to the task factory if there is one.
-pub(crate) fn create_task<'py>(this: LoopRef<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
-    const SIGNATURE: Signature = Signature {
-        name: "create_task",
-        positional: &["coro"],
-        required: 1,
-        positional_only: 0,
-        keyword_only: &["name", "context", "eager_start"],
-    };
-    let py = args.py();
-    this.core.check_closed()?;
-    let factory = this.core.task_factory().get(py);
-    let is_eager = factory.as_ref().is_some_and(tasks::create::is_native);
-    if let Some(factory) = factory.filter(|_| !is_eager) {
-        let (positional, keywords) = args.to_call()?;
-        let mut forwarded = vec![this.object.to_owned()];
-        forwarded.extend(positional.iter());
-        return factory.call(PyTuple::new(py, forwarded)?, keywords.as_ref());
-    }
-    let [coro, name, context, eager] = SIGNATURE.bind::<4>(args)?;
-    let Some(coro) = coro else { return Err(missing("create_task", "coro")) };
-    let eager = eager.map_or(Ok(is_eager), |e| e.is_truthy())?;
-    tasks::new(&this.object, coro.to_owned(), given(name), given(context), eager)
-}
-
-fn loop_methods() -> [(&'static str, Method); 7] {
-    [
-        (
-            "call_soon",
-            anyargs::<AnyLoop, _>(c"call_soon", call_soon)
-                .doc(c"call_soon($self, /, callback, *args, context=None)\n--\n\nCall callback(*args) in the next iteration, in order; return its Handle."),
-        ),
-        (
-            "call_soon_threadsafe",
-            anyargs::<AnyLoop, _>(c"call_soon_threadsafe", call_soon_threadsafe)
-                .doc(c"call_soon_threadsafe($self, /, callback, *args, context=None)\n--\n\nAs call_soon, from any thread: wakes the loop."),
-        ),
-        (
-            "call_at",
-            anyargs::<AnyLoop, _>(c"call_at", call_at)
-                .doc(c"call_at($self, /, when, callback, *args, context=None)\n--\n\nCall callback(*args) at a time of the clock of time(), in seconds; return its TimerHandle."),
-        ),
-        (
-            "call_later",
-            anyargs::<AnyLoop, _>(c"call_later", call_later)
-                .doc(c"call_later($self, /, delay, callback, *args, context=None)\n--\n\nCall callback(*args) after a delay in seconds; return its TimerHandle."),
-        ),
-        (
-            "time",
-            noargs::<AnyLoop, _>(c"time", time).doc(c"time($self, /)\n--\n\nThe time of the loop's clock, in seconds (float)."),
-        ),
-        (
-            "create_future",
-            noargs::<AnyLoop, _>(c"create_future", create_future).doc(c"create_future($self, /)\n--\n\nA pending Future of this loop."),
-        ),
-        (
-            "create_task",
-            anyargs::<AnyLoop, _>(c"create_task", create_task)
-                .doc(c"create_task($self, /, coro, *, name=None, context=None, eager_start=None, **kwargs)\n--\n\nRun a coroutine as a Task, made by the task factory if there is one."),
-        ),
-    ]
-}
-
-/// Makes the types and puts the loop's hot methods on LoopCore.
+/// Makes the types.
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let builder = |builder: Builder| {
         builder
@@ -669,10 +627,5 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .slot(pyo3::ffi::Py_tp_new, constructor::<Handle, _>(new_handle))
         .build(module, Some(&PyTuple::new(module.py(), [&handle])?), &THREADSAFE)?;
     module.add("Handle", handle)?;
-    module.add("TimerHandle", timer)?;
-    let core: Bound<'_, PyType> = module.py().get_type::<LoopCore>();
-    for (name, method) in loop_methods() {
-        core.setattr(name, method.descriptor(&core)?)?;
-    }
-    Ok(())
+    module.add("TimerHandle", timer)
 }

@@ -5,6 +5,7 @@ mod anyfuture;
 mod as_completed;
 mod async_fn;
 mod await_on;
+mod calls;
 mod errors;
 mod event_loop;
 mod ffi;
@@ -44,6 +45,7 @@ fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     ffi::layout::verify(py)?;
     names::init(py)?;
     ffi::thread::calibrate(py)?;
+    ffi::context::calibrate(py)?;
     ffi::iter::init(py)?;
     ffi::function::register(module)?;
     ffi::types::init(module)?;
@@ -64,6 +66,7 @@ fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     event_loop::executor::register(module)?;
     event_loop::sockets::register(module)?;
     handles::register(module)?;
+    calls::register(module)?;
     async_fn::register(module)?;
     ffi::scratch::register(module)?;
     transports::register(module)?;

@@ -14,6 +14,7 @@ use crate::ffi::cell::{Flag, GilCell, Slot};
 use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::layout::Tsk;
 use crate::ffi::thread::thread_id;
+use crate::handles;
 use crate::job::Job;
 use crate::pulse::{Pulse, instrument};
 
@@ -177,6 +178,12 @@ impl LoopCore {
         self.thread.get()
     }
 
+    /// Whether a thread, this one or another, runs the loop.
+    #[inline]
+    pub(crate) fn runs_somewhere(&self) -> bool {
+        self.thread.get() != 0
+    }
+
     pub(crate) fn set_thread(&self, thread: usize) {
         self.thread.set(thread);
     }
@@ -275,14 +282,20 @@ impl LoopCore {
         self.scheduler.visit(|s| s.iter().try_for_each(|job| job.traverse(visit))).unwrap_or(Ok(()))
     }
 
-    /// The loop stops: tasks that were to begin may stay where they are for good (see `Tsk::show`).
-    pub(crate) fn show_tasks(&self, py: Python<'_>) {
+    /// The loop stops: tasks that were to begin and handles that were to run may stay where they are for good (see
+    /// `Tsk::show` and `class::create_hidden`).
+    pub(crate) fn show_jobs(&self, py: Python<'_>) {
         self.scheduler.with(py, |scheduler| {
+            self.remote.inbox.take_into(scheduler.ready_mut());
             for job in scheduler.iter() {
-                if let Job::Step(task) = job
-                    && let Some(task) = Tsk::cast_exact(task.bind(py))
-                {
-                    task.show();
+                match job {
+                    Job::Step(task) => {
+                        if let Some(task) = Tsk::cast_exact(task.bind(py)) {
+                            task.show();
+                        }
+                    }
+                    Job::Handle(handle) => handles::show(handle.bind(py)),
+                    _ => {}
                 }
             }
         });

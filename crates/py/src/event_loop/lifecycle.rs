@@ -86,7 +86,7 @@ pub(super) fn clean_up(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     core.set_stopping(false);
     core.set_thread(0);
     running::remove(this);
-    core.show_tasks(py);
+    core.show_jobs(py);
     life.ident.set(None);
     let unset = thread::set_running_loop(py, None);
     let untracked = debug::track_origins(this, false);

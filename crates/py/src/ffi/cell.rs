@@ -4,7 +4,7 @@
 //! token, so nothing in it can call back. [`Slot`] holds one Python object and gives references out, never borrows.
 #![allow(unsafe_code, reason = "shared state under the GIL")]
 
-use std::cell::{Cell, UnsafeCell};
+use std::cell::{Cell, OnceCell, UnsafeCell};
 use std::fmt;
 
 use pyo3::prelude::*;
@@ -102,12 +102,39 @@ impl<T: Copy + fmt::Debug> fmt::Debug for Flag<T> {
     }
 }
 
+/// What few need: made in a box of its own when it is first written.
+pub(crate) struct Late<T>(OnceCell<Box<T>>);
+
+// SAFETY: as for GilCell: read and written with the GIL held only.
+unsafe impl<T: Send> Sync for Late<T> {}
+
+impl<T: Default> Late<T> {
+    pub(crate) const fn new() -> Self {
+        Self(OnceCell::new())
+    }
+
+    #[inline]
+    pub(crate) fn get(&self) -> Option<&T> {
+        self.0.get().map(Box::as_ref)
+    }
+
+    pub(crate) fn get_or_make(&self) -> &T {
+        self.0.get_or_init(Box::default)
+    }
+}
+
 /// One Python object or nothing, replaced under the GIL. The old value is handed back or dropped after the exchange.
 #[repr(transparent)] // class.rs gives one to CPython as the place of an instance's `__dict__`
 pub(crate) struct Slot(Cell<Option<Py<PyAny>>>);
 
 // SAFETY: as for GilCell.
 unsafe impl Sync for Slot {}
+
+impl Default for Slot {
+    fn default() -> Self {
+        Self::empty()
+    }
+}
 
 impl Slot {
     pub(crate) const fn empty() -> Self {

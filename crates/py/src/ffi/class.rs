@@ -69,6 +69,8 @@ pub(crate) trait Class: Sized + 'static {
     const NAME: &'static CStr;
     /// How many freed instances are kept for reuse.
     const SPARE: usize = 0;
+    /// Other types with the same kind of instances (see [`Builder::named`]), which share the freed ones.
+    const SIBLINGS: &'static [&'static TypeCell] = &[];
     /// Whether the garbage collector has to know the instances: those that hold no objects it may ignore.
     const TRACKED: bool = true;
     /// Whether Python code may subclass it.
@@ -178,6 +180,18 @@ impl<'a, 'py, T: Class> Inst<'a, 'py, T> {
         references(&self.obj)
     }
 
+    /// Lets the garbage collector see the instance (see [`create_hidden`]).
+    #[inline]
+    pub(crate) fn show(self) {
+        let object = self.obj.as_ptr();
+        // SAFETY: a live, whole object with a collector's header.
+        unsafe {
+            if is_hidden(object) {
+                ffi::PyObject_GC_Track(object.cast());
+            }
+        }
+    }
+
     /// The value, for as long as the object is borrowed.
     #[inline]
     pub(crate) fn get(self) -> &'a T {
@@ -226,40 +240,47 @@ pub(crate) fn create_in<'py, T: Class>(
     class: &TypeCell,
     value: T,
 ) -> PyResult<Bound<'py, PyAny>> {
-    // SAFETY: `class` was built for T; its basicsize and slots are those of T's own type.
-    finish(py, unsafe { _PyObject_GC_New(class.ptr()) }, value)
+    let object = create_hidden(py, class, value)?;
+    if T::TRACKED {
+        // SAFETY: a whole object with a collector's header, which the collector does not know yet.
+        unsafe { ffi::PyObject_GC_Track(object.as_ptr().cast::<c_void>()) };
+    }
+    Ok(object)
 }
 
 /// Makes an instance of exactly the class.
 #[inline]
 pub(crate) fn create<T: Class>(py: Python<'_>, value: T) -> PyResult<Bound<'_, PyAny>> {
-    let class = T::cell().ptr();
-    let spare = T::spare().and_then(|cell| cell.with(py, Vec::pop));
-    let object = match spare {
-        // SAFETY: memory of a freed instance of exactly this class, untracked, header about to be made anew.
-        Some(Spare(memory)) => unsafe { ffi::PyObject_Init(memory, class) },
-        // SAFETY: the class is a ready heap type with garbage collection.
-        None => unsafe { _PyObject_GC_New(class) },
-    };
-    finish(py, object, value)
+    create_in(py, T::cell(), value)
 }
 
+/// As [`create_in`], unknown to the garbage collector until [`Inst::show`]. Right for an object that something in use
+/// holds until then: in a flood of them it spares the collector most of its work.
 #[inline]
-fn finish<T: Class>(py: Python<'_>, object: *mut PyObject, value: T) -> PyResult<Bound<'_, PyAny>> {
-    if object.is_null() {
-        return Err(PyErr::fetch(py));
-    }
-    // SAFETY: fresh memory of the right size; the value is written before the collector or anybody sees it.
+pub(crate) fn create_hidden<'py, T: Class>(
+    py: Python<'py>,
+    class: &TypeCell,
+    value: T,
+) -> PyResult<Bound<'py, PyAny>> {
+    let class = class.ptr();
+    let spare = T::spare().and_then(|cell| cell.with(py, Vec::pop));
+    // SAFETY: the class is a ready heap type with garbage collection, built for T; spare memory is that of a freed
+    // instance of it or of a sibling, which is as long, and untracked, and its header is made anew. The value is
+    // written before anybody sees the object.
     unsafe {
+        let object = match spare {
+            Some(Spare(memory)) => ffi::PyObject_Init(memory, class),
+            None => _PyObject_GC_New(class),
+        };
+        if object.is_null() {
+            return Err(PyErr::fetch(py));
+        }
         for number in 0..T::INHERITED {
             *inherited(object, number) = ptr::null_mut();
         }
         let instance = tail::<T>(object);
         (*instance).weakrefs = ptr::null_mut();
         ptr::write(&raw mut (*instance).value, ManuallyDrop::new(value));
-        if T::TRACKED {
-            ffi::PyObject_GC_Track(object.cast::<c_void>());
-        }
         Ok(Bound::from_owned_ptr(py, object))
     }
 }
@@ -286,6 +307,17 @@ unsafe extern "C" {
     fn _PyObject_GC_New(class: *mut PyTypeObject) -> *mut PyObject;
 }
 
+/// Whether the collector does not know the object.
+///
+/// # Safety
+/// The object has a collector's header: two words before it in every supported version, of which the first is null
+/// for an object that the collector does not know.
+#[inline]
+pub(super) unsafe fn is_hidden(object: *mut PyObject) -> bool {
+    // SAFETY: promised by the caller.
+    unsafe { *object.cast::<usize>().sub(2) == 0 }
+}
+
 unsafe extern "C" fn dealloc<T: Class>(slf: *mut PyObject) {
     // SAFETY: CPython calls this once, with the last reference gone; `slf` is an instance of T's class.
     unsafe {
@@ -294,7 +326,7 @@ unsafe extern "C" fn dealloc<T: Class>(slf: *mut PyObject) {
         if (*instance).value.wants_finalize() && ffi::PyObject_CallFinalizerFromDealloc(slf) < 0 {
             return; // alive again
         }
-        if T::TRACKED {
+        if T::TRACKED && !is_hidden(slf) {
             ffi::PyObject_GC_UnTrack(slf.cast());
         }
         if !(*instance).weakrefs.is_null() {
@@ -305,7 +337,7 @@ unsafe extern "C" fn dealloc<T: Class>(slf: *mut PyObject) {
         clear_inherited::<T>(slf);
         (*instance).value.clear(py);
         ManuallyDrop::drop(&mut (*instance).value);
-        let kept = class == T::cell().ptr()
+        let kept = (class == T::cell().ptr() || T::SIBLINGS.iter().any(|sibling| class == sibling.ptr()))
             && T::spare().is_some_and(|cell| {
                 cell.with(py, |spare| {
                     let room = spare.len() < T::SPARE;

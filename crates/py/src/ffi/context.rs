@@ -1,8 +1,159 @@
 //! contextvars.Context: copied, entered, left. And the interpreter's guard against endless recursion.
-#![allow(unsafe_code, reason = "PyContext_* and recursion functions")]
+//!
+//! A context keeps its variables in a map that never changes: setting one makes another map. So a callback need not
+//! have a context of its own before it runs: the map of the context in which it was scheduled is enough ([`snapshot`]),
+//! and a context made of it then ([`of`]) is the copy it would have had. `calibrate` finds by experiment at import where
+//! the map is; where it can't be found a snapshot is a copy of the context.
+#![allow(unsafe_code, reason = "PyContext_* and recursion functions, the fields of a context")]
 
-use pyo3::ffi;
+use std::os::raw::c_int;
+use std::ptr;
+use std::sync::atomic::{AtomicIsize, AtomicPtr, Ordering};
+
+use pyo3::ffi::{self, PyObject};
 use pyo3::prelude::*;
+
+/// CPython's `PyContext`.
+#[repr(C)]
+struct ContextObj {
+    ob_base: PyObject,
+    previous: *mut PyObject,
+    variables: *mut PyObject,
+    weakrefs: *mut PyObject,
+    entered: c_int,
+}
+
+/// Distance in bytes from the thread state to its current context; 0 when unknown.
+static CURRENT: AtomicIsize = AtomicIsize::new(0);
+/// A context that [`of`] lets CPython copy, once it has the right variables.
+static TEMPLATE: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
+/// A context that has been used and that nobody has, for the next use; it has the template's variables: none.
+static USED: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
+
+/// The variables of the current context, for [`of`].
+#[inline]
+pub(crate) fn snapshot(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    let offset = CURRENT.load(Ordering::Relaxed);
+    if offset != 0 {
+        // SAFETY: the GIL is held, so there is a thread state; `offset` is that of its context (calibrated), which is
+        // null or a live Context, whose variables are never null.
+        unsafe {
+            let current = *ffi::PyThreadState_Get().byte_offset(offset).cast::<*mut ContextObj>();
+            if !current.is_null() {
+                return Ok(Bound::from_borrowed_ptr(py, (*current).variables));
+            }
+        }
+    }
+    copy_current(py)
+}
+
+/// A context with the variables of a snapshot (or the context itself, if it is one).
+#[inline]
+pub(crate) fn of(snapshot: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyAny>> {
+    if is_context(&snapshot) {
+        return Ok(snapshot);
+    }
+    let py = snapshot.py();
+    let used = USED.load(Ordering::Relaxed);
+    if used.is_null() {
+        return copy_of(&snapshot);
+    }
+    USED.store(ptr::null_mut(), Ordering::Relaxed);
+    // SAFETY: the cell owned the only reference to this context, which is ours now. Each reference to variables is given
+    // to the field or taken from it; dropping the old ones, which are kept for good, runs nothing.
+    unsafe {
+        let variables = &mut (*used.cast::<ContextObj>()).variables;
+        let none = std::mem::replace(variables, snapshot.into_ptr());
+        ffi::Py_DECREF(none);
+        Ok(Bound::from_owned_ptr(py, used))
+    }
+}
+
+/// A new context with the variables of a snapshot.
+#[cold]
+fn copy_of<'py>(variables: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let py = variables.py();
+    let template = TEMPLATE.load(Ordering::Relaxed);
+    // SAFETY: a snapshot that is no context was made by `snapshot`, which calibration has allowed, so there is a
+    // template, kept for good. It owns the variables for as long as it has them; where copying runs Python code that
+    // gets here again, that leaves the template as it was.
+    unsafe {
+        let field = &raw mut (*template.cast::<ContextObj>()).variables;
+        let none = ptr::replace(field, variables.clone().into_ptr());
+        let copy = ffi::PyContext_Copy(template);
+        let variables = ptr::replace(field, none);
+        ffi::Py_DECREF(variables);
+        Bound::from_owned_ptr_or_err(py, copy)
+    }
+}
+
+/// Gives back a context that [`of`] has made. If nobody else has it, it is used again; its variables go.
+#[inline]
+pub(crate) fn give_back(context: Bound<'_, PyAny>) {
+    let template = TEMPLATE.load(Ordering::Relaxed).cast::<ContextObj>();
+    let object = context.as_ptr().cast::<ContextObj>();
+    // SAFETY: a live Context, whose fields are where calibration found them if there is a template. With one reference,
+    // ours, which the cell gets, nobody sees the change; the variables are dropped when all is in its place.
+    unsafe {
+        if template.is_null()
+            || ffi::Py_REFCNT(object.cast()) != 1
+            || !(*object).weakrefs.is_null()
+            || (*object).entered != 0
+            || !USED.load(Ordering::Relaxed).is_null()
+        {
+            return;
+        }
+        let none = (*template).variables;
+        ffi::Py_INCREF(none);
+        let variables = std::mem::replace(&mut (*object).variables, none);
+        USED.store(context.into_ptr(), Ordering::Relaxed);
+        ffi::Py_DECREF(variables);
+    }
+}
+
+/// Finds the current context in the thread state, and its variables in it, by entering one.
+pub(crate) fn calibrate(py: Python<'_>) -> PyResult<()> {
+    /// How many words of a thread state are looked at: every supported version has more.
+    const WORDS: isize = 40;
+    let module = py.import("contextvars")?;
+    let (probe, empty) = (module.getattr("Context")?.call0()?, module.getattr("Context")?.call0()?);
+    let size = probe.get_type().getattr("__basicsize__")?.extract::<usize>()?;
+    if size != size_of::<ContextObj>() {
+        return Ok(());
+    }
+    let variable = module.getattr("ContextVar")?.call1(("aioxide",))?;
+    let object = probe.as_ptr().cast::<ContextObj>();
+    // SAFETY: reads words inside the thread state and inside a context of that size.
+    let read = |word: isize| unsafe { *ffi::PyThreadState_Get().cast::<*mut PyObject>().offset(word) };
+    // SAFETY: as above.
+    let fields =
+        || unsafe { ((*object).previous, (*object).variables, (*object).weakrefs, (*object).entered) };
+    let before: Vec<_> = (0..WORDS).map(read).collect();
+    let outside = fields();
+    let (inside, places, copied) = run(&probe, || {
+        variable.call_method1("set", (1,))?;
+        let places: Vec<_> = (0..WORDS).filter(|word| read(*word) == probe.as_ptr()).collect();
+        let copy = copy_current(py)?;
+        // SAFETY: as above.
+        let copied = unsafe { (*copy.as_ptr().cast::<ContextObj>()).variables };
+        Ok((fields(), places, copied))
+    })?;
+    let after = fields();
+    let [place] = places[..] else { return Ok(()) };
+    let was = before.get(place.unsigned_abs()).copied();
+    let null = ptr::null_mut();
+    let known = !outside.1.is_null()
+        && outside.1 != inside.1
+        && (outside.0, outside.2, outside.3) == (null, null, 0)
+        && inside == (was.unwrap_or(null), copied, null, 1)
+        && after == (null, inside.1, null, 0)
+        && was == Some(read(place));
+    if known {
+        TEMPLATE.store(empty.into_ptr(), Ordering::Relaxed);
+        CURRENT.store(place * size_of::<usize>().cast_signed(), Ordering::Relaxed);
+    }
+    Ok(())
+}
 
 /// `contextvars.copy_context()`.
 #[inline]

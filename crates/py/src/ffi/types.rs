@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use super::cell::GilCell;
-use super::class::{Builder, Spare, TypeCell};
+use super::class::{Builder, Spare, TypeCell, is_hidden};
 use super::gathering::GATHERING;
 use super::layout::{self, FUTURE_SIZE, Fut, TASK_SIZE, Tsk};
 use super::method::{AnyFuture, AnyTask, initializer, unary};
@@ -132,17 +132,6 @@ impl Tsk<'_, '_> {
             }
         }
     }
-}
-
-/// Whether the collector does not know the object.
-///
-/// # Safety
-/// The object has a collector's header: two words before it in every supported version, of which the first is null
-/// for an object that the collector does not know.
-#[inline]
-unsafe fn is_hidden(object: *mut PyObject) -> bool {
-    // SAFETY: promised by the caller.
-    unsafe { *object.cast::<usize>().sub(2) == 0 }
 }
 
 /// Memory of freed Futures and Tasks, kept for the next ones: with their collector header and dict, all blank.

@@ -14,7 +14,7 @@ use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::method::{LoopRef, Of, caller, getter};
 use crate::ffi::{function, types};
 use crate::local::LoopCore;
-use crate::{futures, handles, tasks};
+use crate::{calls, futures, tasks};
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
 
@@ -42,7 +42,7 @@ pub(crate) fn task_with<'py>(event_loop: &Bound<'py, PyAny>, args: Args<'_, 'py>
     }
     match LoopCore::of(event_loop) {
         Some(core) if !core.overrides_tasks() => {
-            handles::create_task(LoopRef { object: event_loop.as_borrowed(), core }, args)
+            calls::create_task(LoopRef { object: event_loop.as_borrowed(), core }, args)
         }
         _ => {
             let (positional, keywords) = args.to_call()?;
