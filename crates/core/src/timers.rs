@@ -150,8 +150,8 @@ impl<T> Timers<T> {
 
     /// The waiting payloads with their deadlines, in no particular order.
     pub fn entries(&self) -> impl Iterator<Item = (f64, &T)> {
-        self.heap.iter().filter_map(|entry| match self.slots.get(entry.index as usize) {
-            Some(Slot::Taken { seq, item }) if *seq == entry.seq => Some((entry.deadline, item)),
+        self.heap.iter().filter_map(|entry| match self.slots.get(entry.index()) {
+            Some(Slot::Taken { seq, item }) if *seq == entry.seq() => Some((entry.deadline(), item)),
             _ => None,
         })
     }
