@@ -6,6 +6,8 @@ this module, so that a new Python is one file to look through.
 
 import asyncio
 import operator
+import os
+import signal
 import sys
 from asyncio import constants, events, unix_events
 from collections.abc import Iterator
@@ -123,3 +125,16 @@ def package_class() -> type[ModuleType] | None:
     namespace: dict[str, Any] = {name: attribute(name) for name in policy_names()}
     namespace["_aioxide_make_up"] = staticmethod(make_up)
     return type("module", (ModuleType,), namespace)
+
+
+if sys.version_info < (3, 12):
+
+    def _leave_parents_loop() -> None:
+        """What asyncio does in the child of a fork from 3.12 on (gh-99539, gh-66285)."""
+        policy = events._event_loop_policy
+        if policy is not None:
+            policy._local = type(policy._local)()
+        events._set_running_loop(None)
+        signal.set_wakeup_fd(-1)
+
+    os.register_at_fork(after_in_child=_leave_parents_loop)

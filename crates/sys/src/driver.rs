@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
+use crate::fork;
 use crate::poller::{Interest, Poller};
 use crate::slots::{Key, Slots};
 
@@ -27,6 +28,8 @@ pub struct Driver<S> {
     poller: Arc<Poller>,
     registrations: Slots<Registration<S>>,
     by_fd: HashMap<RawFd, Key>,
+    /// The process that the poller belongs to, as `fork` counts them.
+    process: u32,
 }
 
 impl<S> Driver<S> {
@@ -37,7 +40,30 @@ impl<S> Driver<S> {
 
     /// A driver on a given poller.
     pub fn with_poller(poller: Arc<Poller>) -> Self {
-        Self { poller, registrations: Slots::new(), by_fd: HashMap::new() }
+        Self { poller, registrations: Slots::new(), by_fd: HashMap::new(), process: fork::watch() }
+    }
+
+    /// Whether this is a child of the process that made the poller: see [`settle`](Self::settle).
+    #[inline]
+    pub fn is_foreign(&self) -> bool {
+        self.process != fork::count()
+    }
+
+    /// In the child of a fork, before it uses the poller: the two processes would change one list of descriptors, and
+    /// the parent would no longer hear of its own. The child gets a list of its own with the same entries.
+    pub fn settle(&mut self) -> io::Result<()> {
+        if !self.is_foreign() {
+            return Ok(());
+        }
+        self.poller.renew()?;
+        self.process = fork::count();
+        for (key, registration) in self.registrations.iter() {
+            if !registration.interest.is_empty() {
+                // Closed since: nobody will hear of it, as before.
+                let _ = self.poller.add(registration.fd, key, registration.interest);
+            }
+        }
+        Ok(())
     }
 
     /// Starts watching `fd`. An error hands `source` back, so that the caller decides where to drop it.
@@ -69,6 +95,10 @@ impl<S> Driver<S> {
         if before == interest {
             return Ok(());
         }
+        if self.process != fork::count() {
+            registration.interest = interest; // with all the others, when the child uses the poller
+            return Ok(());
+        }
         if before.is_empty() {
             self.poller.add(registration.fd, key, interest)?;
         } else if interest.is_empty() {
@@ -86,7 +116,7 @@ impl<S> Driver<S> {
     pub fn forget(&mut self, key: Key) -> Option<S> {
         let registration = self.registrations.remove(key)?;
         self.by_fd.remove(&registration.fd);
-        if !registration.interest.is_empty() {
+        if !registration.interest.is_empty() && !self.is_foreign() {
             // Closed meanwhile: gone from the list already, and nothing is left to undo.
             let _ = self.poller.delete(registration.fd);
         }
@@ -127,8 +157,13 @@ impl<S> Driver<S> {
         if self.by_fd.contains_key(&fd) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        // The poller is not told of no interest, but a bad descriptor must still be an error now.
-        if interest.is_empty() { self.poller.check(fd) } else { self.poller.add(fd, key, interest) }
+        // The poller is not told of no interest, but a bad descriptor must still be an error now. A child's poller is
+        // told of everything once it is the child's own.
+        if interest.is_empty() || self.is_foreign() {
+            self.poller.check(fd)
+        } else {
+            self.poller.add(fd, key, interest)
+        }
     }
 
     /// How many descriptors are registered.
@@ -160,6 +195,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::fd::with_raw;
     use crate::poller::Events;
 
     const AT_ONCE: Option<Duration> = Some(Duration::ZERO);
@@ -184,6 +220,42 @@ mod tests {
         poller.wait(&mut events, None).unwrap();
         assert_eq!(events.as_slice()[0].readiness(), Interest::WRITE);
         assert_eq!(driver.interest(key), Some(Interest::BOTH));
+    }
+
+    #[test]
+    fn a_child_gets_a_list_of_its_own() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let (other, _peer) = UnixStream::pair().unwrap();
+        let mut parents = Driver::new().unwrap();
+        let key = parents.register(ours.as_raw_fd(), Interest::READ, "ours").unwrap();
+        let gone = parents.register(other.as_raw_fd(), Interest::READ, "gone").unwrap();
+        // As a fork leaves it: another driver with the same list, whose poller is the parent's by another number.
+        let shared = parents.poller();
+        parents.process = parents.process.wrapping_sub(1);
+        assert!(parents.is_foreign());
+        let (kept, mut events) = (duplicate(&shared), Events::new());
+        assert_eq!(parents.forget(gone), Some("gone"));
+        parents.settle().unwrap();
+        assert!(!parents.is_foreign());
+        assert_eq!(parents.forget(key), Some("ours"));
+        theirs.write_all(b"x").unwrap();
+        assert_eq!(shared.wait(&mut events, AT_ONCE).unwrap(), 0, "the child has forgotten it");
+        assert!(
+            rustix::event::poll(
+                &mut [rustix::event::PollFd::new(&kept, rustix::event::PollFlags::IN)],
+                Some(&rustix::event::Timespec::default())
+            )
+            .unwrap()
+                == 1,
+            "the parent still hears of it"
+        );
+    }
+
+    fn duplicate(poller: &Poller) -> std::os::fd::OwnedFd {
+        match poller {
+            Poller::Epoll(epoll) => with_raw(epoll.as_raw_fd(), |fd| fd.try_clone_to_owned()).unwrap(),
+            Poller::Sim(_) => unreachable!("a real one"),
+        }
     }
 
     #[test]

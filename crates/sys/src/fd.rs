@@ -70,6 +70,20 @@ pub(crate) fn kill(pid: i32, signal: i32) -> io::Result<()> {
     if unsafe { libc::kill(pid, signal) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Has `hook` called in the child of every fork of this process.
+pub(crate) fn at_fork(hook: extern "C" fn()) {
+    // SAFETY: the hook is a function of this program, never unloaded; it touches an atomic number and nothing else,
+    // which is allowed in the child of a process with threads.
+    let _ = unsafe { libc::pthread_atfork(None, None, Some(hook)) }; // out of memory: no fork is seen then
+}
+
+/// Puts the file of `file` under the number of `place` as well, closed on exec; what was there is closed.
+pub(crate) fn duplicate_to(file: BorrowedFd<'_>, place: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: both are open for the call; no memory is involved.
+    let outcome = unsafe { libc::dup3(file.as_raw_fd(), place.as_raw_fd(), libc::O_CLOEXEC) };
+    if outcome < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// `epoll_pwait2` with a timeout in nanoseconds; fills the spare capacity of `events`, which must be empty.
 ///
 /// ENOSYS (before Linux 5.11) and EPERM (some container filters) mean: use `epoll_wait`.

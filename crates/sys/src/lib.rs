@@ -8,6 +8,7 @@ pub mod child;
 pub mod clock;
 pub mod driver;
 pub mod fd;
+pub mod fork;
 pub mod pipe;
 pub mod poller;
 pub mod sendfile;

@@ -9,6 +9,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 
+use crate::fork;
+
 /// A descriptor that becomes readable when somebody wakes the loop.
 #[derive(Debug)]
 pub struct Waker {
@@ -19,6 +21,11 @@ impl Waker {
     /// A waker that nobody has rung.
     pub fn new() -> io::Result<Self> {
         Ok(Self { fd: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)? })
+    }
+
+    /// In the child of a fork: another descriptor under the same number, which the parent does not share.
+    pub fn renew(&self) -> io::Result<()> {
+        fork::replace(self.fd.as_fd(), eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)
     }
 
     /// Makes the descriptor readable. From any thread; wakes before the next drain add up to one.

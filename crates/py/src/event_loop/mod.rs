@@ -32,7 +32,7 @@ mod watchers;
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, RawFd};
 
-use aioxide_sys::{Driver, Interest, Key};
+use aioxide_sys::{Driver, Interest, Key, fork};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
@@ -53,6 +53,8 @@ pub(crate) struct EventLoop {
     /// What watches the descriptors; gone once the loop is closed.
     driver: GilCell<Option<Driver<Source>>>,
     eager_polls: Flag<u32>,
+    /// The process that the loop is at home in, as `fork` counts them.
+    process: Flag<u32>,
     life: lifecycle::Life,
     hooks: hooks::Hooks,
     signals: signals::Signals,
@@ -78,6 +80,7 @@ impl EventLoop {
         let this = Self {
             driver: GilCell::new(Some(driver)),
             eager_polls: Flag::new(EAGER_POLLS),
+            process: Flag::new(fork::count()),
             life: lifecycle::Life::default(),
             hooks: hooks::Hooks::default(),
             signals: signals::Signals::default(),
@@ -164,6 +167,23 @@ impl EventLoop {
     #[inline]
     pub(crate) fn note_io(&self) {
         self.eager_polls.set(EAGER_POLLS);
+    }
+
+    /// Before the descriptors are looked at: in the child of a fork, what only one process may have becomes the child's
+    /// own first.
+    #[inline]
+    fn settle(this: &Bound<'_, Self>) -> PyResult<()> {
+        if this.get().process.get() == fork::count() { Ok(()) } else { Self::settle_child(this) }
+    }
+
+    #[cold]
+    fn settle_child(this: &Bound<'_, Self>) -> PyResult<()> {
+        let (py, own) = (this.py(), this.get());
+        own.process.set(fork::count());
+        Self::core(this).waker().renew().map_err(|e| os_error(&e))?;
+        signals::after_fork(own, py);
+        let settled = own.driver.with(py, |driver| driver.as_mut().map_or(Ok(()), Driver::settle));
+        settled.map_err(|e| os_error(&e))
     }
 
     /// Everything that the loop watches, for `close()`; the caller drops it.

@@ -128,6 +128,15 @@ pub(super) fn remove(this: &Bound<'_, EventLoop>, sig: &Bound<'_, PyAny>) -> PyR
     Ok(true)
 }
 
+/// In the child of a fork: the pair is the parent's, which would get what this process is sent. asyncio has told Python
+/// not to write there any more; the next handler makes another pair.
+pub(super) fn after_fork(event_loop: &EventLoop, py: Python<'_>) {
+    let pipe = event_loop.signals.pipe.with(py, Option::take);
+    if let Some(key) = pipe.as_ref().and_then(|pipe| event_loop.key_of_fd(py, pipe.reader.as_raw_fd())) {
+        drop(event_loop.forget(py, key));
+    }
+}
+
 /// The pair is readable: queues the handler of each signal that has come.
 pub(crate) fn on_ready(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     let mut numbers = Vec::new();

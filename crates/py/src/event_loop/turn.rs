@@ -120,6 +120,7 @@ impl Turns {
     /// Looks at the descriptors, for as long as there is nothing else to do; what happened becomes jobs.
     fn wait(&mut self, this: &Bound<'_, EventLoop>, core: &LoopCore, is_busy: bool) -> PyResult<()> {
         let py = this.py();
+        EventLoop::settle(this)?;
         let timeout = if is_busy {
             Some(0.0)
         } else if core.scheduler().with(py, |s| s.timers_len()) > 0 {

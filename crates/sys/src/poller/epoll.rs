@@ -12,6 +12,7 @@ use rustix::event::{Timespec, epoll};
 
 use super::{Event, Events, Interest};
 use crate::fd;
+use crate::fork;
 use crate::slots::Key;
 
 /// The longest time `epoll_wait` can express; a longer wait is cut there and simply finds nothing.
@@ -27,6 +28,11 @@ pub struct Epoll {
 impl Epoll {
     pub(super) fn new() -> io::Result<Self> {
         Ok(Self { fd: epoll::create(epoll::CreateFlags::CLOEXEC)?, has_nanoseconds: AtomicBool::new(true) })
+    }
+
+    /// An instance of its own under the same number: in a child, whose parent goes on with the old one.
+    pub(super) fn renew(&self) -> io::Result<()> {
+        fork::replace(self.fd.as_fd(), epoll::create(epoll::CreateFlags::CLOEXEC)?)
     }
 
     pub(super) fn add(&self, fd: BorrowedFd<'_>, key: Key, interest: Interest) -> io::Result<()> {

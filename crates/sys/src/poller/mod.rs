@@ -229,6 +229,14 @@ impl Poller {
         Ok(Self::Epoll(Epoll::new()?))
     }
 
+    /// In the child of a fork: leaves the parent's list of descriptors to the parent and starts an empty one.
+    pub fn renew(&self) -> io::Result<()> {
+        match self {
+            Self::Epoll(epoll) => epoll.renew(),
+            Self::Sim(_) => Ok(()), // memory, copied by the fork
+        }
+    }
+
     /// Whether this is a descriptor at all, whether it can be watched or not.
     pub fn check(&self, fd: RawFd) -> io::Result<()> {
         match self {
