@@ -21,6 +21,11 @@ pytestmark = [
 ]
 
 
+def status_of(pid):
+    done, status = os.waitpid(pid, os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if done else None
+
+
 async def in_child(work):
     """Run `work` in a fork of this process; the child must come through it."""
     pid = os.fork()
@@ -33,12 +38,9 @@ async def in_child(work):
             traceback.print_exc()
         finally:
             os._exit(status)
-    while True:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            break
+    while (status := status_of(pid)) is None:
         await asyncio.sleep(0.005)
-    assert os.waitstatus_to_exitcode(status) == 0
+    assert status == 0
 
 
 class Echo(asyncio.Protocol):

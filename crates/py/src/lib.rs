@@ -65,6 +65,7 @@ fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     threads::register(module)?;
     event_loop::executor::register(module)?;
     event_loop::sockets::register(module)?;
+    event_loop::subprocess::register(module)?;
     handles::register(module)?;
     calls::register(module)?;
     async_fn::register(module)?;

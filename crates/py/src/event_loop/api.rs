@@ -8,7 +8,6 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyInt, PyString, PyTuple, PyType};
 
 use super::readers::Direction;
-use super::subprocess::{self, Given};
 use super::{
     EventLoop, connect, datagram, debug, executor, hooks, idle, lifecycle, names, pipes, readers, serve,
     signals, sockets, start_tls, unix,
@@ -351,78 +350,6 @@ reuse_port=None, allow_broadcast=None, sock=None)")]
 
     fn sock_connect<'py>(slf: &Bound<'py, Self>, sock: Py<PyAny>, address: Py<PyAny>) -> Object<'py> {
         sockets::sock_connect(slf.as_any(), sock, address)
-    }
-
-    // --- subprocesses ---
-
-    #[pyo3(signature = (protocol_factory, program, *args, stdin=Given::DEFAULT, stdout=Given::DEFAULT,
-        stderr=Given::DEFAULT, universal_newlines=None, shell=Given::DEFAULT, bufsize=Given::DEFAULT, encoding=None,
-        errors=None, text=None, **kwargs),
-        text_signature = "($self, protocol_factory, program, *args, stdin=-1, stdout=-1, stderr=-1, \
-        universal_newlines=False, shell=False, bufsize=0, encoding=None, errors=None, text=None, **kwargs)")]
-    #[allow(clippy::too_many_arguments, reason = "asyncio's own parameters")]
-    fn subprocess_exec<'py>(
-        slf: &Bound<'py, Self>,
-        protocol_factory: Py<PyAny>,
-        program: Bound<'py, PyAny>,
-        args: &Bound<'py, PyTuple>,
-        stdin: Given,
-        stdout: Given,
-        stderr: Given,
-        universal_newlines: Option<Py<PyAny>>,
-        shell: Given,
-        bufsize: Given,
-        encoding: Option<Py<PyAny>>,
-        errors: Option<Py<PyAny>>,
-        text: Option<Py<PyAny>>,
-        kwargs: Option<Py<PyDict>>,
-    ) -> Object<'py> {
-        let command = PyTuple::new(slf.py(), [program])?.as_sequence().concat(args.as_sequence())?;
-        let request = subprocess::Request {
-            protocol_factory,
-            command: command.into_any().unbind(),
-            is_shell: false,
-            streams: [stdin, stdout, stderr],
-            shell,
-            bufsize,
-            text: [universal_newlines, text, encoding, errors],
-            options: kwargs,
-        };
-        subprocess::start(slf.as_any(), request)
-    }
-
-    #[pyo3(signature = (protocol_factory, cmd, *, stdin=Given::DEFAULT, stdout=Given::DEFAULT, stderr=Given::DEFAULT,
-        universal_newlines=None, shell=Given::DEFAULT, bufsize=Given::DEFAULT, encoding=None, errors=None, text=None,
-        **kwargs),
-        text_signature = "($self, protocol_factory, cmd, *, stdin=-1, stdout=-1, stderr=-1, \
-        universal_newlines=False, shell=True, bufsize=0, encoding=None, errors=None, text=None, **kwargs)")]
-    #[allow(clippy::too_many_arguments, reason = "asyncio's own parameters")]
-    fn subprocess_shell<'py>(
-        slf: &Bound<'py, Self>,
-        protocol_factory: Py<PyAny>,
-        cmd: Py<PyAny>,
-        stdin: Given,
-        stdout: Given,
-        stderr: Given,
-        universal_newlines: Option<Py<PyAny>>,
-        shell: Given,
-        bufsize: Given,
-        encoding: Option<Py<PyAny>>,
-        errors: Option<Py<PyAny>>,
-        text: Option<Py<PyAny>>,
-        kwargs: Option<Py<PyDict>>,
-    ) -> Object<'py> {
-        let request = subprocess::Request {
-            protocol_factory,
-            command: cmd,
-            is_shell: true,
-            streams: [stdin, stdout, stderr],
-            shell,
-            bufsize,
-            text: [universal_newlines, text, encoding, errors],
-            options: kwargs,
-        };
-        subprocess::start(slf.as_any(), request)
     }
 
     // --- names ---

@@ -24,7 +24,7 @@ pub(crate) mod signals;
 mod sock_op;
 pub(crate) mod sockets;
 mod start_tls;
-mod subprocess;
+pub(crate) mod subprocess;
 mod turn;
 mod unix;
 mod watchers;

@@ -4,84 +4,136 @@
 //! they allow; above that come the pipes and the watch for the end. What has been started is never lost: a failure or
 //! cancellation at any await kills it and waits until it is reaped.
 
-use pyo3::Borrowed;
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList, PyString};
+use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 
 use super::debug::logger;
 use super::watchers;
 use crate::async_fn::{self, attached};
 use crate::errors::ends_the_loop;
+use crate::ffi::args::Args;
 use crate::ffi::context;
+use crate::ffi::method::{AnyLoop, LoopRef, anyargs};
 use crate::futures::is_debug;
+use crate::local::LoopCore;
 use crate::transports::{process, process_pipe};
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
 
-/// An argument whose default is no object that Python could name.
-#[derive(Debug)]
-pub(super) struct Given(Option<Py<PyAny>>);
-
-impl Given {
-    pub(super) const DEFAULT: Self = Self(None);
+/// `subprocess_exec(protocol_factory, program, *args, …)`.
+fn subprocess_exec<'py>(this: LoopRef<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
+    let py = this.object.py();
+    let (positional, keywords) = args.to_call()?;
+    let keywords = keywords.unwrap_or_else(|| PyDict::new(py));
+    let mut positional = positional.iter();
+    let factory = Parameter { method: "subprocess_exec", name: "protocol_factory", position: 1 }
+        .take(positional.next(), &keywords)?;
+    let program = Parameter { method: "subprocess_exec", name: "program", position: 2 }
+        .take(positional.next(), &keywords)?;
+    let command: Vec<_> = std::iter::once(program).chain(positional).collect();
+    start(this, Kind::Exec, factory, PyTuple::new(py, command)?.into_any(), keywords)
 }
 
-impl<'py> FromPyObject<'_, 'py> for Given {
-    type Error = PyErr;
+/// `subprocess_shell(protocol_factory, cmd, …)`.
+fn subprocess_shell<'py>(this: LoopRef<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
+    let (positional, keywords) = args.to_call()?;
+    let keywords = keywords.unwrap_or_else(|| PyDict::new(args.py()));
+    if positional.len() > 2 {
+        let text =
+            format!("subprocess_shell() takes 2 positional arguments but {} were given", positional.len());
+        return Err(PyTypeError::new_err(text));
+    }
+    let mut positional = positional.iter();
+    let factory = Parameter { method: "subprocess_shell", name: "protocol_factory", position: 1 }
+        .take(positional.next(), &keywords)?;
+    let command = Parameter { method: "subprocess_shell", name: "cmd", position: 2 }
+        .take(positional.next(), &keywords)?;
+    start(this, Kind::Shell, factory, command, keywords)
+}
 
-    fn extract(object: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
-        Ok(Self(Some(object.to_owned().unbind())))
+/// A parameter that must be given, by position or by name.
+struct Parameter {
+    method: &'static str,
+    name: &'static str,
+    position: u8,
+}
+
+impl Parameter {
+    fn take<'py>(self, given: Option<Bound<'py, PyAny>>, keywords: &Bound<'py, PyDict>) -> Object<'py> {
+        let Self { method, name, position } = self;
+        match (given, taken(keywords, name)?) {
+            (Some(value), None) | (None, Some(value)) => Ok(value),
+            (Some(_), Some(_)) => Err(PyTypeError::new_err(format!(
+                "argument for {method}() given by name ('{name}') and position ({position})"
+            ))),
+            (None, None) => Err(PyTypeError::new_err(format!(
+                "{method}() missing required argument '{name}' (pos {position})"
+            ))),
+        }
     }
 }
 
-/// The arguments of either method.
-#[derive(Debug)]
-pub(super) struct Request {
-    pub(super) protocol_factory: Py<PyAny>,
-    /// A tuple for `subprocess_exec`, one string for `subprocess_shell`.
-    pub(super) command: Py<PyAny>,
-    pub(super) is_shell: bool,
-    /// The child's first three descriptors; a pipe by default.
-    pub(super) streams: [Given; 3],
-    pub(super) shell: Given,
-    pub(super) bufsize: Given,
-    /// universal_newlines, text, encoding and errors: all must be off.
-    pub(super) text: [Option<Py<PyAny>>; 4],
-    pub(super) options: Option<Py<PyDict>>,
+/// What a dict has under a name, taken out.
+fn taken<'py>(keywords: &Bound<'py, PyDict>, name: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let value = keywords.get_item(name)?;
+    if value.is_some() {
+        keywords.del_item(name)?;
+    }
+    Ok(value)
 }
 
-/// `subprocess_exec(…)` and `subprocess_shell(…)`.
-pub(super) fn start<'py>(event_loop: &Bound<'py, PyAny>, request: Request) -> Object<'py> {
-    let name = if request.is_shell { "EventLoop.subprocess_shell" } else { "EventLoop.subprocess_exec" };
-    // The root: the loop, then the transport and the protocol. They lead to the task that waits.
-    let root = PyList::new(event_loop.py(), [event_loop])?;
+/// Which of the two methods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Exec,
+    Shell,
+}
+
+/// What the coroutine's root has, where the garbage collector sees it.
+#[derive(Clone, Copy, Debug)]
+enum Part {
+    EventLoop,
+    Factory,
+    Command,
+    Options,
+    Transport,
+    Protocol,
+}
+
+/// The root's part of the running coroutine.
+fn part(py: Python<'_>, part: Part) -> Object<'_> {
+    async_fn::root(py)?.get_item(part as usize)
+}
+
+fn start<'py>(
+    this: LoopRef<'_, 'py>,
+    kind: Kind,
+    factory: Bound<'py, PyAny>,
+    command: Bound<'py, PyAny>,
+    options: Bound<'py, PyDict>,
+) -> Object<'py> {
+    let name = match kind {
+        Kind::Exec => "EventLoop.subprocess_exec",
+        Kind::Shell => "EventLoop.subprocess_shell",
+    };
+    let root = PyList::new(command.py(), [this.object.to_owned(), factory, command, options.into_any()])?;
     async_fn::rooted(root.into_any(), name, async move {
-        let shown = attached(|py| request.spawn(py))?;
+        let shown = attached(|py| spawn(py, kind))?;
         if let Err(error) = connect().await {
             return Err(give_up(error).await);
         }
         attached(|py| {
-            let transport = transport(py)?;
+            let transport = part(py, Part::Transport)?;
             if let Some(shown) = shown {
                 logger(py)?.call_method1(intern!(py, "info"), ("%s: %r", shown, &transport))?;
             }
-            // The transport may be through with it already.
-            let protocol = async_fn::root(py)?.get_item(2)?;
+            // Kept here, as the transport may be through with it already.
+            let protocol = part(py, Part::Protocol)?;
             Ok((transport, protocol).into_pyobject(py)?.into_any().unbind())
         })
     })
-}
-
-/// The loop of the running coroutine.
-fn event_loop(py: Python<'_>) -> Object<'_> {
-    async_fn::root(py)?.get_item(0)
-}
-
-/// The transport of the running coroutine.
-fn transport(py: Python<'_>) -> Object<'_> {
-    async_fn::root(py)?.get_item(1)
 }
 
 /// `subprocess.name`.
@@ -89,141 +141,110 @@ fn module<'py>(py: Python<'py>, name: &Bound<'py, PyString>) -> Object<'py> {
     py.import(intern!(py, "subprocess"))?.getattr(name)
 }
 
-impl Request {
-    /// ValueError for what asyncio refuses.
-    fn check(&self, py: Python<'_>) -> PyResult<()> {
-        let refuse = |text: &str| Err(PyValueError::new_err(text.to_owned()));
-        let command = self.command.bind(py);
-        if self.is_shell && !command.is_instance_of::<PyString>() && !command.is_instance_of::<PyBytes>() {
-            return refuse("cmd must be a string");
-        }
-        let is_true =
-            |value: &Option<Py<PyAny>>| value.as_ref().map_or(Ok(false), |v| v.bind(py).is_truthy());
-        let [universal_newlines, text, encoding, errors] = &self.text;
-        if is_true(universal_newlines)? {
-            return refuse("universal_newlines must be False");
-        }
-        let shell = self.shell.0.as_ref().map_or(Ok(self.is_shell), |v| v.bind(py).is_truthy())?;
-        match (self.is_shell, shell) {
-            (true, false) => return refuse("shell must be True"),
-            (false, true) => return refuse("shell must be False"),
-            (true, true) | (false, false) => {}
-        }
-        if let Some(bufsize) = &self.bufsize.0
-            && !bufsize.bind(py).eq(0)?
-        {
-            return refuse("bufsize must be 0");
-        }
-        if is_true(text)? {
-            return refuse("text must be False");
-        }
-        if encoding.is_some() {
-            return refuse("encoding must be None");
-        }
-        if errors.is_some() { refuse("errors must be None") } else { Ok(()) }
+/// ValueError for what asyncio refuses. What it accepts without passing it on is taken out of the options.
+fn check(kind: Kind, command: &Bound<'_, PyAny>, options: &Bound<'_, PyDict>) -> PyResult<()> {
+    let refuse = |text: &str| Err(PyValueError::new_err(text.to_owned()));
+    if kind == Kind::Shell && !command.is_instance_of::<PyString>() && !command.is_instance_of::<PyBytes>() {
+        return refuse("cmd must be a string");
     }
-
-    /// Starts the process and watches it; its transport becomes part of the coroutine's root. In debug mode, what the
-    /// log calls the command.
-    fn spawn(&self, py: Python<'_>) -> PyResult<Option<String>> {
-        self.check(py)?;
-        let root = async_fn::root(py)?.cast_into::<PyList>()?;
-        let event_loop = root.get_item(0)?;
-        let protocol = self.protocol_factory.bind(py).call0()?;
-        let is_debug = is_debug(&event_loop)?;
-        let streams = self.streams(py)?;
-        let shown = if is_debug { Some(self.log(py, &streams)?) } else { None };
-        let (options, extra) = self.options(py, streams)?;
-        watchers::around(py, |watcher| {
-            let popen = module(py, intern!(py, "Popen"))?;
-            let process = popen.call((self.command.bind(py),), Some(&options))?;
-            let context = context::copy_current(py)?;
-            let transport = process::make(&event_loop, &process, &protocol, &context, extra.as_ref())?;
-            root.append(&transport)?;
-            root.append(&protocol)?;
-            watcher.watch(&transport, &process)
-        })?;
-        if is_debug {
-            let command = self.command.bind(py);
-            let program = if self.is_shell { command.clone() } else { command.get_item(0)? };
-            let pid = transport(py)?.call_method0(intern!(py, "get_pid"))?;
-            logger(py)?.call_method1(intern!(py, "debug"), ("process %r created: pid %s", program, pid))?;
-        }
-        Ok(shown)
+    let is_true = |name| taken(options, name)?.map_or(Ok(false), |value| value.is_truthy());
+    if is_true("universal_newlines")? {
+        return refuse("universal_newlines must be False");
     }
-
-    /// What Popen is called with, and what is for the transport.
-    fn options<'py>(
-        &self,
-        py: Python<'py>,
-        streams: [Bound<'py, PyAny>; 3],
-    ) -> PyResult<(Bound<'py, PyDict>, Option<Bound<'py, PyAny>>)> {
-        let options = PyDict::new(py);
-        if let Some(more) = &self.options {
-            options.update(more.bind(py).as_mapping())?;
-        }
-        let extra = match options.get_item(intern!(py, "extra"))? {
-            Some(extra) => {
-                options.del_item(intern!(py, "extra"))?;
-                (!extra.is_none()).then_some(extra)
-            }
-            None => None,
-        };
-        options.set_item(intern!(py, "shell"), self.is_shell)?;
-        options.set_item(intern!(py, "bufsize"), 0)?;
-        for (name, stream) in process::STREAMS.into_iter().zip(streams) {
-            options.set_item(name, stream)?;
-        }
-        Ok((options, extra))
+    let shell = options.get_item("shell")?.map_or(Ok(kind == Kind::Shell), |value| value.is_truthy())?;
+    match (kind, shell) {
+        (Kind::Shell, false) => return refuse("shell must be True"),
+        (Kind::Exec, true) => return refuse("shell must be False"),
+        (Kind::Shell, true) | (Kind::Exec, false) => {}
     }
-
-    /// stdin, stdout and stderr as Popen takes them.
-    fn streams<'py>(&self, py: Python<'py>) -> PyResult<[Bound<'py, PyAny>; 3]> {
-        let pipe = module(py, intern!(py, "PIPE"))?;
-        Ok(self.streams.each_ref().map(|stream| match &stream.0 {
-            Some(given) => given.bind(py).clone(),
-            None => pipe.clone(),
-        }))
+    if let Some(bufsize) = options.get_item("bufsize")?
+        && !bufsize.eq(0)?
+    {
+        return refuse("bufsize must be 0");
     }
+    if is_true("text")? {
+        return refuse("text must be False");
+    }
+    let is_given = |name| Ok::<_, PyErr>(taken(options, name)?.is_some_and(|value| !value.is_none()));
+    if is_given("encoding")? {
+        return refuse("encoding must be None");
+    }
+    if is_given("errors")? { refuse("errors must be None") } else { Ok(()) }
+}
 
-    /// Logs what is about to be started, without the arguments, which may be secrets; what it was called.
-    fn log(&self, py: Python<'_>, streams: &[Bound<'_, PyAny>; 3]) -> PyResult<String> {
-        let command = self.command.bind(py);
-        let shown = if self.is_shell {
-            format!("run shell command {}", command.repr()?)
-        } else {
-            format!("execute program {}", command.get_item(0)?.repr()?)
-        };
-        let (pipe, stdout) = (module(py, intern!(py, "PIPE"))?, module(py, intern!(py, "STDOUT"))?);
-        let name = |stream: &Bound<'_, PyAny>| -> PyResult<String> {
-            if stream.eq(&pipe)? {
-                return Ok("<pipe>".to_owned());
-            }
-            if stream.eq(&stdout)? { Ok("<stdout>".to_owned()) } else { Ok(stream.repr()?.to_string()) }
-        };
-        let [stdin, out, err] = streams;
-        let mut text = shown.clone();
-        if !stdin.is_none() {
-            text.push_str(&format!(" stdin={}", name(stdin)?));
+/// Starts the process and watches it; its transport becomes part of the coroutine's root. In debug mode, what the log
+/// calls the command.
+fn spawn(py: Python<'_>, kind: Kind) -> PyResult<Option<String>> {
+    let root = async_fn::root(py)?.cast_into::<PyList>()?;
+    let (event_loop, command) = (part(py, Part::EventLoop)?, part(py, Part::Command)?);
+    let options = part(py, Part::Options)?.cast_into::<PyDict>()?;
+    check(kind, &command, &options)?;
+    let protocol = part(py, Part::Factory)?.call0()?;
+    let extra = taken(&options, "extra")?.filter(|extra| !extra.is_none());
+    options.set_item(intern!(py, "shell"), kind == Kind::Shell)?;
+    options.set_item(intern!(py, "bufsize"), 0)?;
+    for name in process::STREAMS {
+        if !options.contains(name)? {
+            options.set_item(name, module(py, intern!(py, "PIPE"))?)?;
         }
-        if !out.is_none() && err.eq(&stdout)? {
-            text.push_str(&format!(" stdout=stderr={}", name(out)?));
-        } else {
-            for (label, stream) in [("stdout", out), ("stderr", err)] {
-                if !stream.is_none() {
-                    text.push_str(&format!(" {label}={}", name(stream)?));
+    }
+    let is_debug = is_debug(&event_loop)?;
+    let shown = if is_debug { Some(log(kind, &command, &options)?) } else { None };
+    watchers::around(py, |watcher| {
+        let process = module(py, intern!(py, "Popen"))?.call((&command,), Some(&options))?;
+        let context = context::copy_current(py)?;
+        let transport = process::make(&event_loop, &process, &protocol, &context, extra.as_ref())?;
+        root.append(&transport)?;
+        root.append(&protocol)?;
+        watcher.watch(&transport, &process)
+    })?;
+    if is_debug {
+        let program = if kind == Kind::Shell { command } else { command.get_item(0)? };
+        let pid = part(py, Part::Transport)?.call_method0(intern!(py, "get_pid"))?;
+        logger(py)?.call_method1(intern!(py, "debug"), ("process %r created: pid %s", program, pid))?;
+    }
+    Ok(shown)
+}
+
+/// Logs what is about to be started, without the arguments, which may be secrets; what it was called.
+fn log(kind: Kind, command: &Bound<'_, PyAny>, options: &Bound<'_, PyDict>) -> PyResult<String> {
+    let py = command.py();
+    let shown = match kind {
+        Kind::Shell => format!("run shell command {}", command.repr()?),
+        Kind::Exec => format!("execute program {}", command.get_item(0)?.repr()?),
+    };
+    let (pipe, into_stdout) = (module(py, intern!(py, "PIPE"))?, module(py, intern!(py, "STDOUT"))?);
+    let name = |stream: &Bound<'_, PyAny>| -> PyResult<String> {
+        if stream.eq(&pipe)? {
+            return Ok("<pipe>".to_owned());
+        }
+        if stream.eq(&into_stdout)? { Ok("<stdout>".to_owned()) } else { Ok(stream.repr()?.to_string()) }
+    };
+    let stream = |name: &str| Ok::<_, PyErr>(options.get_item(name)?.filter(|stream| !stream.is_none()));
+    let mut text = shown.clone();
+    if let Some(stdin) = stream("stdin")? {
+        text.push_str(&format!(" stdin={}", name(&stdin)?));
+    }
+    match (stream("stdout")?, stream("stderr")?) {
+        (Some(stdout), Some(stderr)) if stderr.eq(&into_stdout)? => {
+            text.push_str(&format!(" stdout=stderr={}", name(&stdout)?));
+        }
+        (stdout, stderr) => {
+            for (label, stream) in [("stdout", stdout), ("stderr", stderr)] {
+                if let Some(stream) = stream {
+                    text.push_str(&format!(" {label}={}", name(&stream)?));
                 }
             }
         }
-        logger(py)?.call_method1(intern!(py, "debug"), (text,))?;
-        Ok(shown)
     }
+    logger(py)?.call_method1(intern!(py, "debug"), (text,))?;
+    Ok(shown)
 }
 
 /// Connects the pipes, one after the other, and tells the protocol.
 async fn connect() -> PyResult<()> {
     let unconnected = attached(|py| {
-        let transport = transport(py)?;
+        let transport = part(py, Part::Transport)?;
         let this = process::This::cast(&transport);
         Ok::<_, PyErr>(this.map_or_else(Vec::new, |this| this.unconnected().collect()))
     })?;
@@ -237,12 +258,12 @@ async fn connect() -> PyResult<()> {
 }
 
 fn with_transport(py: Python<'_>, f: impl FnOnce(process::This<'_, '_>) -> PyResult<()>) -> PyResult<()> {
-    process::This::cast(&transport(py)?).map_or(Ok(()), f)
+    process::This::cast(&part(py, Part::Transport)?).map_or(Ok(()), f)
 }
 
 /// `loop.connect_…_pipe(…)` for one descriptor of the child.
 fn connect_pipe(py: Python<'_>, fd: usize) -> PyResult<Py<PyAny>> {
-    let transport = transport(py)?;
+    let transport = part(py, Part::Transport)?;
     let protocol = process_pipe::make(&transport, fd)?;
     let Some(this) = process::This::cast(&transport) else { return Ok(py.None()) };
     this.note_pipe(fd, &protocol);
@@ -250,17 +271,13 @@ fn connect_pipe(py: Python<'_>, fd: usize) -> PyResult<Py<PyAny>> {
     // A factory that can be collected: the first item of a list.
     let factory = PyList::new(py, [protocol])?.try_iter()?.getattr(intern!(py, "__next__"))?;
     let method = if fd == 0 { intern!(py, "connect_write_pipe") } else { intern!(py, "connect_read_pipe") };
-    event_loop(py)?.call_method1(method, (factory, file)).map(Bound::unbind)
+    part(py, Part::EventLoop)?.call_method1(method, (factory, file)).map(Bound::unbind)
 }
 
 /// Kills what was started and waits for its end. The error that is to be raised.
 async fn give_up(error: PyErr) -> PyErr {
     let ending = attached(|py| {
         if ends_the_loop(py, &error) {
-            return Ok(None);
-        }
-        let root = async_fn::root(py)?;
-        if root.len()? < 2 {
             return Ok(None);
         }
         let mut ending = None;
@@ -276,4 +293,21 @@ async fn give_up(error: PyErr) -> PyErr {
         Ok(Some(ending)) => async_fn::wait(ending).await.err().unwrap_or(error),
         Err(worse) => worse,
     }
+}
+
+/// Puts the methods on the type of loops. (PyO3 knows no parameters whose default Python can't name.)
+pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let core = module.py().get_type::<LoopCore>();
+    let exec = anyargs::<AnyLoop, _>(c"subprocess_exec", subprocess_exec).doc(
+        c"subprocess_exec($self, protocol_factory, program, *args, stdin=-1, stdout=-1, stderr=-1, \
+        universal_newlines=False, shell=False, bufsize=0, encoding=None, errors=None, text=None, **kwargs)\n--\n\n\
+        Start a program.",
+    );
+    let shell = anyargs::<AnyLoop, _>(c"subprocess_shell", subprocess_shell).doc(
+        c"subprocess_shell($self, protocol_factory, cmd, *, stdin=-1, stdout=-1, stderr=-1, \
+        universal_newlines=False, shell=True, bufsize=0, encoding=None, errors=None, text=None, **kwargs)\n--\n\n\
+        Start a shell with a command.",
+    );
+    core.setattr("subprocess_exec", exec.descriptor(&core)?)?;
+    core.setattr("subprocess_shell", shell.descriptor(&core)?)
 }
