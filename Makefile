@@ -2,7 +2,7 @@
 #   PYTHON=   the interpreter, a name or a path (default: the newest python3 on PATH)
 #   PROFILE=  how cargo builds the extension: release, or quick to compile faster
 PROFILE ?= release
-.PHONY: help demo examples test conformance ecosystem fuzz fire soak bench lint fmt clean
+.PHONY: help demo examples test conformance ecosystem fuzz fire soak bench docs lint fmt clean
 python = $(eval python := $(shell tools/environment find $(PYTHON)))$(or $(python),$(error no Python to work with))
 venv = $(eval venv := .venv/$(shell tools/environment tag $(python)))$(venv)
 # What the environment is to have: built, or has-SET for one of the sets of packages below.
@@ -11,6 +11,7 @@ sources := $(shell find crates python Cargo.toml Cargo.lock pyproject.toml -type
 needs_demo := aiohttp rich
 needs_examples := aiohttp rich websockets fastapi uvicorn httpx asyncpg distributed hypercorn ipykernel nbclient pytest-asyncio
 needs_test := pytest pytest-timeout hypothesis
+needs_docs := mkdocs-material mkdocstrings[python]
 needs_lint := ruff mypy
 
 help: ## Show this list
@@ -57,6 +58,10 @@ bench: ## Measure speed against asyncio and uvloop
 	$(call have,built has-demo tried-uvloop)
 	$(venv)/bin/python benchmarks/bench.py $(ARGS)
 
+docs: ## Build the site of documentation into target/site
+	$(call have,has-docs)
+	NO_MKDOCS_2_WARNING=1 $(venv)/bin/mkdocs build --strict
+
 lint: ## Check formatting, clippy, ruff, types and the house rules
 	$(call have,built has-lint has-test)
 	cargo fmt --all --check
@@ -82,7 +87,7 @@ clean: ## Remove everything that was built
 	tools/environment create $(python) .venv/$*
 	@touch $@
 
-$(foreach set,demo examples test lint,$(eval .venv/%/.has-$(set): .venv/%/.made Makefile ; \
+$(foreach set,demo examples test lint docs,$(eval .venv/%/.has-$(set): .venv/%/.made Makefile ; \
     tools/environment install .venv/$$* $(needs_$(set)) && touch $$@))
 
 .venv/%/.tried-uvloop: .venv/%/.made

@@ -74,12 +74,13 @@ class Watchdog:
         self.stop()
 
     def stop(self) -> None:
-        """Watch no more."""
+        """Watch no more.  Stalls that are over by now have been reported when this returns."""
         global _running
         with _lock:
-            if _running is self:
-                _running = None
-                _core._watchdog_stop(False)
+            if _running is not self:
+                return
+            _running = None
+        _core._watchdog_stop(True)
 
     def _report(self, text: str) -> None:
         stall = Stall._of(json.loads(text))
@@ -108,9 +109,8 @@ def watchdog(threshold: float = 0.1, *, callback: Callable[[Stall], object] | No
     if not 0 < threshold < float("inf"):
         raise ValueError(f"threshold must be a positive number of seconds, not {threshold!r}")
     with _lock:
-        if _running is not None:
-            _core._watchdog_stop(False)
-            _running = None
+        _core._watchdog_stop(False)
+        _running = None
         if not _hooked:
             # Before the interpreter ends, the thread does; and a child process has none.
             atexit.register(_core._watchdog_stop, True)

@@ -117,7 +117,7 @@ pub(super) fn _watchdog_start(py: Python<'_>, threshold: f64, report: Py<PyAny>)
     Ok(())
 }
 
-/// `_watchdog_stop(wait)`: the thread ends; with `wait` it has ended.
+/// `_watchdog_stop(wait)`: the thread ends; with `wait` it has ended, unless it is the caller.
 #[pyfunction]
 pub(super) fn _watchdog_stop(py: Python<'_>, wait: bool) {
     let Some(dog) = DOG.with(py, Option::take) else { return };
@@ -126,7 +126,7 @@ pub(super) fn _watchdog_stop(py: Python<'_>, wait: bool) {
     }
     dog.is_wanted.store(false, Ordering::Relaxed);
     drop(dog.loops); // wakes it
-    if wait {
+    if wait && dog.thread.thread().id() != std::thread::current().id() {
         let _ = py.detach(|| dog.thread.join());
     }
 }
@@ -175,18 +175,24 @@ struct Watcher {
 impl Watcher {
     fn run(mut self, news: &Receiver<Arc<Pulse>>) {
         let nap = Duration::from_secs_f64((self.threshold / 4.0).clamp(0.001, 0.1));
-        while self.is_wanted.load(Ordering::Relaxed) {
-            match news.recv_timeout(nap) {
-                Ok(pulse) => self.add(pulse),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
-            }
+        loop {
+            let goes_on = match news.recv_timeout(nap) {
+                Ok(pulse) => {
+                    self.add(pulse);
+                    true
+                }
+                Err(RecvTimeoutError::Timeout) => self.is_wanted.load(Ordering::Relaxed),
+                Err(RecvTimeoutError::Disconnected) => false, // what is over by now is still told
+            };
             let now = clock::monotonic();
             for number in 0..self.seen.len() {
                 self.check(number, now);
             }
             self.seen.retain(|seen| seen.pulse.ident() != 0 || seen.stall.is_some());
             self.publish();
+            if !goes_on {
+                break;
+            }
         }
         // The reference to the callback goes with the GIL, or not at all if there is no interpreter left.
         let report = self.report;
