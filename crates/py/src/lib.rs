@@ -66,6 +66,7 @@ fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     event_loop::executor::register(module)?;
     event_loop::sockets::register(module)?;
     event_loop::subprocess::register(module)?;
+    event_loop::sendfile::register(module)?;
     handles::register(module)?;
     calls::register(module)?;
     async_fn::register(module)?;

@@ -8,6 +8,7 @@ use pyo3::types::{PyBool, PyDict, PyType};
 pub(crate) struct Names {
     pub(crate) cancelled_error: Py<PyType>,
     pub(crate) invalid_state_error: Py<PyType>,
+    pub(crate) sendfile_not_available: Py<PyType>,
     pub(crate) iscoroutine: Py<PyAny>,
     pub(crate) get_event_loop_policy: Py<PyAny>,
     pub(crate) future_repr: Py<PyAny>,
@@ -37,6 +38,7 @@ pub(crate) fn init(py: Python<'_>) -> PyResult<()> {
     let names = Names {
         cancelled_error: class("asyncio.exceptions", "CancelledError")?,
         invalid_state_error: class("asyncio.exceptions", "InvalidStateError")?,
+        sendfile_not_available: class("asyncio.exceptions", "SendfileNotAvailableError")?,
         iscoroutine: get("asyncio.coroutines", "iscoroutine")?,
         get_event_loop_policy: match get("asyncio.events", "_get_event_loop_policy") {
             Ok(found) => found,

@@ -13,6 +13,16 @@ pub fn sendfile(socket: impl AsFd, file: impl AsFd, offset: u64, count: usize) -
     Ok(rustix::fs::sendfile(socket, file, Some(&mut offset), count)?)
 }
 
+/// How long a file is.
+pub fn size(file: impl AsFd) -> io::Result<u64> {
+    Ok(u64::try_from(rustix::fs::fstat(file)?.st_size).unwrap_or(0))
+}
+
+/// Sets a file's position.
+pub fn seek(file: impl AsFd, offset: u64) -> io::Result<u64> {
+    Ok(rustix::fs::seek(file, rustix::fs::SeekFrom::Start(offset))?)
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::fd::AsRawFd;
@@ -29,6 +39,7 @@ mod tests {
         assert_eq!(sendfile(&ours, &file, 3, 4).unwrap(), 4);
         assert_eq!(sendfile(&ours, &file, 8, 100).unwrap(), 2);
         assert_eq!(sendfile(&ours, &file, 10, 100).unwrap(), 0);
+        assert_eq!((size(&file).unwrap(), seek(&file, 7).unwrap()), (10, 7));
         let mut buffer = [0; 16];
         assert_eq!(crate::stream::recv(theirs.as_raw_fd(), &mut buffer).unwrap(), 6);
         assert_eq!(&buffer[..6], b"345689");

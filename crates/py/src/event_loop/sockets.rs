@@ -11,7 +11,8 @@ use pyo3::types::PyType;
 
 use super::readers::{self, Direction};
 use super::resolve::{Wanted, number, resolve};
-use super::sock_op::{self, Kind, fileno, tried};
+pub(super) use super::sock_op::fileno;
+use super::sock_op::{self, Kind, tried};
 use crate::async_fn::{self, attached, coroutine};
 use crate::ffi::args::{Args, Signature};
 use crate::ffi::method::{AnyLoop, LoopRef, Method, anyargs};
@@ -61,7 +62,7 @@ pub(crate) fn plain_ip(sock: &Bound<'_, PyAny>) -> PyResult<Option<Ip>> {
 }
 
 /// What asyncio checks first.
-fn check(event_loop: &Bound<'_, PyAny>, sock: &Bound<'_, PyAny>) -> PyResult<()> {
+pub(super) fn check(event_loop: &Bound<'_, PyAny>, sock: &Bound<'_, PyAny>) -> PyResult<()> {
     check_ssl_socket(sock)?;
     if is_debug(event_loop)? && !sock.call_method0(intern!(sock.py(), "gettimeout"))?.eq(0)? {
         return Err(PyValueError::new_err("the socket must be non-blocking"));

@@ -209,6 +209,15 @@ pub(crate) fn transport_socket<'py>(sock: &Bound<'py, PyAny>) -> Object<'py> {
     CLASS.import(sock.py(), "asyncio.trsock", "TransportSocket")?.call1((sock,))
 }
 
+/// `future` fails if the transport is closed while `sendfile` waits for it.
+pub(crate) fn wait_for_flush<'py>(transport: &Bound<'py, PyAny>, future: &Bound<'py, PyAny>) {
+    if let Some(this) = This::cast(transport)
+        && this.flushed.is_some()
+    {
+        this.flushed.set(this.py(), future.clone());
+    }
+}
+
 /// The descriptor is ready.
 pub(super) fn on_ready(this: This<'_, '_>, ready: Readiness) -> PyResult<()> {
     let Some(context) = this.context.get(this.py()) else { return Ok(()) };

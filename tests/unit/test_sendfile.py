@@ -1,0 +1,287 @@
+"""`loop.sendfile` and `sock_sendfile`: the right part of the file, its position after, and every way to fail."""
+
+import asyncio
+import io
+import os
+import socket
+import tempfile
+import types
+
+import pytest
+
+DATA = os.urandom(3_000_000)
+
+
+@pytest.fixture
+def file():
+    with tempfile.TemporaryFile() as file:
+        file.write(DATA)
+        file.flush()
+        yield file
+
+
+class Sink(asyncio.Protocol):
+    """Collects what comes; may be slow."""
+
+    def __init__(self, loop):
+        self.data, self.lost = bytearray(), loop.create_future()
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def data_received(self, data):
+        self.data += data
+
+    def connection_lost(self, exc):
+        self.lost.set_result(exc)
+
+
+class Source(asyncio.Protocol):
+    """The protocol of the transport that the file goes through."""
+
+    def __init__(self, loop):
+        self.calls, self.data, self.lost = [], bytearray(), loop.create_future()
+
+    def data_received(self, data):
+        self.data += data
+
+    def pause_writing(self):
+        self.calls.append("pause")
+
+    def resume_writing(self):
+        self.calls.append("resume")
+
+    def connection_lost(self, exc):
+        self.lost.set_result(exc)
+
+
+async def connected(loop):
+    """A transport with its protocol, and the sink at the other end."""
+    one, two = socket.socketpair()
+    transport, source = await loop.create_connection(lambda: Source(loop), sock=one)
+    _, sink = await loop.connect_accepted_socket(lambda: Sink(loop), two)
+    return transport, source, sink
+
+
+def part(offset, count):
+    return DATA[offset:] if count is None else DATA[offset : offset + count]
+
+
+PARTS = [(0, None), (5, None), (1_000_000, 1_000_000), (0, 1), (2_999_999, 100), (3_000_000, None), (4_000_000, 5)]
+
+
+class NoFile(io.BytesIO):
+    """Has no descriptor: native sendfile is out of the question."""
+
+
+@pytest.mark.parametrize(("offset", "count"), PARTS)
+@pytest.mark.parametrize("how", ["native", "by hand"])
+def test_a_part_through_a_transport(loop, run, file, offset, count, how):
+    source_file = file if how == "native" else NoFile(DATA)
+
+    async def main():
+        transport, source, sink = await connected(loop)
+        transport.write(b"before")
+        source_file.seek(7)
+        sent = await loop.sendfile(transport, source_file, offset, count, fallback=how != "native")
+        expected = part(offset, count)
+        assert sent == len(expected)
+        if sent:
+            assert source_file.tell() == offset + sent
+        transport.write(b"after")
+        assert transport.get_protocol() is source
+        assert transport.is_reading()
+        sink.transport.write(b"answer")
+        transport.write_eof()
+        await sink.lost
+        assert sink.data == b"before" + expected + b"after"
+        await source.lost
+        assert source.data == b"answer"
+
+    run(main(), 30)
+
+
+@pytest.mark.parametrize(("offset", "count"), PARTS)
+@pytest.mark.parametrize("how", ["native", "by hand"])
+def test_a_part_through_a_socket(loop, run, file, offset, count, how):
+    source_file = file if how == "native" else NoFile(DATA)
+
+    async def main():
+        one, two = socket.socketpair()
+        with one, two:
+            one.setblocking(False)
+            _, sink = await loop.connect_accepted_socket(lambda: Sink(loop), two)
+            sent = await loop.sock_sendfile(one, source_file, offset, count, fallback=how != "native")
+            assert sent == len(part(offset, count))
+            if sent:
+                assert source_file.tell() == offset + sent
+            one.close()
+            await sink.lost
+            assert sink.data == part(offset, count)
+
+    run(main(), 30)
+
+
+def test_not_available(loop, run):
+    async def main():
+        transport, source, sink = await connected(loop)
+        with pytest.raises(asyncio.SendfileNotAvailableError, match="not a regular file"):
+            await loop.sendfile(transport, NoFile(DATA), fallback=False)
+        transport.write(b"goes on")
+        transport.close()
+        await sink.lost
+        assert sink.data == b"goes on"
+        await source.lost
+        with pytest.raises(RuntimeError, match="Transport is closing"):
+            await loop.sendfile(transport, NoFile(DATA))
+        with pytest.raises(RuntimeError, match="sendfile is not supported for transport"):
+            await loop.sendfile(types.SimpleNamespace(is_closing=lambda: False), NoFile(DATA))
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("offset", "count", "error", "text"),
+    [
+        (0, 0, ValueError, r"count must be a positive integer \(got 0\)"),
+        (0, -1, ValueError, r"count must be a positive integer \(got -1\)"),
+        (0, 1.0, TypeError, r"count must be a positive integer \(got 1.0\)"),
+        (-1, None, ValueError, r"offset must be a non-negative integer \(got -1\)"),
+        (1.0, None, TypeError, r"offset must be a non-negative integer \(got 1.0\)"),
+    ],
+)
+def test_bad_numbers(loop, run, file, offset, count, error, text):
+    async def main():
+        one, two = socket.socketpair()
+        with one, two:
+            one.setblocking(False)
+            with pytest.raises(error, match=text):
+                await loop.sock_sendfile(one, file, offset, count)
+
+    run(main())
+
+
+def test_bad_files_and_sockets(loop, run, file):
+    async def main():
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagram:
+            with pytest.raises(ValueError, match="only SOCK_STREAM type sockets are supported"):
+                await loop.sock_sendfile(datagram, file)
+        one, two = socket.socketpair()
+        with one, two, tempfile.NamedTemporaryFile("w") as text:
+            one.setblocking(False)
+            with pytest.raises(ValueError, match="file should be opened in binary mode"):
+                await loop.sock_sendfile(one, text)
+            one.setblocking(True)
+            loop.set_debug(True)
+            with pytest.raises(ValueError, match="the socket must be non-blocking"):
+                await loop.sock_sendfile(one, file)
+            loop.set_debug(False)
+
+    run(main())
+
+
+def test_nobody_may_write_meanwhile(loop, run, file):
+    async def main():
+        transport, source, sink = await connected(loop)
+        sink.transport.pause_reading()
+        sending = asyncio.ensure_future(loop.sendfile(transport, file))
+        await asyncio.sleep(0.01)
+        with pytest.raises(RuntimeError, match="sendfile is in progress"):
+            transport.write(b"x")
+        assert not transport.is_reading()
+        sink.transport.resume_reading()
+        assert await sending == len(DATA)
+        transport.close()
+        await sink.lost
+        assert sink.data == DATA
+
+    run(main(), 30)
+
+
+@pytest.mark.parametrize("how", ["native", "by hand"])
+def test_cancelled_in_the_middle(aio, loop, run, file, how):
+    if aio is asyncio:
+        pytest.skip("its file position, and its bytes when sent by hand, are wrong then")
+    source_file = file if how == "native" else NoFile(DATA)
+
+    async def main():
+        transport, source, sink = await connected(loop)
+        sink.transport.pause_reading()
+        sending = asyncio.ensure_future(loop.sendfile(transport, source_file))
+        await asyncio.sleep(0.05)
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+        assert transport.get_protocol() is source and transport.is_reading()
+        assert 0 < source_file.tell() < len(DATA)
+        sink.transport.resume_reading()
+        transport.write(b"end")
+        transport.close()
+        await sink.lost
+        assert sink.data.endswith(b"end")
+        assert DATA.startswith(sink.data[:-3])
+        if how == "native":
+            assert source_file.tell() == len(sink.data) - 3
+
+    run(main(), 30)
+
+
+@pytest.mark.parametrize("how", ["native", "by hand"])
+def test_the_peer_goes_away(loop, run, file, how):
+    source_file = file if how == "native" else NoFile(DATA)
+
+    async def main():
+        transport, source, sink = await connected(loop)
+        sink.transport.pause_reading()
+        sending = asyncio.ensure_future(loop.sendfile(transport, source_file))
+        await asyncio.sleep(0.05)
+        sink.transport.abort()
+        with pytest.raises(ConnectionError):
+            await sending
+        transport.close()
+        await source.lost
+
+    run(main(), 30)
+
+
+def test_closed_in_the_middle(aio, loop, run, file):
+    if aio is asyncio:
+        pytest.skip("its sendfile waits for ever")
+
+    async def main():
+        transport, source, sink = await connected(loop)
+        sink.transport.pause_reading()
+        sending = asyncio.ensure_future(loop.sendfile(transport, file))
+        await asyncio.sleep(0.05)
+        transport.close()
+        with pytest.raises(ConnectionError):
+            await sending
+        assert await source.lost is None
+        sink.transport.resume_reading()
+        await sink.lost
+        assert file.tell() == len(sink.data)
+
+    run(main(), 30)
+
+
+def test_others_have_their_turn(loop, run, file):
+    """A reader as fast as the file does not starve the rest."""
+
+    async def main():
+        transport, source, sink = await connected(loop)
+        turns = 0
+
+        async def others():
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        task = asyncio.create_task(others())
+        await loop.sendfile(transport, file)
+        task.cancel()
+        assert turns > 10
+        transport.close()
+        await sink.lost
+
+    run(main(), 30)
