@@ -237,7 +237,7 @@ def test_a_name_that_does_not_resolve(run, loop):
     ],
 )
 def test_connecting_with_arguments_that_do_not_go_together(arguments, run, loop):
-    with pytest.raises(ValueError):  # noqa: PT011  (each has a message of its own)
+    with pytest.raises(ValueError):
         run(loop.create_connection(asyncio.Protocol, **arguments))
 
 
