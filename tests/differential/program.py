@@ -6,6 +6,7 @@ to whom, and when by the loop's clock. Two right implementations give equal trac
 """
 
 import dataclasses
+import sys
 import types
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -27,21 +28,28 @@ class Step:
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """The tasks of a program, and whether they are started eagerly."""
+    """The tasks of a program, whether they are started eagerly, and which queues, permits and parties it has."""
 
     tasks: tuple[tuple[Step, ...], ...]
     eager: bool = False
+    queues: tuple[tuple[str, int], ...] = (("Queue", 1), ("PriorityQueue", 0))
+    permits: tuple[int, ...] = (1, 2)
+    parties: tuple[int, ...] = (2, 2)
 
 
 LEAVES = (
     "yield", "sleep", "acquire", "release", "event_wait", "event_set", "event_clear", "sem_acquire", "sem_release",
     "put", "get", "put_nowait", "get_nowait", "task_done", "join", "shutdown", "notify", "notify_all", "cancel",
     "cancel_msg", "uncancel", "raise", "future_set", "future_fail", "future_cancel", "future_wait", "await_task",
-    "barrier", "barrier_reset", "barrier_abort", "spawn_detached", "call_soon", "call_later",
+    "barrier", "barrier_reset", "barrier_abort", "spawn_detached", "call_soon", "call_later", "wait_for_primitive",
+    "task_of_primitive", "gather_primitives", "cond_wait_for", "look", "reschedule", "group_cancel", "shield_primitive",
+    "abandon",
 )  # fmt: skip
 NESTS = (
     "with_lock", "with_sem", "with_cond", "cond_wait", "timeout", "wait_for", "group", "gather", "gather_exceptions",
     "shield", "wait_first", "wait_all", "wait_exception", "wait_timeout", "as_completed", "try", "swallow", "finally",
+    "timeout_at", "timeout_unlimited", "group_failing", "group_of_eager", "group_in_group", "with_barrier", "spawn_eager",
+    "as_completed_async", "factory", "notifying", "forever", "retry",
 )  # fmt: skip
 
 
@@ -57,7 +65,15 @@ def steps(depth: int = 2) -> st.SearchStrategy[tuple[Step, ...]]:
 
 def programs() -> st.SearchStrategy[Program]:
     """Whole programs."""
-    return st.builds(Program, st.lists(steps(), min_size=2, max_size=5).map(tuple), st.booleans())
+    kind = st.tuples(st.sampled_from(["Queue", "LifoQueue", "PriorityQueue"]), st.integers(0, 2))
+    return st.builds(
+        Program,
+        st.lists(steps(), min_size=2, max_size=5).map(tuple),
+        st.booleans(),
+        st.tuples(kind, kind),
+        st.tuples(st.integers(0, 2), st.integers(0, 2)),
+        st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    )
 
 
 class Failure(Exception):
@@ -67,7 +83,7 @@ class Failure(Exception):
 class Run:
     """One execution: the resources, the tasks, the trace."""
 
-    def __init__(self, asyncio: types.ModuleType, loop: Any) -> None:
+    def __init__(self, asyncio: types.ModuleType, loop: Any, program: Program) -> None:
         self.asyncio, self.loop = asyncio, loop
         self.trace: list[tuple[Any, ...]] = []
         self.tasks: list[Any] = []
@@ -76,10 +92,13 @@ class Run:
         many = range(RESOURCES)
         self.locks = [asyncio.Lock() for _ in many]
         self.events = [asyncio.Event() for _ in many]
-        self.sems = [asyncio.Semaphore(1), asyncio.BoundedSemaphore(2)]
+        self.sems = [asyncio.Semaphore(program.permits[0]), asyncio.BoundedSemaphore(program.permits[1])]
         self.conds = [asyncio.Condition() for _ in many]
-        self.queues = [asyncio.Queue(1), asyncio.PriorityQueue()]
-        self.barriers = [asyncio.Barrier(2) for _ in many]
+        self.queues = [getattr(asyncio, kind)(maxsize) for kind, maxsize in program.queues]
+        self.barriers = [asyncio.Barrier(parties) for parties in program.parties]
+        # The scopes and groups that are open, by the task in which they are.
+        self.scopes: dict[Any, list[Any]] = {}
+        self.groups: list[Any] = []
         self.futures = [loop.create_future() for _ in many]
 
     def log(self, who: str, what: str, *more: Any) -> None:
@@ -106,7 +125,7 @@ class Run:
             try:
                 result = await getattr(self, step.verb if step.verb not in RESERVED else step.verb + "_")(name, step)
             except Exception as error:
-                if step.verb in ("raise", "group", "finally"):
+                if step.verb in ("raise", "group", "finally", "group_in_group", "factory"):
                     raise
                 self.log(name, step.verb, "raised", describe(error))
                 continue
@@ -233,6 +252,92 @@ class Run:
         if step.number == 5:
             handle.cancel()
 
+    def primitive(self, step: Step) -> Awaitable[Any]:
+        """Something of the primitives to await."""
+        which = step.which
+        return [
+            self.locks[which].acquire,
+            self.sems[which].acquire,
+            self.queues[which].get,
+            lambda: self.queues[which].put(step.number),
+            self.events[which].wait,
+            self.barriers[which].wait,
+            self.queues[which].join,
+            self.conds[which].acquire,
+        ][(step.number + len(step.inner) + self.sleeps) % 8]()
+
+    async def wait_for_primitive(self, _: str, step: Step) -> Any:
+        return await self.asyncio.wait_for(self.primitive(step), self.delay(step.number) if step.number else 0)
+
+    async def task_of_primitive(self, _: str, step: Step) -> Any:
+        return await self.keep(self.primitive(step))
+
+    async def gather_primitives(self, _: str, step: Step) -> Any:
+        other = dataclasses.replace(step, number=(step.number + 3) % 6)
+        return await self.asyncio.gather(self.primitive(step), self.primitive(other))
+
+    async def shield_primitive(self, _: str, step: Step) -> Any:
+        return await self.asyncio.shield(self.keep(self.primitive(step)))
+
+    async def abandon(self, _: str, step: Step) -> Any:
+        """Starts a wait by hand and gives it up."""
+        coro: Any = self.primitive(step)
+        try:
+            yielded = coro.send(None)
+        except StopIteration as stop:
+            return "at once", stop.value
+        if step.number % 2:
+            yielded.cancel()
+        try:
+            coro.throw(Failure(step.number))
+        except (Failure, self.asyncio.CancelledError) as error:
+            return describe(error)
+        except StopIteration as stop:
+            return "went on", stop.value
+        finally:
+            coro.close()
+        return "goes on"
+
+    async def cond_wait_for(self, name: str, step: Step) -> Any:
+        asked = 0
+
+        def predicate() -> int:
+            nonlocal asked
+            asked += 1
+            self.log(name, "asked", asked)
+            return asked if asked > step.number // 2 else 0
+
+        async with self.conds[step.which]:
+            return await self.conds[step.which].wait_for(predicate)
+
+    async def look(self, _: str, __: Step) -> Any:
+        return self.state()
+
+    def state(self) -> Any:
+        """How all primitives stand."""
+        return (
+            [lock.locked() for lock in self.locks],
+            [(sem.locked(), sem._value) for sem in self.sems],
+            [event.is_set() for event in self.events],
+            [cond.locked() for cond in self.conds],
+            [(queue.qsize(), queue.empty(), queue.full(), queue._unfinished_tasks) for queue in self.queues],
+            [(barrier.n_waiting, barrier.broken) for barrier in self.barriers],
+        )
+
+    async def reschedule(self, _: str, step: Step) -> Any:
+        scopes = [scope for scopes in self.scopes.values() for scope in scopes]
+        if not scopes:
+            return None
+        scope = scopes[step.number % len(scopes)]
+        when = None if step.number == 0 else self.loop.time() + self.delay(step.number - 1)
+        scope.reschedule(when)
+        return scope.expired()
+
+    async def group_cancel(self, _: str, step: Step) -> Any:
+        # New in 3.15; before, there is nothing to compare with.
+        if self.groups and sys.version_info >= (3, 15):
+            self.groups[step.number % len(self.groups)].cancel()
+
     # --- nests ---
 
     async def with_lock(self, name: str, step: Step) -> Any:
@@ -253,21 +358,105 @@ class Run:
             return await self.inner(name, step)
 
     async def timeout(self, name: str, step: Step) -> Any:
-        async with self.asyncio.timeout(self.delay(step.number)) as scope:
-            await self.inner(name, step)
+        return await self.scoped(name, step, self.asyncio.timeout(self.delay(step.number)))
+
+    async def scoped(self, name: str, step: Step, scope: Any) -> Any:
+        here = self.scopes.setdefault(self.asyncio.current_task(), [])
+        async with scope:
+            here.append(scope)
+            try:
+                await self.inner(name, step)
+            finally:
+                here.remove(scope)
         return scope.expired()
+
+    async def timeout_at(self, name: str, step: Step) -> Any:
+        when = self.loop.time() + self.delay(step.number) - 0.2
+        return await self.scoped(name, step, self.asyncio.timeout_at(when))
+
+    async def timeout_unlimited(self, name: str, step: Step) -> Any:
+        return await self.scoped(name, step, self.asyncio.timeout(None))
 
     async def wait_for(self, name: str, step: Step) -> Any:
         return await self.asyncio.wait_for(self.inner(name, step), self.delay(step.number))
 
     async def group(self, name: str, step: Step) -> Any:
+        return await self.grouped(self.halves(name, step), self.asyncio.sleep(0))
+
+    async def grouped(self, coros: list[Any], body: Awaitable[Any], **options: Any) -> Any:
+        tasks: list[Any] = []
         try:
             async with self.asyncio.TaskGroup() as group:
-                tasks = [group.create_task(half) for half in self.halves(name, step)]
-                await self.asyncio.sleep(0)
+                self.groups.append(group)
+                try:
+                    tasks.extend(group.create_task(coro, **options) for coro in coros)
+                finally:
+                    await body
             return [outcome(t) for t in tasks]
         except BaseExceptionGroup as error:
             return describe(error)
+        finally:
+            self.groups.remove(group)
+
+    async def group_failing(self, name: str, step: Step) -> Any:
+        return await self.grouped(self.halves(name, step), self.raise_(name, step))
+
+    async def group_of_eager(self, name: str, step: Step) -> Any:
+        return await self.grouped(self.halves(name, step), self.asyncio.sleep(0), eager_start=True)
+
+    async def group_in_group(self, name: str, step: Step) -> Any:
+        inner = self.grouped(self.halves(name, step), self.asyncio.sleep(0))
+        return await self.grouped([self.task(name + "c", step.inner[:1])], inner)
+
+    async def with_barrier(self, name: str, step: Step) -> Any:
+        async with self.barriers[step.which] as position:
+            return position, await self.inner(name, step)
+
+    async def spawn_eager(self, name: str, step: Step) -> Any:
+        task = self.asyncio.Task(self.inner(name, step), loop=self.loop, eager_start=True)
+        self.detached.append(task)
+        return outcome(task)
+
+    async def as_completed_async(self, name: str, step: Step) -> Any:
+        results: list[Any] = []
+        tasks = [self.keep(half) for half in self.halves(name, step)]
+        async for task in self.asyncio.as_completed(tasks, timeout=self.delay(step.number + 3)):
+            results.append((tasks.index(task), outcome(task)))
+        return results
+
+    async def factory(self, name: str, step: Step) -> Any:
+        """The inner steps while the loop starts tasks eagerly."""
+        before = self.loop.get_task_factory()
+        self.loop.set_task_factory(self.asyncio.eager_task_factory)
+        try:
+            return await self.inner(name, step)
+        finally:
+            self.loop.set_task_factory(before)
+
+    async def notifying(self, name: str, step: Step) -> Any:
+        async with self.conds[step.which]:
+            result = await self.inner(name, step)
+            if step.number:
+                self.conds[step.which].notify(step.number)
+            else:
+                self.conds[step.which].notify_all()
+            return result
+
+    async def forever(self, name: str, step: Step) -> Any:
+        """Waits for what never comes, and does the inner steps when it is cancelled."""
+        try:
+            await self.loop.create_future()
+        finally:
+            await self.inner(name, step)
+
+    async def retry(self, name: str, step: Step) -> Any:
+        """A wait that is tried again after its time is over."""
+        for attempt in range(3):
+            try:
+                return attempt, await self.asyncio.wait_for(self.locks[step.which].acquire(), self.delay(step.number))
+            except TimeoutError:
+                self.log(name, "again")
+        return None
 
     async def gather(self, name: str, step: Step) -> Any:
         return await self.asyncio.gather(*self.halves(name, step))
@@ -360,7 +549,7 @@ def run(program: Program, asyncio: Any, new_loop: Callable[[], Any]) -> list[tup
                                if "exception" in context else None)))  # fmt: skip
 
     async def main() -> list[tuple[Any, ...]]:
-        execution = Run(asyncio, loop)
+        execution = Run(asyncio, loop, program)
         options = {"eager_start": True} if program.eager and hasattr(asyncio, "eager_task_factory") else {}
         for n, todo in enumerate(program.tasks):
             execution.tasks.append(asyncio.Task(execution.task(str(n), todo), loop=loop, **options))
@@ -381,8 +570,7 @@ def run(program: Program, asyncio: Any, new_loop: Callable[[], Any]) -> list[tup
             execution.log("main", "lock locked", lock.locked())
         for sem in execution.sems:
             execution.log("main", "semaphore", sem.locked(), sem._value)
-        for queue in execution.queues:
-            execution.log("main", "queue", queue.qsize())
+        execution.log("main", "all", execution.state())
         return execution.trace
 
     try:

@@ -399,6 +399,176 @@ async def group_of_eager_tasks(aio, notes):
     return await aio.gather(worker(notes, "c", 0), worker(notes, "d", 2))
 
 
+@scenario
+async def wait_for_an_item(aio, notes):
+    """Cancelled while the item is on its way, the item stays in the queue."""
+    queue = aio.Queue()
+    getting = aio.create_task(aio.wait_for(queue.get(), 60))
+    for _ in range(2):
+        await asyncio.sleep(0)
+    queue.put_nowait("item")
+    try:
+        notes.add("got", await getting)
+    finally:
+        notes.add("left", queue.qsize(), getting.cancelled())
+
+
+@scenario
+async def wait_for_a_lock(aio, notes):
+    lock = aio.Lock()
+    await lock.acquire()
+
+    async def hold(name):
+        try:
+            await aio.wait_for(lock.acquire(), 60)
+        except asyncio.CancelledError:
+            notes.add(name, "cancelled")
+            raise
+        notes.add(name, "got")
+        lock.release()
+
+    tasks = [aio.create_task(hold(name)) for name in "ab"]
+    await asyncio.sleep(0)
+    tasks[0].cancel()
+    lock.release()
+    try:
+        await aio.gather(*tasks, return_exceptions=True)
+    finally:
+        await asyncio.sleep(0)
+        notes.add("locked", lock.locked())
+
+
+@scenario
+async def timeout_around_a_permit(aio, notes):
+    permits = aio.BoundedSemaphore(1)
+    await permits.acquire()
+
+    async def hold(name, seconds):
+        try:
+            async with aio.timeout(seconds), permits:
+                notes.add(name, "got")
+                await asyncio.sleep(0)
+        except TimeoutError:
+            notes.add(name, "no time")
+
+    tasks = [aio.create_task(hold("a", 0)), aio.create_task(hold("b", 60)), aio.create_task(hold("c", 60))]
+    try:
+        for _ in range(3):
+            await asyncio.sleep(0)
+    finally:
+        permits.release()
+        tasks[1].cancel()
+        await asyncio.wait(tasks)
+        notes.add("left", permits._value, permits.locked())
+
+
+@scenario
+async def condition_until(aio, notes):
+    """`wait_for` of a condition comes back with the lock, whatever happens."""
+    condition, ready = aio.Condition(), []
+
+    async def produce():
+        for item in range(3):
+            async with condition:
+                ready.append(item)
+                condition.notify()
+
+    producing = aio.create_task(produce())
+    try:
+        async with condition:
+            try:
+                return await condition.wait_for(lambda: len(ready) == 3)
+            finally:
+                notes.add("locked", condition.locked())
+    finally:
+        notes.add("free", not condition.locked())
+        await producing
+
+
+@scenario
+async def parties(aio, notes):
+    barrier = aio.Barrier(3)
+
+    async def party(name):
+        try:
+            async with barrier as position:
+                notes.add(name, position)
+        except aio.BrokenBarrierError:
+            notes.add(name, "broken")
+
+    tasks = [aio.create_task(party(name)) for name in "ab"]
+    try:
+        return await barrier.wait()
+    finally:
+        await barrier.abort()
+        await aio.wait(tasks)
+        notes.add(barrier.n_waiting, barrier.broken)
+
+
+@scenario
+async def join(aio, notes):
+    queue = aio.Queue()
+    for item in range(3):
+        queue.put_nowait(item)
+
+    async def consume():
+        while True:
+            notes.add("consumed", await queue.get())
+            await asyncio.sleep(0)
+            queue.task_done()
+
+    consuming = aio.create_task(consume())
+    try:
+        await queue.join()
+        notes.add("joined")
+    finally:
+        consuming.cancel()
+        notes.add("left", queue.qsize(), queue._unfinished_tasks)
+
+
+@scenario
+async def gather_of_primitives(aio, notes):
+    lock, permits, event, queue = aio.Lock(), aio.Semaphore(0), aio.Event(), aio.Queue()
+    aio.get_running_loop().call_soon(event.set)
+    aio.get_running_loop().call_soon(permits.release)
+    aio.get_running_loop().call_soon(queue.put_nowait, 1)
+    try:
+        return await aio.gather(lock.acquire(), permits.acquire(), event.wait(), queue.get())
+    finally:
+        notes.add(lock.locked(), permits._value, event.is_set(), queue.qsize())
+
+
+@scenario
+async def group_cancelled(aio, notes):
+    async with aio.TaskGroup() as tasks:
+        tasks.create_task(stubborn(notes, "a", 9))
+        tasks.create_task(worker(notes, "b", 1))
+        await asyncio.sleep(0)
+        tasks.cancel()
+        notes.add("cancelled the group")
+        await asyncio.sleep(0)
+        notes.add("never here")
+    return "after"
+
+
+@scenario
+async def group_cancelled_by_a_task(aio, notes):
+    async def stop(tasks):
+        await asyncio.sleep(0)
+        tasks.cancel()
+
+    try:
+        async with aio.TaskGroup() as tasks:
+            tasks.create_task(stop(tasks))
+            tasks.create_task(worker(notes, "bad", 3, ValueError("bad")))
+            tasks.create_task(stubborn(notes, "slow", 9))
+    finally:
+        notes.add("cancelling", asyncio.current_task().cancelling())
+    return "after"
+
+
+if sys.version_info < (3, 15):  # no TaskGroup.cancel to compare with: see test_newest.py
+    del SCENARIOS["group_cancelled"], SCENARIOS["group_cancelled_by_a_task"]
 if sys.version_info < (3, 12):
     del SCENARIOS["group_of_eager_tasks"]
 if sys.version_info < (3, 13):  # changed since: no async iteration, and one step for two

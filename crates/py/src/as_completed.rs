@@ -97,9 +97,13 @@ fn as_completed<'py>(args: Args<'_, 'py>) -> Object<'py> {
     }
     let event_loop = futures::current_event_loop(py)?;
     let task = thread::current_task(&running_loop(py)?)?;
-    let todo = PySet::empty(py)?;
+    let (todo, mut futures) = (PySet::empty(py)?, Vec::new());
     for awaitable in distinct(&awaitables)? {
-        todo.add(create::ensure_future(&awaitable?, Some(&event_loop))?)?;
+        let future = create::ensure_future(&awaitable?, Some(&event_loop))?;
+        if !todo.contains(&future)? {
+            todo.add(&future)?;
+            futures.push(future);
+        }
     }
     let iterator = AsCompleted {
         line: GilCell::new(Line::default()),
@@ -110,7 +114,7 @@ fn as_completed<'py>(args: Args<'_, 'py>) -> Object<'py> {
     };
     let iterator = create(py, iterator)?;
     let Some(this) = This::cast_exact(&iterator) else { return Ok(iterator) };
-    for future in todo.iter() {
+    for future in futures {
         hooks::watch(&future, &iterator)?;
         anyfuture::add_awaited_by(&future, task.as_ref())?;
     }

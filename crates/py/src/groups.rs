@@ -3,21 +3,23 @@
 //! The group itself watches its tasks: it is the hook that a turn calls for each that is done (see `hooks`).
 
 use pyo3::exceptions::{
-    PyBaseExceptionGroup, PyGeneratorExit, PyKeyError, PyKeyboardInterrupt, PyRuntimeError, PySystemExit,
+    PyBaseExceptionGroup, PyGeneratorExit, PyKeyboardInterrupt, PyRuntimeError, PySystemExit,
 };
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict, PyList, PyString, PyType};
+use pyo3::types::{PyBool, PyDict, PyList, PySet, PyString, PyType};
 
 use crate::anyfuture::{self, Outcome, running_loop};
 use crate::ffi::args::{Args, Signature};
 use crate::ffi::cell::{Flag, Slot};
 use crate::ffi::class::{Builder, Class, Inst, TypeCell, create};
 use crate::ffi::gc::{Stopped, Visit};
+use crate::ffi::holds::Holds;
 use crate::ffi::iter::{Coroutine, Life, Step, raised, reused};
 use crate::ffi::method::{Of, anyargs, constructor, getter, initializer, noargs, unary};
 use crate::ffi::thread;
 use crate::frame::{Frame, class};
+use crate::members::Members;
 use crate::names::names;
 use crate::names::none;
 use crate::parked::Parked;
@@ -37,8 +39,8 @@ pub(crate) struct TaskGroup {
     cancel_on_enter: Flag<bool>,
     event_loop: Slot,
     parent: Slot,
-    /// The tasks that are not done: the keys of a dict, which keep their order.
-    tasks: Slot,
+    /// The tasks that are not done.
+    tasks: Members,
     /// The list of what they raised.
     errors: Slot,
     /// The first SystemExit or KeyboardInterrupt among it.
@@ -59,10 +61,12 @@ impl Class for TaskGroup {
     }
 
     fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
+        self.tasks.traverse(visit)?;
         self.slots().into_iter().try_for_each(|slot| slot.traverse(visit))
     }
 
     fn clear(&self, py: Python<'_>) {
+        self.tasks.clear(py);
         for slot in self.slots() {
             drop(slot.take(py));
         }
@@ -70,16 +74,12 @@ impl Class for TaskGroup {
 }
 
 impl TaskGroup {
-    fn slots(&self) -> [&Slot; 6] {
-        [&self.event_loop, &self.parent, &self.tasks, &self.errors, &self.base_error, &self.on_completed]
+    fn slots(&self) -> [&Slot; 5] {
+        [&self.event_loop, &self.parent, &self.errors, &self.base_error, &self.on_completed]
     }
 
     fn has_tasks(&self, py: Python<'_>) -> bool {
-        self.tasks(py).is_some_and(|tasks| !tasks.is_empty())
-    }
-
-    fn tasks<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyDict>> {
-        self.tasks.get(py).and_then(|tasks| tasks.cast_into().ok())
+        self.tasks.len(py) > 0
     }
 
     fn errors<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyList>> {
@@ -112,9 +112,7 @@ impl TaskGroup {
     /// Cancels what is not done, and refuses more.
     fn abort(&self, py: Python<'_>) -> PyResult<()> {
         self.aborting.set(true);
-        let Some(tasks) = self.tasks(py) else { return Ok(()) };
-        // Cancelling may run other people's code: look at a copy.
-        for task in tasks.keys() {
+        for task in self.tasks.list(py) {
             if !anyfuture::is_done(&task)? {
                 anyfuture::cancel(&task)?;
             }
@@ -156,7 +154,7 @@ fn new_group(_: Args<'_, '_>) -> PyResult<TaskGroup> {
         cancel_on_enter: Flag::new(false),
         event_loop: Slot::empty(),
         parent: Slot::empty(),
-        tasks: Slot::empty(),
+        tasks: Members::new(),
         errors: Slot::empty(),
         base_error: Slot::empty(),
         on_completed: Slot::empty(),
@@ -205,14 +203,7 @@ fn method_create_task<'py>(this: This<'_, 'py>, args: Args<'_, 'py>) -> Object<'
     };
     let task = create::task_with(&event_loop, args)?;
     anyfuture::add_awaited_by(&task, this.parent.get(py).as_ref())?;
-    match this.tasks(py) {
-        Some(tasks) => tasks.set_item(&task, py.None())?,
-        None => {
-            let tasks = PyDict::new(py);
-            tasks.set_item(&task, py.None())?;
-            this.tasks.set(py, tasks.into_any());
-        }
-    }
+    this.tasks.add(&task);
     // Also for one that is done already: what it raised must not cancel the parent before its next step.
     hooks::watch(&task, &this.object())?;
     if this.aborting.get() && !anyfuture::is_done(&task)? {
@@ -227,15 +218,9 @@ fn method_create_task<'py>(this: This<'_, 'py>, args: Args<'_, 'py>) -> Object<'
 pub(crate) fn on_done<'py>(this: This<'_, 'py>, task: &Bound<'py, PyAny>) -> PyResult<()> {
     let py = this.py();
     let parent = this.parent.get(py);
-    let Some(tasks) = this.tasks(py) else { return Ok(()) };
-    match tasks.del_item(task) {
-        Err(error) if !error.is_instance_of::<PyKeyError>(py) => return Err(error),
-        _ => {}
-    }
+    let last = this.tasks.remove(task);
     anyfuture::discard_awaited_by(task, parent.as_ref())?;
-    if tasks.is_empty()
-        && let Some(waiter) = this.on_completed.get(py)
-    {
+    if last && let Some(waiter) = this.on_completed.get(py) {
         anyfuture::release(&waiter, PyBool::new(py, true).to_owned().into_any())?;
     }
     let Outcome::Failed(error) = anyfuture::outcome(task)? else { return Ok(()) };
@@ -493,8 +478,8 @@ impl Coroutine for GroupExit {
 
     fn waits_for<'py>(this: Inst<'_, 'py, Self>) -> Option<(&'static str, Option<Bound<'py, PyAny>>)> {
         let group = this.group.get(this.py());
-        let tasks =
-            group.as_ref().and_then(Inst::<TaskGroup>::cast).and_then(|group| group.tasks.get(this.py()));
+        let tasks = group.as_ref().and_then(Inst::<TaskGroup>::cast).map(|group| group.tasks.list(this.py()));
+        let tasks = tasks.and_then(|tasks| PyList::new(this.py(), tasks).ok()).map(Bound::into_any);
         Some(("group", tasks))
     }
 
@@ -517,8 +502,8 @@ fn method_cancel<'py>(this: This<'_, 'py>) -> Object<'py> {
 fn repr<'py>(this: This<'_, 'py>) -> Object<'py> {
     let py = this.py();
     let mut text = String::from("<TaskGroup");
-    if let Some(tasks) = this.tasks(py).filter(|tasks| !tasks.is_empty()) {
-        text.push_str(&format!(" tasks={}", tasks.len()));
+    if this.has_tasks(py) {
+        text.push_str(&format!(" tasks={}", this.tasks.len(py)));
     }
     if let Some(errors) = this.errors(py).filter(|errors| !errors.is_empty()) {
         text.push_str(&format!(" errors={}", errors.len()));
@@ -532,16 +517,9 @@ fn repr<'py>(this: This<'_, 'py>) -> Object<'py> {
     Ok(PyString::new(py, &text).into_any())
 }
 
+/// `_tasks`: a set, but not one to change.
 fn get_tasks<'py>(this: This<'_, 'py>) -> Object<'py> {
-    let py = this.py();
-    match this.tasks(py) {
-        Some(tasks) => tasks.call_method0(intern!(py, "keys")),
-        None => {
-            let tasks = PyDict::new(py);
-            this.tasks.set(py, tasks.clone().into_any());
-            tasks.call_method0(intern!(py, "keys"))
-        }
-    }
+    Ok(PySet::new(this.py(), this.tasks.list(this.py()))?.into_any())
 }
 
 fn get_errors<'py>(this: This<'_, 'py>) -> Object<'py> {

@@ -20,6 +20,7 @@ mod inspect;
 mod job;
 mod local;
 mod locks;
+mod members;
 mod names;
 mod parked;
 mod prompt;

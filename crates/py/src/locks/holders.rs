@@ -11,7 +11,7 @@ use pyo3::types::{PyInt, PyList, PyString, PyWeakrefMethods, PyWeakrefReference}
 use super::lock::Lock;
 use super::semaphore::Semaphore;
 use crate::anyfuture;
-use crate::ffi::cell::GilCell;
+use crate::ffi::cell::{Flag, GilCell, Slot};
 use crate::ffi::class::Inst;
 use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::holds::Holds;
@@ -57,6 +57,13 @@ impl Holder {
         }
     }
 
+    fn identity(&self) -> Option<Identity> {
+        match self {
+            Self::Ours { identity, .. } => Some(*identity),
+            Self::Other(_) => None,
+        }
+    }
+
     fn object(&self) -> Option<&Py<PyAny>> {
         match self {
             Self::Ours { name, .. } => name.as_ref(),
@@ -83,7 +90,82 @@ pub(crate) enum Claim<'py> {
     Unknown,
 }
 
-/// The record of a lock or semaphore.
+/// Finds a live task by its identity.
+type Find<'f, 'py> = &'f dyn Fn(&Identity) -> Option<Bound<'py, PyAny>>;
+
+/// What is known of a holder, as a claim; `object` is the name or the weak reference.
+fn claim<'py>(
+    identity: Option<Identity>,
+    object: Option<Bound<'py, PyAny>>,
+    find: Find<'_, 'py>,
+) -> Claim<'py> {
+    if let Some(identity) = identity {
+        return find(&identity).map_or_else(|| Claim::Ended(object.map(spelt)), Claim::Task);
+    }
+    match object.and_then(|weak| weak.cast::<PyWeakrefReference>().ok()?.upgrade()) {
+        Some(task) if !anyfuture::is_done(&task).unwrap_or(false) => Claim::Task(task),
+        _ => Claim::Ended(None),
+    }
+}
+
+/// The record of a lock: who took it last, which is who holds it while it is held.
+pub(super) struct Owner {
+    /// None: code outside of any task, or a task that isn't ours, which `object` refers to.
+    identity: Flag<Option<Identity>>,
+    /// The name, or the weak reference.
+    object: Slot,
+}
+
+impl Owner {
+    pub(super) const fn new() -> Self {
+        Self { identity: Flag::new(None), object: Slot::empty() }
+    }
+
+    /// The current task has got it.
+    #[inline]
+    pub(super) fn took(&self, py: Python<'_>) {
+        let task = thread::acting(py);
+        if let Some(known) = task.as_ref().and_then(Tsk::cast_any).filter(|task| task.serial() != 0) {
+            let identity = Some((known.object().as_ptr().addr(), known.serial()));
+            if self.identity.replace(identity) != identity {
+                drop(self.object.replace(py, known.name()));
+            }
+            return;
+        }
+        self.took_by_other(py, task);
+    }
+
+    fn took_by_other(&self, py: Python<'_>, task: Option<Bound<'_, PyAny>>) {
+        self.identity.set(None);
+        let weak = task.and_then(|task| PyWeakrefReference::new(&task).ok());
+        drop(self.object.replace(py, weak.map(Bound::into_any)));
+    }
+
+    /// Nobody knows who holds it.
+    pub(super) fn forget(&self, py: Python<'_>) {
+        self.took_by_other(py, None);
+    }
+
+    /// The holder of a lock that is held.
+    fn claim<'py>(&self, py: Python<'py>, find: Find<'_, 'py>) -> Claim<'py> {
+        match (self.identity.get(), self.object.get(py)) {
+            (None, None) => Claim::Unknown,
+            (identity, object) => claim(identity, object, find),
+        }
+    }
+}
+
+impl Holds for Owner {
+    fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
+        self.object.traverse(visit)
+    }
+
+    fn clear(&self, py: Python<'_>) {
+        drop(self.object.take(py));
+    }
+}
+
+/// The record of a semaphore.
 pub(super) struct Held(GilCell<sync::Holders<Holder>>);
 
 impl Held {
@@ -91,7 +173,7 @@ impl Held {
         Self(GilCell::new(sync::Holders::new()))
     }
 
-    /// The current task has got it.
+    /// The current task has got a permit.
     #[inline]
     pub(super) fn took(&self, py: Python<'_>) {
         let holder = thread::acting(py).and_then(|task| Holder::of(&task));
@@ -100,7 +182,7 @@ impl Held {
         }
     }
 
-    /// The current task gives it back, for itself or for another.
+    /// The current task gives one back, for itself or for another.
     #[inline]
     pub(super) fn gave(&self, py: Python<'_>) {
         let task = thread::acting(py);
@@ -112,41 +194,20 @@ impl Held {
         }
     }
 
-    /// All who hold it; `find` knows the live tasks by their identity.
-    pub(super) fn claims<'py>(
-        &self,
-        py: Python<'py>,
-        find: impl Fn(&Identity) -> Option<Bound<'py, PyAny>>,
-    ) -> Vec<Claim<'py>> {
+    /// All who have permits.
+    fn claims<'py>(&self, py: Python<'py>, find: Find<'_, 'py>) -> Vec<Claim<'py>> {
         let (known, unknown) = self.0.with(py, |holders| {
             let known: Vec<_> = holders
                 .known()
                 .iter()
-                .map(|holder| match holder {
-                    Holder::Ours { identity, name } => {
-                        (Some(*identity), name.as_ref().map(|name| name.clone_ref(py)))
-                    }
-                    Holder::Other(weak) => (None, Some(weak.clone_ref(py))),
-                })
+                .map(|holder| (holder.identity(), holder.object().map(|object| object.clone_ref(py))))
                 .collect();
             (known, holders.unknown())
         });
-        let claim = |(identity, object): (Option<Identity>, Option<Py<PyAny>>)| {
-            let object = object.map(|object| object.into_bound(py));
-            match identity {
-                Some(identity) => {
-                    find(&identity).map_or_else(|| Claim::Ended(object.map(spelt)), Claim::Task)
-                }
-                None => {
-                    let task = object.and_then(|weak| weak.cast::<PyWeakrefReference>().ok()?.upgrade());
-                    match task {
-                        Some(task) if !anyfuture::is_done(&task).unwrap_or(false) => Claim::Task(task),
-                        _ => Claim::Ended(None),
-                    }
-                }
-            }
-        };
-        let mut claims: Vec<_> = known.into_iter().map(claim).collect();
+        let mut claims: Vec<_> = known
+            .into_iter()
+            .map(|(identity, object)| claim(identity, object.map(|object| object.into_bound(py)), find))
+            .collect();
         claims.extend((0..unknown).map(|_| Claim::Unknown));
         claims
     }
@@ -181,10 +242,11 @@ pub(crate) fn claims<'py>(
     object: &Bound<'py, PyAny>,
     find: impl Fn(&Identity) -> Option<Bound<'py, PyAny>>,
 ) -> Option<Vec<Claim<'py>>> {
+    let py = object.py();
     if let Some(lock) = Inst::<Lock>::cast(object) {
-        return Some(lock.held().claims(object.py(), find));
+        return Some(if lock.is_locked(py) { vec![lock.owner().claim(py, &find)] } else { Vec::new() });
     }
-    Inst::<Semaphore>::cast(object).map(|semaphore| semaphore.held().claims(object.py(), find))
+    Inst::<Semaphore>::cast(object).map(|semaphore| semaphore.held().claims(py, &find))
 }
 
 /// `_holders(lock)`: the tasks that hold it; for one that has ended its name, for whoever isn't known None.

@@ -6,7 +6,7 @@ use pyo3::Borrowed;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
-use super::holders::Held;
+use super::holders::Owner;
 use super::primitive::{self, Kind, Primitive};
 use super::wait::{self, Op};
 use crate::ffi::args::{Args, Signature};
@@ -19,7 +19,7 @@ use crate::waiters::{self, standing};
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
 /// A lock. asyncio lets anybody release it, so who holds it is on record, and no rule.
-pub(crate) struct Mutex(Held);
+pub(crate) struct Mutex(Owner);
 
 /// The Python object.
 pub(crate) type Lock = Primitive<Mutex>;
@@ -44,13 +44,13 @@ impl Kind for Mutex {
 }
 
 impl Lock {
-    /// Who holds it.
-    pub(super) fn held(&self) -> &Held {
+    /// Who holds it, if it is held.
+    pub(super) fn owner(&self) -> &Owner {
         &self.own.0
     }
 
     const fn free() -> Self {
-        Self::with(sync::Lock::new(), Mutex(Held::new()))
+        Self::with(sync::Lock::new(), Mutex(Owner::new()))
     }
 
     /// A free lock, for other primitives.
@@ -103,10 +103,7 @@ impl Lock {
             Ok(next.and_then(|key| s.waiters().get(key)).map(|parked| parked.clone_ref(py)))
         });
         match next {
-            Ok(next) => {
-                self.own.0.gave(py);
-                wake(py, next)
-            }
+            Ok(next) => wake(py, next),
             Err(NotAcquired) => Err(PyRuntimeError::new_err("Lock is not acquired.")),
         }
     }
@@ -134,7 +131,6 @@ fn init(this: This<'_, '_>, args: Args<'_, '_>) -> PyResult<()> {
     };
     let [] = SIGNATURE.bind::<0>(args)?;
     let py = this.py();
-    this.own.0.clear(py);
     this.start(py, sync::Lock::new());
     Ok(())
 }
@@ -152,7 +148,7 @@ fn set_locked<'py>(this: This<'_, 'py>, value: Borrowed<'_, 'py, PyAny>) -> PyRe
     let locked = value.is_truthy()?;
     let py = this.py();
     this.state.with(py, |s| s.set_locked(locked));
-    this.own.0.clear(py);
+    this.own.0.forget(py);
     Ok(())
 }
 
