@@ -556,6 +556,9 @@ def run(program: Program, asyncio: Any, new_loop: Callable[[], Any]) -> list[tup
         for _ in range(50):
             await asyncio.sleep(10)
             every = execution.tasks + execution.detached
+            # The children of a gather that failed are in neither list; by their names, in the order they were made.
+            known = {asyncio.current_task(), *every}
+            every += sorted(asyncio.all_tasks() - known, key=lambda task: (len(task.get_name()), task.get_name()))
             execution.log("main", "waited", [outcome(t) for t in every])
             if all(t.done() for t in every):
                 break
