@@ -67,3 +67,33 @@ def nothing_is_left(request):
     if "stock" not in request.node.name:  # which loses a child or its pidfd here and there
         assert not left
         assert open_descriptors() == before
+
+
+def open_files():
+    return len(os.listdir("/proc/self/fd"))
+
+
+@contextlib.asynccontextmanager
+async def left_clean():
+    """Waits at the end until every connection that was made meanwhile is gone."""
+    before = open_files()
+    yield
+    for _ in range(300):
+        if open_files() <= before:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("connections are left open")
+
+
+@pytest.fixture
+def run_clean(run):
+    """As `run`, and no connection may be left open."""
+
+    def run_clean(coroutine, seconds=10):
+        async def clean():
+            async with left_clean():
+                await coroutine
+
+        run(clean(), seconds)
+
+    return run_clean

@@ -55,8 +55,10 @@ impl Class for TlsTransport {
     /// Nobody has closed it and nobody can any more; the transport below sees to its socket.
     fn finalize(this: This<'_, '_>) {
         let py = this.py();
+        if this.closed.replace(true) {
+            return;
+        }
         futures::without_current_error(py, || {
-            this.closed.set(true);
             let keywords = PyDict::new(py);
             keywords.set_item("source", this.object())?;
             let text = format!("unclosed transport {}", this.object().repr()?);
