@@ -9,7 +9,7 @@ import asyncio
 import sys
 from typing import TYPE_CHECKING
 
-from aioxide import _names, _stdlib, inspect as inspect
+from aioxide import _names, _stdlib, inspect as inspect, metrics as metrics
 from aioxide._core import __version__
 from aioxide._deadlock import DeadlockError
 from aioxide._install import Installation, install, installed, uninstall

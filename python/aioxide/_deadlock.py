@@ -131,7 +131,7 @@ def _idle_workers(executor: concurrent.futures.ThreadPoolExecutor | None) -> int
     if type(executor) is not concurrent.futures.ThreadPoolExecutor:
         return 0
     try:
-        threads, queue, idle = executor._threads, executor._work_queue, executor._idle_semaphore  # type: ignore[attr-defined]
+        threads, queue, idle = executor._threads, executor._work_queue, executor._idle_semaphore
         alive = sum(thread.is_alive() for thread in threads)
         return alive if queue.empty() and idle._value >= alive else 0
     except AttributeError:  # another Python's executor

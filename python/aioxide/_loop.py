@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Callable
 from typing import NoReturn
 
-from aioxide import _core, _stdlib
+from aioxide import _core, _stdlib, metrics
 
 
 class EventLoop(_core.EventLoop, asyncio.AbstractEventLoop):
@@ -17,6 +17,10 @@ class EventLoop(_core.EventLoop, asyncio.AbstractEventLoop):
 
     def __init__(self, selector: object = None) -> None:
         super().__init__()
+
+    def metrics(self) -> metrics.Metrics:
+        """What this loop does and has done; the first call starts the measurements."""
+        return metrics.of(self)
 
 
 def _missing(name: str, stock: Callable[..., object]) -> Callable[..., NoReturn]:

@@ -78,6 +78,11 @@ class TaskInfo:
     """How often it was asked to cancel."""
     timeout: float | None
     """Seconds until a timeout cancels it."""
+    age: float | None
+    """Seconds since its first step.  This and the next two are known if `accounting` is on."""
+    steps: int | None
+    cpu: float | None
+    """Seconds of processor time."""
     chain: tuple[Frame, ...]
     """Where it is: its coroutine, what that awaits, and so on."""
     waits_for: WaitInfo | None
@@ -97,6 +102,9 @@ class TaskInfo:
             state=record["state"],
             cancelling=record["cancelling"],
             timeout=record["timeout"],
+            age=record["age"],
+            steps=record["steps"],
+            cpu=record["cpu"],
             chain=tuple(Frame(**link) for link in record["chain"]),
             waits_for=None if waits is None else WaitInfo._of(waits),
             awaited_by=tuple(record["awaited_by"]),
@@ -180,6 +188,14 @@ class _TasksModule(ModuleType):
 
     def __dir__(self) -> list[str]:
         return dir(self._module)
+
+
+def accounting(on: bool = True) -> None:
+    """Keep accounts of the age, the steps and the processor time of each task, or no longer.
+
+    Off at first: it takes two readings of a clock at each step.
+    """
+    _core._keep_accounts(bool(on))
 
 
 def from_records(loops: Iterable[Mapping[str, Any]]) -> list[TaskInfo]:
@@ -268,6 +284,8 @@ def headline(task: TaskInfo) -> str:
         text += ", to be cancelled"
     if task.timeout is not None:
         text += f", timeout in {task.timeout:.3f} s"
+    if task.steps is not None and task.cpu is not None and task.age is not None:
+        text += f", {task.age:.1f} s old, {task.steps} steps, {task.cpu:.3f} s of CPU"
     return text
 
 
@@ -278,5 +296,5 @@ def some(names: list[str], most: int = 5) -> str:
     return ", ".join(names)
 
 
-for _public in (Frame, WaitInfo, TaskInfo, tasks, format_tasks):
+for _public in (Frame, WaitInfo, TaskInfo, accounting, tasks, format_tasks):
     _public.__module__ = "aioxide"

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod flow;
+pub mod histogram;
 pub mod inbox;
 pub mod inflow;
 mod loom;

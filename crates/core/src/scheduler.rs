@@ -49,6 +49,11 @@ impl<T> Scheduler<T> {
         }
     }
 
+    /// By how many seconds the first deadline is overdue, if one is.
+    pub fn overdue(&mut self, now: f64) -> Option<f64> {
+        self.timers.next_deadline().map(|at| now - at).filter(|late| *late >= 0.0)
+    }
+
     /// Moves every job whose time has come to the ready queue, in order; how many those were.
     pub fn admit_due(&mut self, now: f64) -> usize {
         let before = self.ready.len();

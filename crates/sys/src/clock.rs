@@ -10,6 +10,11 @@ pub fn monotonic() -> f64 {
     seconds(clock_gettime(ClockId::Monotonic))
 }
 
+/// Seconds of processor time that the calling thread has used.
+pub fn thread_cpu() -> f64 {
+    seconds(clock_gettime(ClockId::ThreadCPUTime))
+}
+
 /// The smallest step of [`monotonic`], in seconds.
 pub fn resolution() -> f64 {
     seconds(clock_getres(ClockId::Monotonic))

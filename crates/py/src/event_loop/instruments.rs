@@ -1,15 +1,38 @@
-//! What turn.rs does more while instruments are on: it beats the pulse, and runs jobs with what each instrument wants.
+//! What turn.rs does more while instruments are on: it beats the pulse, measures, and runs jobs with what each
+//! instrument wants.
 
 use aioxide_sys::clock;
 use pyo3::prelude::*;
 
+use super::metrics::Metrics;
 use super::{EventLoop, debug};
+use crate::inspect::accounts;
 use crate::job::Job;
 use crate::pulse::instrument;
 
 /// A turn begins that runs `count` jobs.
-pub(super) fn turn(this: &Bound<'_, EventLoop>, _count: usize) {
-    EventLoop::core(this).pulse().beat(clock::monotonic);
+pub(super) fn turn(this: &Bound<'_, EventLoop>, count: usize) {
+    let core = EventLoop::core(this);
+    core.pulse().beat(clock::monotonic);
+    if core.instruments() & instrument::METRICS != 0 {
+        let is_timed = with_metrics(this, |metrics| metrics.begin(count, clock::monotonic)).unwrap_or(false);
+        core.set_instrument(instrument::TIMED, is_timed);
+    }
+}
+
+/// The loop goes to sleep, or comes back from it.
+pub(super) fn sleep(this: &Bound<'_, EventLoop>, falls: bool) {
+    let core = EventLoop::core(this);
+    core.pulse().set_asleep(falls, clock::monotonic);
+    if core.instruments() & instrument::METRICS != 0 {
+        let now = clock::monotonic();
+        with_metrics(this, |metrics| if falls { metrics.read(now) } else { metrics.woken(now) });
+    }
+}
+
+/// Timers are due, the first of them so many seconds ago.
+pub(super) fn late(this: &Bound<'_, EventLoop>, seconds: f64) {
+    with_metrics(this, |metrics| metrics.late(seconds));
 }
 
 /// Runs a job.
@@ -18,8 +41,41 @@ pub(super) fn run(
     job: Job,
     run: impl FnOnce(&Bound<'_, EventLoop>, Job) -> PyResult<()>,
 ) -> PyResult<()> {
-    if EventLoop::core(this).instruments() & instrument::DEBUG != 0 {
-        return debug::run(this, job, run);
+    let (py, on) = (this.py(), EventLoop::core(this).instruments());
+    let task = match &job {
+        Job::Step(task) | Job::Throw { task, .. } | Job::Wake { task, .. }
+            if on & instrument::ACCOUNTS != 0 =>
+        {
+            Some(task.bind(py).clone())
+        }
+        _ => None,
+    };
+    let started = (on & instrument::TIMED != 0).then(clock::monotonic);
+    let spent = task.as_ref().map(|_| clock::thread_cpu());
+    let result = if on & instrument::DEBUG != 0 { debug::run(this, job, run) } else { run(this, job) };
+    if let Some(started) = started {
+        let passed = clock::monotonic() - started;
+        with_metrics(this, |metrics| metrics.timed(passed));
     }
-    run(this, job)
+    if let (Some(task), Some(spent)) = (task, spent) {
+        accounts::step(&task, clock::thread_cpu() - spent);
+    }
+    result
+}
+
+fn with_metrics<R>(this: &Bound<'_, EventLoop>, f: impl FnOnce(&mut Metrics) -> R) -> Option<R> {
+    this.get().metrics.with(this.py(), |metrics| metrics.as_deref_mut().map(f))
+}
+
+/// Starts measuring, if that isn't done already; what has been measured goes to `f`.
+pub(crate) fn measure<R>(this: &Bound<'_, EventLoop>, f: impl FnOnce(&Metrics) -> R) -> R {
+    let core = EventLoop::core(this);
+    if core.thread() != 0 && core.pulse().busy_turn().is_some() {
+        let now = clock::monotonic();
+        with_metrics(this, |metrics| metrics.read(now));
+    }
+    core.set_instrument(instrument::METRICS, true);
+    this.get().metrics.with(this.py(), |metrics| {
+        f(metrics.get_or_insert_with(|| Box::new(Metrics::new(clock::monotonic()))))
+    })
 }

@@ -14,8 +14,9 @@ mod eyeballs;
 mod fallback;
 pub(crate) mod hooks;
 mod idle;
-mod instruments;
+pub(crate) mod instruments;
 mod lifecycle;
+pub(crate) mod metrics;
 pub(crate) mod names;
 mod pipes;
 pub(crate) mod readers;
@@ -39,6 +40,7 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 
+pub(crate) use self::instruments::measure;
 use crate::errors::os_error;
 use crate::ffi::cell::{Flag, GilCell};
 use crate::ffi::gc::{Stopped, Visit};
@@ -63,6 +65,7 @@ pub(crate) struct EventLoop {
     executor: executor::Default,
     debug: debug::Debug,
     idle_hook: idle::Hook,
+    metrics: GilCell<Option<Box<metrics::Metrics>>>,
 }
 
 impl EventLoop {
@@ -89,6 +92,7 @@ impl EventLoop {
             executor: executor::Default::default(),
             debug: debug::Debug::default(),
             idle_hook: idle::Hook::empty(),
+            metrics: GilCell::new(None),
         };
         Ok(PyClassInitializer::from(core).add_subclass(this))
     }
@@ -150,6 +154,18 @@ impl EventLoop {
     /// The key under which `fd` is watched.
     pub(crate) fn key_of_fd(&self, py: Python<'_>, fd: RawFd) -> Option<Key> {
         self.driver.with(py, |driver| driver.as_ref().and_then(|d| d.key_of_fd(fd)))
+    }
+
+    /// How many descriptors are watched, the loop's own aside, and how many of them are transports'.
+    pub(crate) fn count_sources(&self, py: Python<'_>) -> (usize, usize) {
+        self.driver.with(py, |driver| {
+            let mut counts = (0, 0);
+            for (_, _, source) in driver.iter().flat_map(Driver::iter) {
+                counts.0 += usize::from(!matches!(source, Source::Waker | Source::Signals));
+                counts.1 += usize::from(source.is_transport());
+            }
+            counts
+        })
     }
 
     /// The futures that wait for descriptors, by address.

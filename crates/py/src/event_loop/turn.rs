@@ -111,6 +111,11 @@ impl Turns {
         let now = now(this, core)?;
         // asyncio's rule: due is what lies before now plus the clock's resolution.
         let end = now + self.resolution.max(now.next_up() - now);
+        if core.instruments() & instrument::METRICS != 0
+            && let Some(seconds) = core.scheduler().with(py, |s| s.overdue(now))
+        {
+            instruments::late(this, seconds);
+        }
         Ok(core.scheduler().with(py, |s| {
             s.admit_due(end.next_down());
             s.turn_len()
@@ -142,9 +147,9 @@ impl Turns {
             }
         } else {
             let timeout = timeout.map(Duration::from_secs_f64);
-            core.pulse().set_asleep(true, clock::monotonic);
+            instruments::sleep(this, true);
             let result = detach::wait(py, &self.poller, &mut self.events, timeout);
-            core.pulse().set_asleep(false, clock::monotonic);
+            instruments::sleep(this, false);
             core.inbox().awake();
             self.settle(result)?;
         }

@@ -3,9 +3,11 @@
 //! `tasks` takes the picture, `chain` follows coroutines, `subject` says what is waited for, `running` knows the loops,
 //! `json` writes it down; `watchdog` looks when a loop does not come back. Nothing here changes what it looks at, and nothing shows the values of variables.
 
+pub(crate) mod accounts;
 mod chain;
 mod intrude;
 pub(crate) mod json;
+mod measures;
 pub(crate) mod running;
 mod subject;
 mod tasks;
@@ -26,6 +28,8 @@ fn _tasks(py: Python<'_>, event_loop: Option<Bound<'_, PyAny>>) -> PyResult<Stri
 /// Makes the functions.
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(_tasks, module)?)?;
+    module.add_function(wrap_pyfunction!(accounts::_keep_accounts, module)?)?;
+    module.add_function(wrap_pyfunction!(measures::_metrics, module)?)?;
     module.add_function(wrap_pyfunction!(intrude::_throw, module)?)?;
     module.add_function(wrap_pyfunction!(watchdog::_watchdog_start, module)?)?;
     module.add_function(wrap_pyfunction!(watchdog::_watchdog_stop, module)?)?;

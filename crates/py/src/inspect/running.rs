@@ -4,7 +4,7 @@
 
 use pyo3::prelude::*;
 
-use super::watchdog;
+use super::{accounts, watchdog};
 use crate::event_loop::EventLoop;
 use crate::ffi::cell::GilCell;
 
@@ -19,6 +19,7 @@ static RUNNING: GilCell<Vec<Entry>> = GilCell::new(Vec::new());
 pub(crate) fn add(event_loop: &Bound<'_, EventLoop>, ident: u64) {
     EventLoop::core(event_loop).pulse().start(ident);
     watchdog::watch(event_loop);
+    accounts::follow(event_loop);
     let entry = Entry { event_loop: event_loop.clone().unbind(), ident };
     RUNNING.with(event_loop.py(), |running| running.push(entry));
 }

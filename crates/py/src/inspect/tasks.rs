@@ -5,9 +5,11 @@
 
 use std::collections::HashMap;
 
+use aioxide_sys::clock;
 use pyo3::intern;
 use pyo3::prelude::*;
 
+use super::accounts::{self, Account};
 use super::chain::{self, Chain, Link, text_of};
 use super::json::Json;
 use super::running;
@@ -27,6 +29,7 @@ pub(crate) struct Task {
     pub(crate) cancelling: usize,
     /// Seconds until a timeout cancels it.
     pub(crate) timeout: Option<f64>,
+    pub(crate) account: Option<Account>,
     pub(crate) chain: Vec<Link>,
     pub(crate) waits_for: Option<Subject>,
     pub(crate) awaited_by: Vec<usize>,
@@ -80,6 +83,7 @@ fn look(event_loop: &Bound<'_, PyAny>, ident: Option<u64>) -> PyResult<Loop> {
     let module = py.import(intern!(py, "asyncio.tasks"))?;
     let all: Vec<Bound<'_, PyAny>> =
         module.call_method1(intern!(py, "all_tasks"), (event_loop,))?.try_iter()?.collect::<PyResult<_>>()?;
+    accounts::tidy(py, &all);
     let current = thread::current_task(event_loop).unwrap_or_default();
     let known = Known::of(event_loop);
     let mut tasks: Vec<Task> =
@@ -139,6 +143,7 @@ fn describe<'py>(
         cancelling: task.call_method0(intern!(py, "cancelling")).and_then(|n| n.extract()).unwrap_or(0),
         waits_for: waiter.map(|waiter| subject::of(&waiter, &chain, known, &add)),
         timeout: known.timeouts.get(&task.as_ptr().addr()).copied(),
+        account: accounts::of(task),
         chain: chain.links,
         awaited_by: Vec::new(),
     }
@@ -193,6 +198,10 @@ impl Task {
             json.key("state").string(self.state);
             json.key("cancelling").count(self.cancelling);
             json.key("timeout").maybe(self.timeout, Json::seconds);
+            let account = self.account;
+            json.key("age").maybe(account.map(|a| clock::monotonic() - a.since), Json::seconds);
+            json.key("steps").maybe(account.map(|a| a.steps), Json::number);
+            json.key("cpu").maybe(account.map(|a| a.cpu), Json::seconds);
             json.key("chain").array(|json| self.chain.iter().for_each(|link| link.write(json)));
             json.key("waits_for").maybe(self.waits_for.as_ref(), |json, subject| subject.write(json));
             json.key("awaited_by").counts(&self.awaited_by);

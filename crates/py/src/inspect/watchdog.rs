@@ -236,7 +236,7 @@ impl Watcher {
             return;
         }
         let after = now - seen.since;
-        if after < self.threshold * f64::from(1_u32 << seen.looks) && !(after > LONG && !seen.is_told) {
+        if after < self.threshold * f64::from(1_u32 << seen.looks) && (after <= LONG || seen.is_told) {
             if let Some(stall) = &mut seen.stall {
                 stall.seconds = after;
             }

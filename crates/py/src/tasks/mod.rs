@@ -34,6 +34,32 @@ static COUNTER: Flag<u64> = Flag::new(0);
 /// How many tasks there have been, of those that four bytes can count.
 static SERIAL: Flag<u32> = Flag::new(0);
 
+static MADE: Flag<u64> = Flag::new(0);
+static DONE: Flag<u64> = Flag::new(0);
+static CANCELLED: Flag<u64> = Flag::new(0);
+
+/// How many tasks the process has made and ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Counted {
+    pub(crate) made: u64,
+    pub(crate) done: u64,
+    pub(crate) cancelled: u64,
+}
+
+/// See [`Counted`]. Those cancelled are done too.
+pub(crate) fn counted() -> Counted {
+    Counted { made: MADE.get(), done: DONE.get(), cancelled: CANCELLED.get() }
+}
+
+/// A task has ended.
+#[inline]
+pub(crate) fn count_end(is_cancelled: bool) {
+    DONE.set(DONE.get() + 1);
+    if is_cancelled {
+        CANCELLED.set(CANCELLED.get() + 1);
+    }
+}
+
 /// `Task(coro, *, loop=None, name=None, context=None, eager_start=False)`.
 pub(crate) fn init(this: Tsk<'_, '_>, arguments: Args<'_, '_>) -> PyResult<()> {
     const SIGNATURE: Signature = Signature {
@@ -87,6 +113,7 @@ fn start<'py>(
 ) -> PyResult<()> {
     let py = this.py();
     this.fut().set_is_task(true);
+    MADE.set(MADE.get() + 1);
     SERIAL.set(SERIAL.get().checked_add(1).unwrap_or(1));
     this.set_serial(SERIAL.get());
     if !is_coroutine(&coro)? {

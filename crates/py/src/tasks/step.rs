@@ -187,6 +187,7 @@ fn is_cancelled_error(error: &Bound<'_, PyAny>) -> bool {
 #[inline]
 fn finish<'py>(this: Tsk<'_, 'py>, value: Bound<'py, PyAny>) -> PyResult<()> {
     thread::unregister(this);
+    tasks::count_end(this.must_cancel());
     if this.must_cancel() {
         // Cancelled right before the end.
         this.set_must_cancel(false);
@@ -201,7 +202,9 @@ fn fail(this: Tsk<'_, '_>, error: PyErr) -> PyResult<()> {
     let py = this.py();
     thread::unregister(this);
     let value = error.into_value(py).into_bound(py).into_any();
-    if is_cancelled_error(&value) {
+    let is_cancelled = is_cancelled_error(&value);
+    tasks::count_end(is_cancelled);
+    if is_cancelled {
         drop(this.fut().set_cancelled_exc(Some(value)));
         return futures::cancel(this.fut(), None).map(drop);
     }

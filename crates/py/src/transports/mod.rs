@@ -87,6 +87,16 @@ impl Source {
         }
     }
 
+    /// Whether a transport owns the descriptor.
+    pub(crate) fn is_transport(&self) -> bool {
+        match self {
+            Self::Tcp(_) | Self::ReadPipe(_) | Self::WritePipe(_) | Self::Datagram(_) | Self::Child(_) => {
+                true
+            }
+            Self::Waker | Self::Signals | Self::Watch(_) | Self::Listener(_) => false,
+        }
+    }
+
     /// The transport that owns the descriptor, if one does.
     pub(crate) fn transport<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         match self {

@@ -1,0 +1,199 @@
+"""What a loop measures of itself, on programs that do a known amount."""
+
+import asyncio
+import socket
+import time
+
+import aioxide
+import pytest
+from aioxide import metrics
+
+
+def run(coroutine):
+    with aioxide.install():
+        return aioxide.run(coroutine)
+
+
+def test_iterations_and_callbacks_are_counted():
+    async def main():
+        loop = asyncio.get_running_loop()
+        before = loop.metrics()
+        for _ in range(100):
+            await asyncio.sleep(0)
+        first = loop.metrics()
+        await asyncio.gather(*(asyncio.sleep(0) for _ in range(50)))
+        return before, first, loop.metrics()
+
+    before, first, last = run(main())
+    assert first.iterations - before.iterations == 100
+    assert first.callbacks - before.callbacks == 100
+    assert last.most_ready >= 50
+    assert last.iterations - first.iterations < 10
+
+
+def test_tasks_are_counted():
+    async def main():
+        loop = asyncio.get_running_loop()
+        before = loop.metrics()
+
+        async def fails():
+            raise ValueError
+
+        tasks = [asyncio.create_task(asyncio.sleep(0)) for _ in range(5)]
+        tasks += [asyncio.create_task(asyncio.sleep(9)), asyncio.create_task(fails())]
+        await asyncio.sleep(0)
+        tasks[5].cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        after = loop.metrics()
+        return [
+            getattr(after, name) - getattr(before, name) for name in ("tasks_made", "tasks_done", "tasks_cancelled")
+        ]
+
+    assert run(main()) == [7, 7, 1]
+
+
+def test_late_timers_and_long_callbacks_are_seen():
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.metrics()
+        loop.call_later(0.05, lambda: None)
+        for _ in range(300):
+            await asyncio.sleep(0)
+        time.sleep(0.2)
+        await asyncio.sleep(0.01)
+        return loop.metrics()
+
+    found = run(main())
+    assert 0.1 < found.lag.max < 5
+    assert found.lag.count >= 2
+    assert 0.15 < found.callback.max < 5
+    assert 0.15 < found.iteration.max < 5
+    assert found.callback.p50 < 0.01
+    assert found.iteration.p50 < 0.01
+    assert found.iteration.count <= found.iterations
+
+
+@pytest.mark.parametrize("position", range(40))
+def test_no_long_callback_is_lost(position):
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.metrics()
+        for number in range(80):
+            if number == 33 + position:
+                time.sleep(0.02)
+            await asyncio.sleep(0)
+        return loop.metrics()
+
+    found = run(main())
+    assert found.iteration.max > 0.019
+    assert found.callback.max > 0.015
+
+
+def test_sleeping_is_no_lag():
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.metrics()
+        await asyncio.sleep(0.3)
+        return loop.metrics()
+
+    found = run(main())
+    assert found.iteration.max < 0.2
+    assert found.callback.max < 0.2
+
+
+def test_what_is_there_now():
+    async def main():
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(100, print)
+        ours, theirs = socket.socketpair()
+        before = loop.metrics()
+        reader, writer = await asyncio.open_connection(sock=ours)
+        theirs.sendall(b"x" * 1000)
+        await reader.readexactly(1000)
+        writer.write(b"y" * 300)
+        await asyncio.to_thread(print)
+        after = loop.metrics()
+        timer.cancel()
+        writer.close()
+        await writer.wait_closed()
+        theirs.close()
+        return before, after, loop.metrics()
+
+    before, after, last = run(main())
+    assert (before.timers, last.timers) == (1, 0)
+    assert (before.transports, after.transports, last.transports) == (0, 1, 0)
+    assert after.bytes_received - before.bytes_received == 1000
+    assert after.bytes_sent - before.bytes_sent == 300
+    assert after.executor_threads == 1
+    assert after.executor_queue == 0
+
+
+def test_prometheus():
+    async def main():
+        server = await metrics.serve(port=0)
+        host, port = server.sockets[0].getsockname()
+
+        async def ask(path):
+            reader, writer = await asyncio.open_connection(host, port)
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            answer = (await reader.read()).decode()
+            writer.close()
+            return answer.partition("\r\n\r\n")
+
+        found = await ask("/metrics"), await ask("/")
+        server.close()
+        return found
+
+    (head, _, body), (other, _, _) = run(main())
+    assert head.startswith("HTTP/1.1 200 OK\r\n")
+    assert f"Content-Length: {len(body)}" in head
+    assert other.startswith("HTTP/1.1 404 ")
+    samples = dict(line.rsplit(" ", 1) for line in body.splitlines() if not line.startswith("#"))
+    assert float(samples["aioxide_iterations_total"]) > 0
+    assert samples['aioxide_iteration_seconds_bucket{le="+Inf"}'] == samples["aioxide_iteration_seconds_count"]
+    assert {line.split()[2] for line in body.splitlines() if line.startswith("# TYPE")} >= {"aioxide_timers"}
+
+
+def test_only_aioxides_loops_are_measured():
+    async def main():
+        return metrics.prometheus_text()
+
+    with pytest.raises(TypeError, match="only event loops of aioxide"):
+        asyncio.run(main())
+
+
+def test_accounts_of_tasks():
+    def burn(seconds):
+        end = time.thread_time() + seconds
+        while time.thread_time() < end:
+            pass
+
+    async def work():
+        for _ in range(10):
+            burn(0.01)
+            await asyncio.sleep(0)
+        time.sleep(0.2)  # no processor time
+        await asyncio.Event().wait()
+
+    async def main():
+        before = aioxide.tasks()[0]
+        aioxide.inspect.accounting()
+        task = asyncio.create_task(work(), name="work")
+        idle = asyncio.create_task(asyncio.Event().wait(), name="idle")
+        await asyncio.sleep(1)
+        found = {task.name: task for task in aioxide.tasks()}
+        text = aioxide.format_tasks()
+        aioxide.inspect.accounting(False)
+        task.cancel()
+        idle.cancel()
+        return before, found, text, aioxide.tasks()[0]
+
+    before, found, text, after = run(main())
+    assert (before.age, before.steps, before.cpu) == (None, None, None)
+    assert (after.age, after.steps, after.cpu) == (None, None, None)
+    assert found["work"].steps == 11
+    assert 0.1 <= found["work"].cpu < 0.28
+    assert found["work"].age >= 0.3
+    assert found["idle"].steps == 1
+    assert found["idle"].cpu < 0.05
+    assert "11 steps" in text
