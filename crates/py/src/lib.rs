@@ -45,6 +45,7 @@ fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     ffi::layout::verify(py)?;
     names::init(py)?;
+    event_loop::names::init(py)?;
     ffi::thread::calibrate(py)?;
     ffi::context::calibrate(py)?;
     ffi::iter::init(py)?;

@@ -1,15 +1,47 @@
-//! Host names: `getaddrinfo` and `getnameinfo`, in the default executor.
+//! Host names: `getaddrinfo` and `getnameinfo`, in threads of their own (python/aioxide/_resolver.py).
 //!
-//! `socket.getaddrinfo` is looked up at each call: programs replace it.
+//! Numbers need no thread: they are answered at once. `socket.getaddrinfo` is looked up at each call, as programs replace
+//! it, and what replaces it always gets a thread, as nobody knows how long it takes.
 
 use std::fmt::Write;
+use std::net::{IpAddr, Ipv6Addr};
 
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyString, PyTuple};
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBytes, PyInt, PyString, PyTuple};
 
+use super::executor::wrap_future;
 use super::{EventLoop, debug};
 use crate::async_fn;
+
+/// `socket.getaddrinfo` and `getnameinfo` as they were when the extension was imported.
+static OWN: PyOnceLock<[Py<PyAny>; 2]> = PyOnceLock::new();
+
+/// Looks them up, before a program can replace them.
+pub(crate) fn init(py: Python<'_>) -> PyResult<()> {
+    let socket = py.import("socket")?;
+    let own = [socket.getattr("getaddrinfo")?.unbind(), socket.getattr("getnameinfo")?.unbind()];
+    let _ = OWN.set(py, own);
+    Ok(())
+}
+
+fn is_own(function: &Bound<'_, PyAny>) -> bool {
+    OWN.get(function.py()).is_some_and(|own| own.iter().any(|each| each.is(function)))
+}
+
+/// What is known at once, or what is to be waited for.
+enum Answer {
+    Known(Py<PyAny>),
+    Coming(Py<PyAny>),
+}
+
+async fn answered(answer: Answer) -> PyResult<Py<PyAny>> {
+    match answer {
+        Answer::Known(result) => Ok(result),
+        Answer::Coming(future) => async_fn::wait(future).await,
+    }
+}
 
 /// `getaddrinfo(host, port, *, family=0, type=0, proto=0, flags=0)`; `query` has all six.
 pub(super) fn getaddrinfo<'py>(
@@ -19,18 +51,23 @@ pub(super) fn getaddrinfo<'py>(
     let py = this.py();
     let (event_loop, query) = (this.clone().unbind(), query.map(Bound::unbind));
     async_fn::coroutine(py, "EventLoop.getaddrinfo", async move {
-        let found = async_fn::attached(|py| {
+        let answer = async_fn::attached(|py| {
             let this = event_loop.bind(py);
+            EventLoop::core(this).check_closed()?;
+            let plain = py.import(intern!(py, "socket"))?.getattr(intern!(py, "getaddrinfo"))?;
+            let at_once =
+                is_own(&plain) && is_numeric_host(query[0].bind(py)) && is_numeric_port(query[1].bind(py));
             let resolve = if EventLoop::core(this).is_debug() {
-                this.getattr("_getaddrinfo_debug")?
+                this.getattr(intern!(py, "_getaddrinfo_debug"))?
             } else {
-                py.import(intern!(py, "socket"))?.getattr(intern!(py, "getaddrinfo"))?
+                plain
             };
-            let mut arguments = vec![py.None(), resolve.unbind()];
-            arguments.extend(query);
-            in_executor(this, PyTuple::new(py, arguments)?)
+            if at_once {
+                return resolve.call1(PyTuple::new(py, query)?).map(|found| Answer::Known(found.unbind()));
+            }
+            in_thread(this, &resolve, &query)
         })?;
-        async_fn::wait(found).await
+        answered(answer).await
     })
 }
 
@@ -41,19 +78,69 @@ pub(super) fn getnameinfo<'py>(
     flags: Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = this.py();
-    let (event_loop, sockaddr, flags) = (this.clone().unbind(), sockaddr.unbind(), flags.unbind());
+    let (event_loop, query) = (this.clone().unbind(), [sockaddr.unbind(), flags.unbind()]);
     async_fn::coroutine(py, "EventLoop.getnameinfo", async move {
-        let found = async_fn::attached(|py| {
-            let resolve = py.import(intern!(py, "socket"))?.getattr(intern!(py, "getnameinfo"))?;
-            let arguments = (py.None(), resolve, sockaddr, flags).into_pyobject(py)?;
-            in_executor(event_loop.bind(py), arguments)
+        let answer = async_fn::attached(|py| {
+            let this = event_loop.bind(py);
+            EventLoop::core(this).check_closed()?;
+            let socket = py.import(intern!(py, "socket"))?;
+            let resolve = socket.getattr(intern!(py, "getnameinfo"))?;
+            if is_own(&resolve) && wants_numbers(&socket, query[1].bind(py))? {
+                return resolve.call1(PyTuple::new(py, query)?).map(|found| Answer::Known(found.unbind()));
+            }
+            in_thread(this, &resolve, &query)
         })?;
-        async_fn::wait(found).await
+        answered(answer).await
     })
 }
 
-fn in_executor<'py>(this: &Bound<'py, EventLoop>, arguments: Bound<'py, PyTuple>) -> PyResult<Py<PyAny>> {
-    this.call_method1(intern!(this.py(), "run_in_executor"), arguments).map(Bound::unbind)
+/// Whether a host is a numeric address, perhaps with a zone, or none at all.
+fn is_numeric_host(host: &Bound<'_, PyAny>) -> bool {
+    let is_numeric = |text: &str| {
+        text.parse::<IpAddr>().is_ok()
+            || text.split_once('%').is_some_and(|(address, _zone)| address.parse::<Ipv6Addr>().is_ok())
+    };
+    if let Ok(text) = host.cast_exact::<PyString>() {
+        return text.to_str().is_ok_and(is_numeric);
+    }
+    match host.cast_exact::<PyBytes>() {
+        Ok(bytes) => str::from_utf8(bytes.as_bytes()).is_ok_and(is_numeric),
+        Err(_) => host.is_none(),
+    }
+}
+
+/// Whether a port needs no look into the list of services.
+fn is_numeric_port(port: &Bound<'_, PyAny>) -> bool {
+    let digits = |text: &[u8]| text.iter().all(u8::is_ascii_digit);
+    if let Ok(text) = port.cast_exact::<PyString>() {
+        return text.to_str().is_ok_and(|text| digits(text.as_bytes()));
+    }
+    match port.cast_exact::<PyBytes>() {
+        Ok(bytes) => digits(bytes.as_bytes()),
+        Err(_) => port.is_none() || port.is_exact_instance_of::<PyInt>(),
+    }
+}
+
+/// Whether `getnameinfo` is asked for numbers only.
+fn wants_numbers(socket: &Bound<'_, PyModule>, flags: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let Ok(flags) = flags.extract::<i32>() else { return Ok(false) };
+    let host: i32 = socket.getattr("NI_NUMERICHOST")?.extract()?;
+    let port: i32 = socket.getattr("NI_NUMERICSERV")?.extract()?;
+    Ok(flags & (host | port) == host | port)
+}
+
+/// Asks in a thread of the resolver's pool.
+fn in_thread(
+    this: &Bound<'_, EventLoop>,
+    resolve: &Bound<'_, PyAny>,
+    query: &[Py<PyAny>],
+) -> PyResult<Answer> {
+    static SUBMIT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let py = this.py();
+    let submit = SUBMIT.import(py, "aioxide._resolver", "submit")?;
+    let arguments = std::iter::once(resolve.clone()).chain(query.iter().map(|each| each.bind(py).clone()));
+    let lookup = submit.call1(PyTuple::new(py, arguments.collect::<Vec<_>>())?)?;
+    wrap_future(this.as_any(), &lookup).map(|future| Answer::Coming(future.unbind()))
 }
 
 /// `_getaddrinfo_debug(…)`: resolves, in the worker thread, and logs how long that took.
