@@ -29,6 +29,10 @@ pub(crate) enum Job {
     Complete(Py<PyAny>),
     /// The deadline of a timeout has passed (see `timeouts`): the `turn`-th it was given, unless it has another by now.
     Expire { owner: Py<PyAny>, turn: usize },
+    /// A stream transport tells its protocol that it is connected, and starts; then the waiter is told.
+    Connected { transport: Py<PyAny>, waiter: Option<Py<PyAny>> },
+    /// A stream transport tells its protocol that the connection is lost.
+    Lost { transport: Py<PyAny>, error: Py<PyAny> },
     /// A descriptor is ready.
     Io(Key, Readiness),
 }
@@ -52,6 +56,14 @@ impl Job {
             Self::Wake { task: one, future } | Self::Hook { hook: one, future } => {
                 visit.call(Some(one))?;
                 visit.call(Some(future))
+            }
+            Self::Connected { transport, waiter } => {
+                visit.call(Some(transport))?;
+                visit.call(waiter.as_ref())
+            }
+            Self::Lost { transport, error } => {
+                visit.call(Some(transport))?;
+                visit.call(Some(error))
             }
             Self::Io(..) => Ok(()),
         }
@@ -80,7 +92,12 @@ impl Job {
             Self::Hook { hook, future } => {
                 ((hooks::callback(&hook.into_bound(py))?, future).into_pyobject(py)?, None)
             }
-            Self::Handle(_) | Self::Complete(_) | Self::Expire { .. } | Self::Io(..) => {
+            Self::Handle(_)
+            | Self::Complete(_)
+            | Self::Expire { .. }
+            | Self::Connected { .. }
+            | Self::Lost { .. }
+            | Self::Io(..) => {
                 unreachable!("jobs that only the loop that made them gets")
             }
         };

@@ -13,6 +13,7 @@ use super::sockets::check_ssl_socket;
 use crate::async_fn::{self, attached, coroutine};
 use crate::ffi::context;
 use crate::futures::{self, is_debug};
+use crate::transports::owned::Socket;
 use crate::transports::{tcp, tls};
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
@@ -193,10 +194,9 @@ pub(super) async fn finish(
             let waiter = futures::new(event_loop)?;
             let parts = tcp::Parts {
                 event_loop,
-                sock,
+                socket: Socket::Object(sock.clone(), None),
                 protocol: &protocol,
                 waiter: Some(&waiter),
-                peername: None,
                 server: None,
                 context: &context,
             };

@@ -120,6 +120,9 @@ impl Subject {
                 Self::Callback { callback: callback.clone_ref(py), future: future.clone_ref(py) }
             }
             Job::Hook { hook: owner, .. } | Job::Expire { owner, .. } => Self::Object(owner.clone_ref(py)),
+            Job::Connected { transport, .. } | Job::Lost { transport, .. } => {
+                Self::Object(transport.clone_ref(py))
+            }
             Job::Complete(future) => Self::Object(future.clone_ref(py)),
             Job::Io(key, _) => match this.get().source(py, *key).and_then(|s: Source| s.transport(py)) {
                 Some(transport) => Self::Object(transport.unbind()),

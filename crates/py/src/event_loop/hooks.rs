@@ -15,7 +15,7 @@ use crate::ffi::cell::{Flag, Slot};
 use crate::ffi::context;
 use crate::ffi::gc::{Stopped, Visit};
 use crate::names::names;
-use crate::{handles, tasks};
+use crate::{futures, handles, tasks};
 
 /// The hooks that are set.
 #[derive(Debug)]
@@ -245,18 +245,19 @@ pub(super) fn report_step(
     report_callback(this, &step, &PyTuple::empty(py), &context, error)
 }
 
+/// Reports what a callback raised, with the Handle that it would have had.
 #[cold]
-fn report_callback<'py>(
-    this: &Bound<'py, EventLoop>,
+pub(crate) fn report_callback<'py>(
+    event_loop: &Bound<'py, PyAny>,
     callback: &Bound<'py, PyAny>,
     args: &Bound<'py, PyTuple>,
     context: &Bound<'py, PyAny>,
     error: PyErr,
 ) -> PyResult<()> {
-    let handle = handles::for_report(this.as_any(), callback.clone(), args.clone(), context.clone())?;
-    let debug = EventLoop::core(this).is_debug();
-    let shown = names(this.py()).format_callback(callback, args.as_any(), debug)?;
-    report(this.as_any(), &format!("Exception in callback {shown}"), error, &[("handle", &handle)])
+    let handle = handles::for_report(event_loop, callback.clone(), args.clone(), context.clone())?;
+    let shown =
+        names(event_loop.py()).format_callback(callback, args.as_any(), futures::is_debug(event_loop)?)?;
+    report(event_loop, &format!("Exception in callback {shown}"), error, &[("handle", &handle)])
 }
 
 /// Reports what nobody below has: an error of input, output or the handler itself.

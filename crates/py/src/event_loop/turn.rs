@@ -20,7 +20,7 @@ use crate::job::Job;
 use crate::local::LoopCore;
 use crate::pulse::instrument;
 use crate::tasks::step::{Failure, Next};
-use crate::transports::Source;
+use crate::transports::{Source, tcp};
 use crate::{futures, handles, tasks, timeouts};
 
 /// The longest wait, in seconds: asyncio's own limit, one day.
@@ -313,6 +313,10 @@ fn run_any(this: &Bound<'_, EventLoop>, job: Job) -> PyResult<()> {
         Job::Wake { task, future } => wake(this, task.into_bound(py), &future.into_bound(py)),
         Job::Hook { hook, future } => crate::hooks::done(hook.bind(py), future.bind(py)),
         Job::Complete(future) => complete(&future.into_bound(py)),
+        Job::Connected { transport, waiter } => {
+            tcp::connected(transport.bind(py), waiter.map(|waiter| waiter.into_bound(py)))
+        }
+        Job::Lost { transport, error } => tcp::lost(transport.bind(py), error.bind(py)),
         Job::Expire { owner, turn } => timeouts::expire(owner.bind(py), turn),
         Job::Io(key, ready) => match this.get().source(py, key) {
             Some(source) => source.on_ready(this, key, ready),

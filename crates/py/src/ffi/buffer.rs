@@ -1,14 +1,16 @@
 //! Memory that Python objects lend for the time of one call: the buffer protocol.
 //!
-//! The closures get plain slices and no interpreter: nothing in them can run Python code, so nobody else changes or
+//! And bytes objects that are received into, before anybody sees them. The closures get plain slices and no interpreter: nothing in them can run Python code, so nobody else changes or
 //! frees the memory meanwhile.
 #![allow(unsafe_code, reason = "the buffer protocol")]
 
+use std::io;
 use std::mem::MaybeUninit;
 use std::slice;
 
 use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 
 /// Releases the buffer when the call is over, whatever happens in it.
 struct Lent(ffi::Py_buffer);
@@ -57,4 +59,40 @@ pub(crate) fn write<R>(object: &Bound<'_, PyAny>, f: impl FnOnce(&mut [u8]) -> R
     }
     // SAFETY: as above; the exporter allows writing, and with the GIL held nobody else looks at the bytes.
     Ok(f(unsafe { slice::from_raw_parts_mut(lent.0.buf.cast(), lent.len()) }))
+}
+
+unsafe extern "C" {
+    fn _PyBytes_Resize(object: *mut *mut ffi::PyObject, length: ffi::Py_ssize_t) -> std::ffi::c_int;
+}
+
+/// A bytes object of what `fill` writes to the start of fresh memory for `room` bytes.
+#[inline]
+pub(crate) fn fresh<'py>(
+    py: Python<'py>,
+    room: usize,
+    fill: impl for<'a> FnOnce(&'a mut [MaybeUninit<u8>]) -> io::Result<&'a mut [u8]>,
+) -> PyResult<io::Result<Bound<'py, PyBytes>>> {
+    // SAFETY: a new object whose bytes nobody has written and nobody else sees yet; they are as many as asked for. What
+    // `fill` gives back was written and is no longer than that, so the object, shortened to it, is initialised throughout.
+    // `_PyBytes_Resize` takes the only reference over, and gives it back unless it fails.
+    unsafe {
+        let object = ffi::PyBytes_FromStringAndSize(std::ptr::null(), room.cast_signed());
+        let owner = Bound::from_owned_ptr_or_err(py, object)?;
+        let memory: &mut [MaybeUninit<u8>] =
+            slice::from_raw_parts_mut(ffi::PyBytes_AsString(object).cast(), room);
+        let start = memory.as_ptr().cast::<u8>();
+        let length = match fill(memory) {
+            Ok(written) if std::ptr::eq(written.as_ptr(), start) => written.len().min(room),
+            Ok(_) => 0,
+            Err(error) => return Ok(Err(error)),
+        };
+        if length == room {
+            return Ok(Ok(owner.cast_into_unchecked()));
+        }
+        let mut object = owner.into_ptr();
+        if _PyBytes_Resize(&raw mut object, length.cast_signed()) != 0 {
+            return Err(PyErr::fetch(py));
+        }
+        Ok(Ok(Bound::from_owned_ptr(py, object).cast_into_unchecked()))
+    }
 }

@@ -67,7 +67,7 @@ impl Addresses {
         if let Some(shown) = found {
             return Ok(shown.into_bound(py));
         }
-        let shown = make(py, &address)?;
+        let shown = shown(py, &address)?;
         let (entry, last) = (shown.clone().unbind(), shown.clone().unbind());
         let dropped = self.known.with(py, |known| {
             let full = if known.shown.len() < MOST { None } else { Some(std::mem::take(&mut known.shown)) };
@@ -89,7 +89,8 @@ impl Addresses {
     }
 }
 
-fn make<'py>(py: Python<'py>, address: &Address) -> PyResult<Bound<'py, PyAny>> {
+/// A new tuple for an address.
+pub(super) fn shown<'py>(py: Python<'py>, address: &Address) -> PyResult<Bound<'py, PyAny>> {
     let host = address.host().unwrap_or_default();
     Ok(match address {
         Address::V4(v4) => (host, v4.port()).into_pyobject(py)?.into_any(),

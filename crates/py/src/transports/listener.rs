@@ -6,15 +6,16 @@
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
-use aioxide_sys::{Interest, Key, stream};
+use aioxide_sys::{Interest, Key, Raw, socket, stream};
 use pyo3::exceptions::{PyBlockingIOError, PyConnectionAbortedError, PyInterruptedError, PyOSError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use super::owned::{self, Socket};
 use super::server::This;
 use super::{Source, tcp, tls};
-use crate::errors::ends_the_loop;
+use crate::errors::{ends_the_loop, os_error};
 use crate::event_loop::EventLoop;
 use crate::event_loop::debug::logger;
 use crate::ffi::context;
@@ -30,43 +31,38 @@ pub(crate) struct Listener {
     server: Py<PyAny>,
     sock: Py<PyAny>,
     fd: RawFd,
-    /// Of a plain socket: its class, family, type and protocol, for the sockets that it accepts.
-    kind: Option<[Py<PyAny>; 4]>,
+    /// A plain TCP socket: what it accepts needs no object.
+    plain: bool,
 }
 
 impl Listener {
     fn new(server: Py<PyAny>, sock: &Bound<'_, PyAny>) -> PyResult<Self> {
         let py = sock.py();
-        let class = py.import("socket")?.getattr("socket")?;
-        let kind = if sock.get_type().is(&class) {
-            let part = |name| sock.getattr(name).map(Bound::unbind);
-            Some([class.unbind(), part("family")?, part("type")?, part("proto")?])
-        } else {
-            None
-        };
-        Ok(Self { server, sock: sock.clone().unbind(), fd: fileno(sock)?, kind })
+        let module = py.import("socket")?;
+        let number = |name| module.getattr(name)?.extract::<i32>();
+        let family: i32 = sock.getattr("family")?.extract()?;
+        let protocol: i32 = sock.getattr("proto")?.extract()?;
+        let plain = sock.get_type().is(&module.getattr("socket")?)
+            && (family == number("AF_INET")? || family == number("AF_INET6")?)
+            && (protocol == 0 || protocol == number("IPPROTO_TCP")?);
+        Ok(Self { server, sock: sock.clone().unbind(), fd: fileno(sock)?, plain })
     }
 
-    /// Whether another connection waits: cheaper to ask than to be told by an exception.
-    fn has_more(&self) -> bool {
-        self.kind.is_none() || stream::is_readable(self.fd).unwrap_or(true)
-    }
-
-    /// `sock.accept()`: the new socket and the peer's name. For a plain socket the steps that its method takes, without
-    /// looking up again what all its connections are.
-    fn accept<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
-        let sock = self.sock.bind(py);
-        let Some([class, family, kind, proto]) = &self.kind else {
-            return sock.call_method0(intern!(py, "accept"))?.extract();
-        };
-        let (fd, peername): (Bound<'py, PyAny>, _) = sock.call_method0(intern!(py, "_accept"))?.extract()?;
-        Ok((class.bind(py).call1((family, kind, proto, fd))?, peername))
+    /// The next connection. In debug mode an object is made at once, to be shown.
+    fn accept<'py>(&self, py: Python<'py>, debug: bool) -> PyResult<Socket<'py>> {
+        if self.plain && !debug {
+            let (descriptor, peer) = socket::accept(Raw(self.fd)).map_err(|error| os_error(&error))?;
+            return Ok(Socket::Accepted(descriptor, peer));
+        }
+        let pair = self.sock.bind(py).call_method0(intern!(py, "accept"))?;
+        let (sock, peername): (Bound<'py, PyAny>, Bound<'py, PyAny>) = pair.extract()?;
+        sock.call_method1(intern!(py, "setblocking"), (false,))?;
+        Ok(Socket::Object(sock, Some(peername)))
     }
 
     pub(super) fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
         visit.call(Some(&self.server))?;
-        visit.call(Some(&self.sock))?;
-        self.kind.iter().flatten().try_for_each(|part| visit.call(Some(part)))
+        visit.call(Some(&self.sock))
     }
 }
 
@@ -113,8 +109,9 @@ pub(super) fn on_ready(event_loop: &Bound<'_, EventLoop>, listener: &Listener) -
         if !this.serving.get() {
             return Ok(()); // closed by a protocol factory
         }
-        let (conn, peername) = match listener.accept(py) {
-            Ok(pair) => pair,
+        let debug = is_debug(event_loop.as_any())?;
+        let socket = match listener.accept(py, debug) {
+            Ok(socket) => socket,
             Err(error) if error.is_instance_of::<PyConnectionAbortedError>(py) => continue,
             Err(error)
                 if error.is_instance_of::<PyBlockingIOError>(py)
@@ -127,14 +124,13 @@ pub(super) fn on_ready(event_loop: &Bound<'_, EventLoop>, listener: &Listener) -
             }
             Err(error) => return Err(error),
         };
-        if is_debug(event_loop.as_any())? {
+        if let (true, Socket::Object(conn, peername)) = (debug, &socket) {
             let text = "%r got a new connection from %r: %r";
-            logger(py)?.call_method1(intern!(py, "debug"), (text, server, &peername, &conn))?;
+            logger(py)?.call_method1(intern!(py, "debug"), (text, server, peername, conn))?;
         }
-        conn.call_method1(intern!(py, "setblocking"), (false,))?;
-        connected(this, event_loop.as_any(), &conn, peername)?;
-        if !listener.has_more() {
-            return Ok(());
+        connected(this, event_loop.as_any(), socket)?;
+        if !stream::is_readable(listener.fd).unwrap_or(true) {
+            return Ok(()); // cheaper to ask than to be told by an exception
         }
     }
     Ok(())
@@ -166,7 +162,7 @@ fn back_off<'py>(
     let details = PyDict::new(py);
     details.set_item("message", "socket.accept() out of system resource")?;
     details.set_item("exception", error.into_value(py))?;
-    details.set_item("socket", tcp::transport_socket(sock)?)?;
+    details.set_item("socket", owned::transport_socket(sock)?)?;
     unlisten(event_loop, sock)?;
     let resume = this.object().getattr(intern!(py, "_resume"))?;
     event_loop.call_method1(intern!(py, "call_later"), (RETRY_DELAY, resume, sock))?;
@@ -174,27 +170,25 @@ fn back_off<'py>(
 }
 
 /// A new connection: its protocol and its transport, in a context of its own.
-fn connected<'py>(
-    this: This<'_, 'py>,
-    event_loop: &Bound<'py, PyAny>,
-    conn: &Bound<'py, PyAny>,
-    peername: Bound<'py, PyAny>,
-) -> PyResult<()> {
+fn connected<'py>(this: This<'_, 'py>, event_loop: &Bound<'py, PyAny>, socket: Socket<'py>) -> PyResult<()> {
     let py = this.py();
     let (Some(factory), Some(context)) = (this.protocol_factory.get(py), this.context.get(py)) else {
         return Ok(());
     };
     let context = context.call_method0(intern!(py, "copy"))?;
     let server = this.to_owned();
+    let object = match &socket {
+        Socket::Object(object, _) => Some(object.clone()),
+        Socket::Accepted(..) => None, // closes itself
+    };
     let mut protocol = None;
     let made = context::run(&context, || {
         let made = factory.call0()?;
         let parts = tcp::Parts {
             event_loop,
-            sock: conn,
+            socket,
             protocol: protocol.insert(made),
             waiter: None,
-            peername: Some(peername),
             server: Some(&server),
             context: &context,
         };
@@ -204,7 +198,9 @@ fn connected<'py>(
         }
     });
     let Err(error) = made else { return Ok(()) };
-    conn.call_method0(intern!(py, "close"))?;
+    if let Some(object) = object {
+        object.call_method0(intern!(py, "close"))?;
+    }
     if ends_the_loop(py, &error) || !is_debug(event_loop)? {
         return if ends_the_loop(py, &error) { Err(error) } else { Ok(()) };
     }

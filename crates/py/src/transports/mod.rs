@@ -7,6 +7,7 @@ mod addresses;
 mod base;
 pub(crate) mod flow;
 mod listener;
+pub(crate) mod owned;
 pub(crate) mod pipe_read;
 pub(crate) mod pipe_write;
 pub(crate) mod process;

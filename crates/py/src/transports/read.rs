@@ -43,6 +43,10 @@ pub(crate) fn receive_by(
     })
 }
 
+/// From how many expected bytes on they are received into an object of their own: then copying them out of the common
+/// buffer costs more than making the object longer than they turn out to be.
+const LARGE: usize = 32 * 1024;
+
 /// Whether the system only says: not now.
 #[inline]
 pub(crate) fn is_later(kind: ErrorKind) -> bool {
@@ -62,10 +66,20 @@ pub(super) fn on_readable(this: This<'_, '_>, last: bool) -> PyResult<()> {
         Receiver::Tls => return into_layer(this, &protocol, last),
         Receiver::Python | Receiver::Streams => {}
     }
-    match receive(py, this.fd, MOST) {
+    let room = this.room.get();
+    let received = if room < LARGE {
+        receive(py, this.fd, MOST)
+    } else {
+        buffer::fresh(py, room, |memory| stream::recv_uninit(this.fd, memory))?
+    };
+    match received {
         Ok(data) if data.as_bytes().is_empty() => on_end(this, &protocol),
         Ok(data) => {
-            if last || data.as_bytes().len() == MOST {
+            let length = data.as_bytes().len();
+            let full = length == if room < LARGE { MOST } else { room };
+            // What came last is the best guess at what comes next, with some room to grow.
+            this.room.set(if full { (2 * length).min(MOST) } else { (length + length / 8).min(MOST) });
+            if last || full {
                 this.read_again(last)?;
             }
             match receiver.data_received(&protocol, data) {

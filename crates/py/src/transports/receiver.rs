@@ -59,6 +59,21 @@ impl Receiver {
         Ok(if protocol.is_instance(class)? { Self::Buffered } else { Self::Python })
     }
 
+    /// `connection_made(transport)`.
+    pub(crate) fn connection_made<'py>(
+        self,
+        protocol: &Bound<'py, PyAny>,
+        transport: &Bound<'py, PyAny>,
+    ) -> PyResult<()> {
+        match self.native(protocol) {
+            Native::Streams(streams) => streams.connection_made(transport),
+            Native::Tls(layer) => layer.connection_made(transport),
+            Native::None => {
+                protocol.call_method1(intern!(protocol.py(), "connection_made"), (transport,)).map(drop)
+            }
+        }
+    }
+
     /// `data_received(data)`.
     #[inline]
     pub(crate) fn data_received<'py>(

@@ -15,7 +15,7 @@ use pyo3::types::{
 use pyo3::{Borrowed, ffi, intern};
 
 use super::listener::{listen, unlisten};
-use super::{socket_file, tcp, tls};
+use super::{owned, socket_file, tls};
 use crate::async_fn::{self, attached};
 use crate::ffi::args::Args;
 use crate::ffi::cell::{Flag, GilCell, Slot};
@@ -214,7 +214,7 @@ fn get_sockets<'py>(this: This<'_, 'py>) -> Object<'py> {
     let py = this.py();
     let Some(sockets) = this.sockets.get(py) else { return Ok(PyTuple::empty(py).into_any()) };
     let wrapped =
-        sockets.try_iter()?.map(|sock| tcp::transport_socket(&sock?)).collect::<PyResult<Vec<_>>>()?;
+        sockets.try_iter()?.map(|sock| owned::transport_socket(&sock?)).collect::<PyResult<Vec<_>>>()?;
     Ok(PyTuple::new(py, wrapped)?.into_any())
 }
 
@@ -228,18 +228,33 @@ fn repr<'py>(this: This<'_, 'py>) -> Object<'py> {
     Ok(PyString::new(py, &text).into_any())
 }
 
-fn attach<'py>(this: This<'_, 'py>, transport: Borrowed<'_, 'py, PyAny>) -> Object<'py> {
-    let py = this.py();
-    let reference = PyWeakrefReference::new(&transport)?.unbind();
-    drop(this.clients.with(py, |clients| clients.insert(transport.as_ptr().addr(), reference)));
-    Ok(none(py))
+/// A connection has come through the server.
+pub(super) fn attach(server: &Bound<'_, PyAny>, transport: &Bound<'_, PyAny>) -> PyResult<()> {
+    let Some(this) = This::cast_exact(server) else {
+        return server.call_method1(intern!(server.py(), "_attach"), (transport,)).map(drop);
+    };
+    let reference = PyWeakrefReference::new(transport)?.unbind();
+    drop(this.clients.with(this.py(), |clients| clients.insert(transport.as_ptr().addr(), reference)));
+    Ok(())
 }
 
-fn detach<'py>(this: This<'_, 'py>, transport: Borrowed<'_, 'py, PyAny>) -> Object<'py> {
-    let py = this.py();
-    drop(this.clients.with(py, |clients| clients.remove(&transport.as_ptr().addr())));
-    wake_if_over(this)?;
-    Ok(none(py))
+/// It is gone.
+pub(super) fn detach(server: &Bound<'_, PyAny>, transport: &Bound<'_, PyAny>) -> PyResult<()> {
+    let Some(this) = This::cast_exact(server) else {
+        return server.call_method1(intern!(server.py(), "_detach"), (transport,)).map(drop);
+    };
+    drop(this.clients.with(this.py(), |clients| clients.remove(&transport.as_ptr().addr())));
+    wake_if_over(this)
+}
+
+fn attach_method<'py>(this: This<'_, 'py>, transport: Borrowed<'_, 'py, PyAny>) -> Object<'py> {
+    attach(&this.object(), &transport)?;
+    Ok(none(this.py()))
+}
+
+fn detach_method<'py>(this: This<'_, 'py>, transport: Borrowed<'_, 'py, PyAny>) -> Object<'py> {
+    detach(&this.object(), &transport)?;
+    Ok(none(this.py()))
 }
 
 /// Closed and without connections: whoever waits for that is told.
@@ -424,8 +439,8 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .method(noargs::<Of<Server>, _>(c"wait_closed", wait_closed))
         .method(noargs::<Of<Server>, _>(c"__aenter__", enter))
         .method(anyargs::<Of<Server>, _>(c"__aexit__", exit))
-        .method(onearg::<Of<Server>, _>(c"_attach", attach))
-        .method(onearg::<Of<Server>, _>(c"_detach", detach))
+        .method(onearg::<Of<Server>, _>(c"_attach", attach_method))
+        .method(onearg::<Of<Server>, _>(c"_detach", detach_method))
         .method(noargs::<Of<Server>, _>(c"_start_serving", start_method))
         .method(onearg::<Of<Server>, _>(c"_resume", resume))
         .attribute(getter::<Of<Server>, _>(c"__class__", get_class))

@@ -48,7 +48,7 @@ fn get_extra_info<'py>(this: This<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> 
     let [name, default] = SIGNATURE.bind::<2>(args)?;
     let default = default.map_or_else(|| none(py), Borrowed::to_owned);
     let Some(name) = name else { return Ok(default) };
-    let extra = this.object().getattr(intern!(py, "_extra"))?;
+    let extra = this.sock.extra(py)?;
     match extra.cast::<PyDict>() {
         Ok(extra) => Ok(extra.get_item(name)?.unwrap_or(default)),
         Err(_) => extra.call_method1(intern!(py, "get"), (name, default)),
@@ -170,8 +170,17 @@ fn get_loop<'py>(this: This<'_, 'py>) -> Object<'py> {
     held(this, &this.event_loop)
 }
 
+fn get_extra<'py>(this: This<'_, 'py>) -> Object<'py> {
+    this.sock.extra(this.py())
+}
+
+fn set_extra<'py>(this: This<'_, 'py>, value: Borrowed<'_, 'py, PyAny>) -> PyResult<()> {
+    this.sock.set_extra(value.to_owned());
+    Ok(())
+}
+
 fn get_sock<'py>(this: This<'_, 'py>) -> Object<'py> {
-    held(this, &this.sock)
+    Ok(this.sock.object(this.py())?.unwrap_or_else(|| none(this.py())))
 }
 
 fn get_server<'py>(this: This<'_, 'py>) -> Object<'py> {
@@ -212,7 +221,7 @@ fn sendfile_compatible<'py>(this: This<'_, 'py>) -> Object<'py> {
 fn repr<'py>(this: This<'_, 'py>) -> Object<'py> {
     let py = this.py();
     let mut text = format!("<{}", this.object().get_type().name()?);
-    if !this.sock.is_some() {
+    if !this.sock.is_open() {
         text.push_str(" closed");
     } else if this.phase.get().is_closing() {
         text.push_str(" closing");
@@ -267,6 +276,7 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .method(noargs::<Tcp, _>(c"_make_empty_waiter", make_empty_waiter))
         .method(noargs::<Tcp, _>(c"_reset_empty_waiter", reset_empty_waiter))
         .attribute(getter::<Tcp, _>(c"_loop", get_loop))
+        .attribute(getter::<Tcp, _>(c"_extra", get_extra).setter::<Tcp, _>(set_extra))
         .attribute(getter::<Tcp, _>(c"_sock", get_sock))
         .attribute(getter::<Tcp, _>(c"_sock_fd", get_sock_fd))
         .attribute(getter::<Tcp, _>(c"_server", get_server))

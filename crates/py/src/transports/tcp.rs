@@ -9,18 +9,18 @@ use std::os::fd::RawFd;
 use aioxide_core::outbox::Outbox;
 use aioxide_core::phase::{Action, Happening, Phase};
 use aioxide_sys::{Interest, Key, Readiness, stream};
-use pyo3::exceptions::{PyConnectionError, PyOSError};
+use pyo3::exceptions::PyConnectionError;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyTuple, PyType};
+use pyo3::types::{PyDict, PyString, PyTuple};
 use pyo3::{Borrowed, intern};
 
 use super::flow::Chunk;
+use super::owned::{Owned, Socket};
 use super::receiver::Receiver;
-use super::{Source, read, report, write};
+use super::{Source, read, report, server, write};
 use crate::async_fn::attached;
-use crate::errors::os_error;
-use crate::event_loop::{EventLoop, readers};
+use crate::errors::{ends_the_loop, os_error};
+use crate::event_loop::{EventLoop, hooks, readers};
 use crate::ffi::cell::{Flag, GilCell, Slot};
 use crate::ffi::class::{Class, Inst, TypeCell, create};
 use crate::ffi::context;
@@ -42,6 +42,8 @@ pub(crate) struct TcpTransport {
     /// The future that waits for the outbox to be empty (`sendfile`).
     pub(super) flushed: Slot,
     pub(super) fd: RawFd,
+    /// How many bytes the next receive is expected to bring, at most.
+    pub(super) room: Flag<usize>,
     pub(super) phase: Flag<Phase>,
     pub(super) reading: Flag<Reading>,
     /// What the protocol is.
@@ -59,7 +61,7 @@ pub(crate) struct TcpTransport {
     watched: Flag<Interest>,
     key: Flag<Option<Key>>,
     pub(super) event_loop: Slot,
-    pub(super) sock: Slot,
+    pub(super) sock: Owned,
     pub(super) server: Slot,
     pub(super) outbox: GilCell<Outbox<Chunk>>,
     pub(super) lost_writes: Flag<u32>,
@@ -89,13 +91,15 @@ impl Class for TcpTransport {
     }
 
     fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
-        self.slots().into_iter().try_for_each(|slot| slot.traverse(visit))
+        self.slots().into_iter().try_for_each(|slot| slot.traverse(visit))?;
+        self.sock.traverse(visit)
     }
 
     fn clear(&self, py: Python<'_>) {
         for slot in self.slots() {
             drop(slot.take(py));
         }
+        self.sock.clear(py);
         self.discard(py);
     }
 
@@ -103,71 +107,78 @@ impl Class for TcpTransport {
     fn finalize(this: This<'_, '_>) {
         let py = this.py();
         futures::without_current_error(py, || {
-            let Some(sock) = this.sock.get(py) else { return Ok(()) };
+            if !this.sock.is_open() {
+                return Ok(());
+            }
             report::unclosed(this.object())?;
             this.unwatch(py);
-            drop(this.sock.take(py));
-            sock.call_method0(intern!(py, "close"))?;
-            match this.server.take(py) {
-                Some(server) => server.call_method1(intern!(py, "_detach"), (this.object(),)).map(drop),
-                None => Ok(()),
-            }
+            this.sock.close(py)?;
+            this.server.take(py).map_or(Ok(()), |server| server::detach(&server, &this.object()))
         });
     }
 
     fn wants_finalize(&self) -> bool {
-        self.sock.is_some()
+        self.sock.is_open()
     }
 }
 
 /// What a transport is made of.
 pub(crate) struct Parts<'a, 'py> {
     pub(crate) event_loop: &'a Bound<'py, PyAny>,
-    pub(crate) sock: &'a Bound<'py, PyAny>,
+    pub(crate) socket: Socket<'py>,
     pub(crate) protocol: &'a Bound<'py, PyAny>,
     /// Completed once the protocol knows of the connection.
     pub(crate) waiter: Option<&'a Bound<'py, PyAny>>,
-    pub(crate) peername: Option<Bound<'py, PyAny>>,
     pub(crate) server: Option<&'a Bound<'py, PyAny>>,
     pub(crate) context: &'a Bound<'py, PyAny>,
 }
 
 /// Makes a transport. The protocol is told in the next turn, and then reading starts.
 pub(crate) fn make<'py>(parts: Parts<'_, 'py>) -> Object<'py> {
-    let Parts { event_loop, sock, protocol, waiter, peername, server, context } = parts;
-    let py = sock.py();
-    readers::ensure_fd_no_transport(event_loop, sock)?;
-    let fd: RawFd = sock.call_method0(intern!(py, "fileno"))?.extract()?;
-    let extra = extra_info(sock, peername)?;
+    let Parts { event_loop, socket, protocol, waiter, server, context } = parts;
+    let py = event_loop.py();
+    let plain = match &socket {
+        Socket::Object(sock, _) => {
+            readers::ensure_fd_no_transport(event_loop, sock)?;
+            is_plain_tcp(sock)?
+        }
+        Socket::Accepted(..) => true,
+    };
+    let (sock, fd) = Owned::new(py, socket)?;
     let is_tcp = stream::set_nodelay(fd).map_err(|e| os_error(&e))?;
     let value = TcpTransport {
         context: Slot::holding(context.clone().unbind()),
         protocol: Slot::empty(),
         flushed: Slot::empty(),
         fd,
+        room: Flag::new(0),
         phase: Flag::new(Phase::Open),
         reading: Flag::new(Reading { started: false, paused: false, ended: false }),
         receiver: Flag::new(Receiver::Python),
         eof: Flag::new(false),
         unsent: Flag::new(false),
         called: Flag::new(false),
-        edge: is_tcp && is_plain_tcp(sock)?,
+        edge: is_tcp && plain,
         connected: Flag::new(false),
         watched: Flag::new(Interest::NONE),
         key: Flag::new(None),
         event_loop: Slot::holding(event_loop.clone().unbind()),
-        sock: Slot::holding(sock.clone().unbind()),
+        sock,
         server: Slot::new(server.map(|s| s.clone().unbind())),
         outbox: GilCell::new(Outbox::new()),
         lost_writes: Flag::new(0),
         attributes: Slot::empty(),
     };
     let object = create(py, value)?;
-    object.setattr(intern!(py, "_extra"), extra)?;
     let Some(this) = This::cast_exact(&object) else { return Ok(object) };
     this.set_protocol(protocol)?;
     if let Some(server) = server {
-        server.call_method1(intern!(py, "_attach"), (&object,))?;
+        server::attach(server, &object)?;
+    }
+    if let Some(core) = this.plain_loop(event_loop) {
+        let waiter = waiter.map(|waiter| waiter.clone().unbind());
+        core.soon(py, Job::Connected { transport: object.clone().unbind(), waiter })?;
+        return Ok(object);
     }
     this.call_soon(&protocol.getattr(intern!(py, "connection_made"))?, &object)?;
     let none = py.None().into_bound(py);
@@ -175,38 +186,39 @@ pub(crate) fn make<'py>(parts: Parts<'_, 'py>) -> Object<'py> {
     Ok(object)
 }
 
+/// The job that [`make`] left: the protocol hears of the connection, then reading starts.
+pub(crate) fn connected<'py>(
+    transport: &Bound<'py, PyAny>,
+    waiter: Option<Bound<'py, PyAny>>,
+) -> PyResult<()> {
+    let Some(this) = This::cast_exact(transport) else { return Ok(()) };
+    let py = this.py();
+    let told = match (this.protocol.get(py), this.context.get(py)) {
+        (Some(protocol), Some(context)) => {
+            let told = context::run(&context, || this.receiver.get().connection_made(&protocol, transport));
+            this.reported(told, &protocol, intern!(py, "connection_made"), transport)
+        }
+        _ => Ok(()),
+    };
+    let waiter = waiter.unwrap_or_else(|| py.None().into_bound(py));
+    told.and(this.start(&waiter))
+}
+
+/// The job that ends a connection: the protocol hears of it for the last time.
+pub(crate) fn lost<'py>(transport: &Bound<'py, PyAny>, error: &Bound<'py, PyAny>) -> PyResult<()> {
+    let Some(this) = This::cast_exact(transport) else { return Ok(()) };
+    let py = this.py();
+    let Some(context) = this.context.get(py) else { return Ok(()) };
+    let own = transport.clone();
+    let told = context::run(&context, || this.connection_lost(error));
+    this.reported(told, &own, intern!(py, "_call_connection_lost"), error)
+}
+
 /// Whether the protocol is TCP itself, and not one of those built on it that also know its options.
 fn is_plain_tcp(sock: &Bound<'_, PyAny>) -> PyResult<bool> {
     const TCP: i32 = 6;
     let protocol: i32 = sock.getattr(intern!(sock.py(), "proto"))?.extract()?;
     Ok(protocol == 0 || protocol == TCP)
-}
-
-/// The dict behind `get_extra_info`.
-pub(super) fn extra_info<'py>(
-    sock: &Bound<'py, PyAny>,
-    peername: Option<Bound<'py, PyAny>>,
-) -> PyResult<Bound<'py, PyDict>> {
-    let py = sock.py();
-    let name = |method| match sock.call_method0(method) {
-        Err(error) if error.is_instance_of::<PyOSError>(py) => Ok(py.None().into_bound(py)),
-        result => result,
-    };
-    let extra = PyDict::new(py);
-    extra.set_item(intern!(py, "socket"), transport_socket(sock)?)?;
-    extra.set_item(intern!(py, "sockname"), name(intern!(py, "getsockname"))?)?;
-    let peername = match peername {
-        Some(peername) => peername,
-        None => name(intern!(py, "getpeername"))?,
-    };
-    extra.set_item(intern!(py, "peername"), peername)?;
-    Ok(extra)
-}
-
-/// `asyncio.trsock.TransportSocket(sock)`.
-pub(crate) fn transport_socket<'py>(sock: &Bound<'py, PyAny>) -> Object<'py> {
-    static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-    CLASS.import(sock.py(), "asyncio.trsock", "TransportSocket")?.call1((sock,))
 }
 
 /// `future` fails if the transport is closed while `sendfile` waits for it.
@@ -236,9 +248,9 @@ pub(super) fn on_ready(this: This<'_, '_>, ready: Readiness) -> PyResult<()> {
 }
 
 impl TcpTransport {
-    fn slots(&self) -> [&Slot; 7] {
-        let Self { event_loop, protocol, sock, server, context, flushed, attributes, .. } = self;
-        [event_loop, protocol, sock, server, context, flushed, attributes]
+    fn slots(&self) -> [&Slot; 6] {
+        let Self { event_loop, protocol, server, context, flushed, attributes, .. } = self;
+        [event_loop, protocol, server, context, flushed, attributes]
     }
 
     /// Whether its methods are ours: a program can put others on an instance.
@@ -332,6 +344,30 @@ impl<'py> This<'_, 'py> {
         }
     }
 
+    /// The loop, if nobody can tell whether its `call_soon` was called.
+    fn plain_loop<'a>(self, event_loop: &'a Bound<'py, PyAny>) -> Option<&'a LoopCore> {
+        LoopCore::of(event_loop)
+            .filter(|core| self.is_plain() && !core.is_debug() && !core.overrides_call_soon())
+    }
+
+    /// Tells the loop what a job of the transport raised, as if `method` of `owner` had been called by it.
+    fn reported(
+        self,
+        result: PyResult<()>,
+        owner: &Bound<'py, PyAny>,
+        method: &Bound<'py, PyString>,
+        argument: &Bound<'py, PyAny>,
+    ) -> PyResult<()> {
+        let py = self.py();
+        match (result, self.event_loop.get(py), self.context.get(py)) {
+            (Err(error), Some(event_loop), Some(context)) if !ends_the_loop(py, &error) => {
+                let args = PyTuple::new(py, [argument])?;
+                hooks::report_callback(&event_loop, &owner.getattr(method)?, &args, &context, error)
+            }
+            (result, _, _) => result,
+        }
+    }
+
     /// `loop.call_soon(callback, argument, context=…)`; where that can't be told apart, without calling it.
     pub(super) fn call_soon(
         self,
@@ -342,7 +378,7 @@ impl<'py> This<'_, 'py> {
         let (Some(event_loop), Some(context)) = (self.event_loop.get(py), self.context.get(py)) else {
             return Ok(());
         };
-        if let Some(core) = LoopCore::of(&event_loop).filter(|c| !c.is_debug() && !c.overrides_call_soon()) {
+        if let Some(core) = self.plain_loop(&event_loop) {
             let args = PyTuple::new(py, [argument])?;
             let handle = handles::for_report(&event_loop, callback.clone(), args, context)?;
             return core.soon(py, Job::Handle(handle.unbind()));
@@ -390,8 +426,13 @@ impl<'py> This<'_, 'py> {
                 self.discard(py); // empty already when it ends in peace
                 self.watch()?;
                 let none = py.None().into_bound(py);
-                let callback = self.object().getattr(intern!(py, "_call_connection_lost"))?;
-                self.call_soon(&callback, error.unwrap_or(&none))
+                let error = error.unwrap_or(&none);
+                let event_loop = self.event_loop.get(py);
+                if let Some(core) = event_loop.as_ref().and_then(|event_loop| self.plain_loop(event_loop)) {
+                    let transport = self.to_owned().unbind();
+                    return core.soon(py, Job::Lost { transport, error: error.clone().unbind() });
+                }
+                self.call_soon(&self.object().getattr(intern!(py, "_call_connection_lost"))?, error)
             }
             Action::EndNow => {
                 self.watch()?;
@@ -416,13 +457,10 @@ impl<'py> This<'_, 'py> {
     fn release(self) -> PyResult<()> {
         let py = self.py();
         self.unwatch(py);
-        let closed = match self.sock.take(py) {
-            Some(sock) => sock.call_method0(intern!(py, "close")).map(drop),
-            None => Ok(()),
-        };
+        let closed = self.sock.close(py);
         drop((self.protocol.take(py), self.event_loop.take(py)));
         let detached = match self.server.take(py) {
-            Some(server) => server.call_method1(intern!(py, "_detach"), (self.object(),)).map(drop),
+            Some(server) => server::detach(&server, &self.object()),
             None => Ok(()),
         };
         let told = match self.flushed.get(py) {
@@ -449,7 +487,7 @@ impl<'py> This<'_, 'py> {
     #[cold]
     pub(super) fn failed(self, error: PyErr, message: &str) -> PyResult<()> {
         let py = self.py();
-        if crate::errors::ends_the_loop(py, &error) {
+        if ends_the_loop(py, &error) {
             return Err(error);
         }
         self.fatal(error.into_value(py).bind(py).as_any(), message)

@@ -18,7 +18,7 @@ use pyo3::types::{PyByteArray, PyBytes, PyInt, PyMemoryView, PyString};
 use super::addresses::Addresses;
 use super::base::{self, Base, Based};
 use super::read::{self, is_later};
-use super::{Source, flow, report, tcp};
+use super::{Source, flow, owned, report};
 use crate::async_fn::attached;
 use crate::errors::{ends_the_loop, os_error};
 use crate::event_loop::{EventLoop, hooks, readers, sockets};
@@ -128,7 +128,7 @@ pub(crate) fn make<'py>(
     let py = sock.py();
     readers::ensure_fd_no_transport(event_loop, sock)?;
     let fd = sock.call_method0(intern!(py, "fileno"))?.extract()?;
-    let extra = tcp::extra_info(sock, None)?;
+    let extra = owned::describe(sock, None)?;
     let peername = extra.get_item(intern!(py, "peername"))?;
     let family = sockets::plain_ip(sock)?;
     let value = Datagram {
