@@ -367,7 +367,7 @@ def test_slow_callbacks_are_logged(loop, caplog):
     loop.slow_callback_duration = 0.01
 
     async def dawdle():
-        time.sleep(0.02)  # noqa: ASYNC251  (that is the point)
+        time.sleep(0.02)
 
     loop.call_soon(time.sleep, 0.02)
     loop.run_until_complete(dawdle())
