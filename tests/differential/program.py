@@ -420,6 +420,8 @@ class Run:
     async def as_completed_async(self, name: str, step: Step) -> Any:
         results: list[Any] = []
         tasks = [self.keep(half) for half in self.halves(name, step)]
+        if all(task.done() for task in tasks):
+            return "asyncio takes them in the order of a set"
         async for task in self.asyncio.as_completed(tasks, timeout=self.delay(step.number + 3)):
             results.append((tasks.index(task), outcome(task)))
         return results
@@ -493,6 +495,8 @@ class Run:
     async def as_completed(self, name: str, step: Step) -> Any:
         results = []
         tasks = [self.keep(half) for half in self.halves(name, step)]
+        if all(task.done() for task in tasks):
+            return "asyncio takes them in the order of a set"
         for future in self.asyncio.as_completed(tasks, timeout=self.delay(step.number + 3)):
             try:
                 results.append(await future)
