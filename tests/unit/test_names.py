@@ -6,9 +6,8 @@ import socket
 import threading
 import time
 
-import pytest
-
 import aioxide
+import pytest
 from aioxide import _resolver
 
 QUERIES = [

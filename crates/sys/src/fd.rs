@@ -129,6 +129,7 @@ pub(crate) fn receive_many(
     got: &mut Vec<(usize, Option<SocketAddrAny>)>,
 ) -> io::Result<usize> {
     let mut names = [MaybeUninit::<libc::sockaddr_storage>::uninit(); MOST_DATAGRAMS];
+    let name_room = libc::socklen_t::try_from(size_of::<libc::sockaddr_storage>()).unwrap_or(0);
     let each = room.len() / MOST_DATAGRAMS;
     let room = room.as_mut_ptr();
     let mut parts: [libc::iovec; MOST_DATAGRAMS] = std::array::from_fn(|i| libc::iovec {
@@ -140,7 +141,7 @@ pub(crate) fn receive_many(
     let mut messages: [libc::mmsghdr; MOST_DATAGRAMS] = unsafe { std::mem::zeroed() };
     for (message, (name, part)) in messages.iter_mut().zip(names.iter_mut().zip(parts.iter_mut())) {
         message.msg_hdr.msg_name = name.as_mut_ptr().cast();
-        message.msg_hdr.msg_namelen = NAME_ROOM;
+        message.msg_hdr.msg_namelen = name_room;
         message.msg_hdr.msg_iov = part;
         message.msg_hdr.msg_iovlen = 1;
     }
@@ -150,7 +151,7 @@ pub(crate) fn receive_many(
         libc::recvmmsg(
             fd.as_raw_fd(),
             messages.as_mut_ptr(),
-            MOST_DATAGRAMS as libc::c_uint,
+            libc::c_uint::try_from(MOST_DATAGRAMS).unwrap_or(1),
             libc::MSG_DONTWAIT,
             std::ptr::null_mut(),
         )
@@ -158,19 +159,14 @@ pub(crate) fn receive_many(
     let Ok(count) = usize::try_from(count) else { return Err(io::Error::last_os_error()) };
     for (message, name) in messages.iter().zip(&names).take(count) {
         let length = message.msg_hdr.msg_namelen;
-        let sender = if !(2..=NAME_ROOM).contains(&length) {
-            None
-        } else {
+        let sender = (2..=name_room).contains(&length).then(|| {
             // SAFETY: the kernel has written a name of that length.
-            Some(unsafe { SocketAddrAny::read(name.as_ptr().cast(), length) })
-        };
+            unsafe { SocketAddrAny::read(name.as_ptr().cast(), length) }
+        });
         got.push((usize::try_from(message.msg_len).unwrap_or(usize::MAX).min(each), sender));
     }
     Ok(count)
 }
-
-/// How much room a name has.
-const NAME_ROOM: libc::socklen_t = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
 
 #[cfg(test)]
 mod tests {
