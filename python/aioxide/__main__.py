@@ -4,7 +4,7 @@ import sys
 from typing import NoReturn
 
 import aioxide
-from aioxide import _program
+from aioxide import _outside, _program
 
 USAGE = """\
 usage: aioxide [OPTION ...] FILE [ARG ...]
@@ -12,7 +12,11 @@ usage: aioxide [OPTION ...] FILE [ARG ...]
        aioxide [OPTION ...] -c CODE [ARG ...]
        aioxide [OPTION ...] - [ARG ...]
 
-Run a Python program with aioxide in the place of asyncio.
+       aioxide {ps,tree,top,stacks} PID [--json]
+
+Run a Python program with aioxide in the place of asyncio; or look at one that was started with
+--inspect or has called aioxide.inspect.serve(): its tasks as a table or a tree, what it does (live),
+the Python stacks of its threads. (A program by such a name is ./ps.)
 
   FILE           a program, a directory or a zip file with a __main__.py
   -m MODULE      a module or package by its name
@@ -23,6 +27,7 @@ Run a Python program with aioxide in the place of asyncio.
   -V, --version  show the version
 
 Options that look inside the program:
+  --inspect             let `aioxide ps PID` and the like look at it
   --watchdog[=SECONDS]  report when an event loop does not come back for that long (0.1 s)
 """
 
@@ -32,6 +37,8 @@ def main() -> None:
     if len(sys.argv) < 2:
         _refuse("no program given")
     words = sys.argv[1:]
+    if words and words[0] in _outside.COMMANDS:
+        sys.exit(_outside.main(words))
     while words and words[0].startswith("--") and words[0] not in ("--help", "--version"):
         _use_option(words.pop(0))
     if not words:
@@ -70,7 +77,10 @@ def _run_named(option: str, rest: list[str]) -> None:
 def _use_option(word: str) -> None:
     """Do what an option in front of the program asks for."""
     name, equals, value = word.partition("=")
-    if name == "--watchdog":
+    if word == "--inspect":
+        aioxide.inspect.accounting()
+        aioxide.inspect.serve()
+    elif name == "--watchdog":
         try:
             aioxide.watchdog(float(value) if equals else 0.1)
         except ValueError:

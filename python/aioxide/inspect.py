@@ -5,8 +5,12 @@ same records come from another process by `aioxide ps` and its kin.
 """
 
 import asyncio
+import atexit
+import contextlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -167,6 +171,82 @@ def format_circle(ring: list[TaskInfo]) -> str:
     return ", ".join(steps)
 
 
+class Server:
+    """What answers `aioxide ps` and its kin; in a `with` statement it stops at the end."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __enter__(self) -> "Server":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Answer no more."""
+        global _server
+        if _server is self:
+            _server = None
+            _core._serve_stop()
+
+
+_server: Server | None = None
+_hooked = False
+
+
+def serve() -> Server:
+    """Let `aioxide ps`, `tree`, `top` and `stacks` look at this process, by its owner alone.
+
+    A native thread answers, so a stalled loop can be looked at too.  The ages,
+    steps and processor time of tasks are known if `accounting` is on.
+    """
+    global _server, _hooked
+    if _server is not None:
+        return _server
+    directory = _private_directory()
+    path = os.path.join(directory, f"{os.getpid()}.sock")
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)  # of a process that had our number before
+    before = os.umask(0o177)
+    try:
+        _core._serve_start(path)
+    finally:
+        os.umask(before)
+    if not _hooked:
+        atexit.register(_core._serve_stop)
+        os.register_at_fork(after_in_child=_forked)
+        _hooked = True
+    _server = Server(path)
+    return _server
+
+
+def _forked() -> None:
+    global _server
+    _server = None
+    _core._serve_forked()
+
+
+def directories() -> list[str]:
+    """Where the sockets of this user's processes may be."""
+    found = [os.environ.get("XDG_RUNTIME_DIR"), f"/run/user/{os.getuid()}"]
+    places = [os.path.join(place, "aioxide") for place in found if place and os.path.isdir(place)]
+    return [*dict.fromkeys(places), f"/tmp/aioxide-{os.getuid()}"]
+
+
+def _private_directory() -> str:
+    """The first of those that can be made, and is nobody else's."""
+    for path in directories():
+        try:
+            os.makedirs(path, mode=0o700, exist_ok=True)
+            state = os.lstat(path)
+        except OSError:
+            continue
+        if stat.S_ISDIR(state.st_mode) and state.st_uid == os.getuid() and not state.st_mode & 0o077:
+            return path
+    raise PermissionError(f"no directory that is only ours for the socket: tried {', '.join(directories())}")
+
+
 class _TasksModule(ModuleType):
     """`aioxide.tasks`: the function, and asyncio's module of that name for those who `import aioxide as asyncio`."""
 
@@ -277,6 +357,11 @@ class _Tree:
         return self.by_id[id].name if id in self.by_id else f"a task of another loop ({id:#x})"
 
 
+def describer(found: Iterable[TaskInfo]) -> Callable[[WaitInfo], str]:
+    """What says in words what one of these tasks waits for."""
+    return _Tree(list(found)).subject
+
+
 def headline(task: TaskInfo) -> str:
     """The task in one line."""
     text = f"{task.name}  {task.state}"
@@ -296,5 +381,5 @@ def some(names: list[str], most: int = 5) -> str:
     return ", ".join(names)
 
 
-for _public in (Frame, WaitInfo, TaskInfo, accounting, tasks, format_tasks):
+for _public in (Frame, WaitInfo, TaskInfo, Server, serve, accounting, tasks, format_tasks):
     _public.__module__ = "aioxide"

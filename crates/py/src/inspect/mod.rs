@@ -9,6 +9,7 @@ mod intrude;
 pub(crate) mod json;
 mod measures;
 pub(crate) mod running;
+mod serve;
 mod subject;
 mod tasks;
 mod watchdog;
@@ -30,6 +31,9 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(_tasks, module)?)?;
     module.add_function(wrap_pyfunction!(accounts::_keep_accounts, module)?)?;
     module.add_function(wrap_pyfunction!(measures::_metrics, module)?)?;
+    module.add_function(wrap_pyfunction!(serve::_serve_start, module)?)?;
+    module.add_function(wrap_pyfunction!(serve::_serve_stop, module)?)?;
+    module.add_function(wrap_pyfunction!(serve::_serve_forked, module)?)?;
     module.add_function(wrap_pyfunction!(intrude::_throw, module)?)?;
     module.add_function(wrap_pyfunction!(watchdog::_watchdog_start, module)?)?;
     module.add_function(wrap_pyfunction!(watchdog::_watchdog_stop, module)?)?;
