@@ -414,6 +414,7 @@ def test_bad_options_of_servers_and_upgrades(run_clean):
         here, there = socket.socketpair()
         with pytest.raises(ValueError, match="Server side SSL needs a valid SSLContext"):
             await loop.connect_accepted_socket(asyncio.Protocol, here, ssl=True)
+        here.close()
         there.close()
         here, there = socket.socketpair()
         transport, protocol = await loop.create_connection(asyncio.Protocol, sock=here)
