@@ -84,7 +84,7 @@ impl TlsPhase {
         use TlsPhase as P;
         match (self, happening) {
             (P::Fresh, H::Start) => (P::Handshaking, A::Begin),
-            (P::Fresh, H::Close) => (P::Ended, A::Nothing),
+            (P::Fresh, H::Close) | (_, H::End) => (P::Ended, A::Nothing),
             (P::Handshaking, H::Received) => (self, A::Shake),
             (P::Handshaking, H::Shaken) => (P::Wrapped, A::Nothing),
             (P::Handshaking, H::Close) | (P::Ended, H::Start) => (P::Ended, A::Abort),
@@ -97,7 +97,6 @@ impl TlsPhase {
             (P::Flushing, H::PeerEnded) => (self, A::Drain),
             (P::Flushing, H::Flushed) => (P::Shutting, A::Shut),
             (P::Shutting, H::Received | H::PeerEnded) => (self, A::Shut),
-            (_, H::End) => (P::Ended, A::Nothing),
             (
                 P::Fresh | P::Handshaking | P::Wrapped | P::Flushing | P::Shutting | P::Ended,
                 H::Start | H::Received | H::Shaken | H::Close | H::PeerEnded | H::Flushed,

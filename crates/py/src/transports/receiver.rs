@@ -48,13 +48,13 @@ impl Receiver {
 
     /// What `protocol` is.
     pub(crate) fn of(protocol: &Bound<'_, PyAny>) -> PyResult<Self> {
+        static BUFFERED: PyOnceLock<Py<PyType>> = PyOnceLock::new();
         if streams::is_protocol(protocol) {
             return Ok(Self::Streams);
         }
         if tls::This::cast_exact(protocol).is_some() {
             return Ok(Self::Tls);
         }
-        static BUFFERED: PyOnceLock<Py<PyType>> = PyOnceLock::new();
         let class = BUFFERED.import(protocol.py(), "asyncio.protocols", "BufferedProtocol")?;
         Ok(if protocol.is_instance(class)? { Self::Buffered } else { Self::Python })
     }

@@ -102,6 +102,7 @@ enum App {
 }
 
 /// Who has been asked to wait.
+#[allow(clippy::struct_excessive_bools, reason = "two directions on two sides, each on its own")]
 #[derive(Clone, Copy, Debug, Default)]
 struct Pauses {
     /// The program does not want data.
