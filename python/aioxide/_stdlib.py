@@ -5,6 +5,7 @@ this module, so that a new Python is one file to look through.
 """
 
 import asyncio
+import importlib
 import operator
 import os
 import signal
@@ -124,6 +125,8 @@ def package_class() -> type[ModuleType] | None:
 
     namespace: dict[str, Any] = {name: attribute(name) for name in policy_names()}
     namespace["_aioxide_make_up"] = staticmethod(make_up)
+    # Picklers that know what to do with modules (cloudpickle) know them by their exact class.
+    namespace["__reduce__"] = lambda module: (importlib.import_module, (module.__name__,))
     return type("module", (ModuleType,), namespace)
 
 

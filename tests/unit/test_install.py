@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import types
 import warnings
 
 # What a module that was imported before the installation holds.
@@ -259,12 +260,15 @@ def test_names_made_up_on_access_are_what_they_were_and_warn_at_the_caller():
 
     names = "AbstractEventLoopPolicy", "DefaultEventLoopPolicy"
     before = [look(name) for name in names], refused("nothing"), refused("WindowsSelectorEventLoopPolicy")
-    listed = dir(asyncio)
+    listed, shown = dir(asyncio), repr(asyncio)
     with aioxide.install():
         if sys.version_info < (3, 16):
             assert "__getattr__" not in vars(asyncio)  # with one, the interpreter remembers no attribute's place
         assert ([look(name) for name in names], refused("nothing"), refused("WindowsSelectorEventLoopPolicy")) == before
         assert before[0][0][1][0][2] == __file__
+        assert pickle.loads(pickle.dumps(asyncio)) is asyncio
+        assert isinstance(asyncio, types.ModuleType)
+        assert repr(asyncio) == shown
         assert set(listed) - set(dir(asyncio)) <= {"__getattr__"}
         asyncio.DefaultEventLoopPolicy = names
         assert look("DefaultEventLoopPolicy") == (names, [])

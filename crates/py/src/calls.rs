@@ -136,7 +136,7 @@ fn time<'py>(this: LoopRef<'_, 'py>) -> Object<'py> {
 
 /// `create_future()`.
 fn create_future<'py>(this: LoopRef<'_, 'py>) -> Object<'py> {
-    futures::new(&this.object)
+    futures::make(&this.object, Some(this.core))
 }
 
 /// `create_task(coro, *, name=None, context=None, eager_start=None, **kwargs)`; all go to the task factory if there is one.

@@ -1,4 +1,5 @@
-//! The iterator behind `await future`: native, one object an await, reused.
+//! What is behind `await future`: the future itself where the interpreter asks, and an iterator of its own for those who
+//! call `__await__` and drive what it returns.
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
@@ -8,6 +9,7 @@ use crate::ffi::class::{Builder, Class, Inst, Spare, TypeCell, create};
 use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::iter::{Awaitable, Step};
 use crate::ffi::layout::Fut;
+use crate::ffi::types;
 use crate::futures::{check_initialized, result};
 
 /// The iterator behind `await future`: yields the future once, then gives its result.
@@ -38,22 +40,26 @@ impl Class for FutureIter {
     }
 }
 
+/// Yields the future once, then gives its result.
+#[inline]
+pub(crate) fn resume<'py>(future: Fut<'_, 'py>) -> PyResult<Step<'py>> {
+    if future.is_pending() {
+        if future.blocking() {
+            return Err(PyRuntimeError::new_err("await wasn't used with future"));
+        }
+        future.set_blocking(true);
+        return Ok(Step::Yield(future.object().to_owned()));
+    }
+    result(future).map(Step::Return)
+}
+
 impl Awaitable for FutureIter {
-    #[inline]
     fn resume<'py>(this: Inst<'_, 'py, Self>) -> PyResult<Step<'py>> {
         let py = this.py();
-        let object = this.future.get(py);
-        let Some(future) = object.as_ref().and_then(Fut::cast_any) else {
-            return Ok(Step::Return(py.None().into_bound(py)));
-        };
-        if future.is_pending() {
-            if future.blocking() {
-                return Err(PyRuntimeError::new_err("await wasn't used with future"));
-            }
-            future.set_blocking(true);
-            return Ok(Step::Yield(future.object().to_owned()));
+        match this.future.get(py).as_ref().and_then(Fut::cast_any) {
+            Some(future) => resume(future),
+            None => Ok(Step::Return(py.None().into_bound(py))),
         }
-        result(future).map(Step::Return)
     }
 
     fn throw<'py>(this: Inst<'_, 'py, Self>, error: PyErr) -> PyResult<Step<'py>> {
@@ -67,10 +73,21 @@ impl Awaitable for FutureIter {
     }
 }
 
-/// `__await__` and `__iter__`.
+/// `__await__` and `__iter__`, as Python code calls them.
 pub(crate) fn iterate<'py>(this: Fut<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     check_initialized(this)?;
     create(this.py(), FutureIter { future: Slot::holding(this.object().to_owned().unbind()) })
+}
+
+/// What the interpreter's `await` iterates: the future itself, which spares an object. `throw` and `close` are not missed:
+/// without them both happen in the coroutine that awaits.
+#[inline]
+pub(crate) fn awaited<'py>(this: Fut<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    if !types::iterates_itself(this) {
+        return iterate(this);
+    }
+    check_initialized(this)?;
+    Ok(this.object().to_owned())
 }
 
 /// Makes the iterator's type.

@@ -28,10 +28,18 @@ type Object<'py> = PyResult<Bound<'py, PyAny>>;
 /// A pending future of a loop: `loop.create_future()`.
 #[inline]
 pub(crate) fn new<'py>(event_loop: &Bound<'py, PyAny>) -> Object<'py> {
+    make(event_loop, LoopCore::of(event_loop))
+}
+
+/// As [`new`], for those who know the loop's native part.
+#[inline]
+pub(crate) fn make<'py>(event_loop: &Bound<'py, PyAny>, core: Option<&LoopCore>) -> Object<'py> {
     let object = types::alloc_future(event_loop.py())?;
     if let Some(future) = Fut::cast_exact(&object) {
         drop(future.set_event_loop(Some(event_loop.clone())));
-        note_source(future, event_loop)?;
+        if core.is_none_or(LoopCore::is_debug) {
+            note_source(future, event_loop)?;
+        }
     }
     Ok(object)
 }

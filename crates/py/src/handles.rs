@@ -318,7 +318,10 @@ fn cancel<'py>(this: This<'_, 'py>) -> Object<'py> {
         or_none(py, &this.event_loop)
             .call_method1(intern!(py, "_timer_handle_cancelled"), (this.object(),))?;
     }
-    drop(timed);
+    match timed {
+        Some(Job::Handle(handle)) => drop(handle.into_bound(py)), // with the GIL at hand: the short way to drop it
+        other => drop(other),
+    }
     Ok(none(py))
 }
 

@@ -16,7 +16,10 @@ use pyo3::types::{PyBool, PyString, PyTraceback};
 use super::args::Args;
 use super::class::{Builder, Class, Inst, bug, guard};
 use super::frames;
+use super::layout::Fut;
 use super::method::{Of, anyargs, getter, item, noargs, onearg, unary, wrong_count};
+#[cfg(Py_3_12)]
+use super::stop;
 
 /// How far a coroutine or awaitable got.
 #[derive(Debug)]
@@ -314,20 +317,46 @@ unsafe extern "C" fn iternext<T: Awaitable>(slf: *mut PyObject) -> *mut PyObject
     // SAFETY: CPython calls the slot with the GIL held and a receiver of the class.
     unsafe {
         let py = Python::assume_attached();
-        match resume_guarded(Inst::<T>::from_ptr(py, slf)) {
-            Ok(Step::Yield(value)) => value.into_ptr(),
-            Ok(Step::Return(value)) => {
-                if !value.is_none() {
-                    set_stop_iteration(&value);
-                }
-                ptr::null_mut() // without an exception: exhausted, result None
+        stepped(py, resume_guarded(Inst::<T>::from_ptr(py, slf)))
+    }
+}
+
+/// What `tp_iternext` returns for a step.
+#[inline]
+fn stepped(py: Python<'_>, step: PyResult<Step<'_>>) -> *mut PyObject {
+    match step {
+        Ok(Step::Yield(value)) => value.into_ptr(),
+        Ok(Step::Return(value)) => {
+            if !value.is_none() {
+                set_stop_iteration(&value);
             }
-            Err(error) => {
-                error.restore(py);
-                ptr::null_mut()
-            }
+            ptr::null_mut() // without an exception: exhausted, result None
+        }
+        Err(error) => {
+            error.restore(py);
+            ptr::null_mut()
         }
     }
+}
+
+/// `tp_iternext` of futures, each the iterator of its own `await`.
+pub(super) fn future_next<F>(_: F) -> *mut c_void
+where
+    F: for<'a, 'py> Fn(Fut<'a, 'py>) -> PyResult<Step<'py>> + Copy + 'static,
+{
+    unsafe extern "C" fn next<F>(slf: *mut PyObject) -> *mut PyObject
+    where
+        F: for<'a, 'py> Fn(Fut<'a, 'py>) -> PyResult<Step<'py>> + Copy + 'static,
+    {
+        // SAFETY: CPython calls the slot with the GIL held and a future.
+        unsafe {
+            let py = Python::assume_attached();
+            let future = Fut::new(Borrowed::from_ptr(py, slf));
+            let step = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| item::<F>()(future)));
+            stepped(py, step.unwrap_or_else(|panic| Err(bug(panic.as_ref()))))
+        }
+    }
+    next::<F> as *mut c_void
 }
 
 #[inline]
@@ -358,11 +387,8 @@ fn set_stop_iteration(value: &Bound<'_, PyAny>) {
         }
         #[cfg(Py_3_12)]
         {
-            let stop = if value.as_ptr() == ffi::Py_True() {
-                stop_iteration_true(value)
-            } else {
-                new_stop_iteration(value)
-            };
+            let stop =
+                if value.as_ptr() == ffi::Py_True() { stop_iteration_true(value) } else { stop::new(value) };
             if !stop.is_null() {
                 ffi::PyErr_SetRaisedException(stop);
             }

@@ -228,6 +228,13 @@ impl Method {
         self
     }
 
+    /// The method under this name even where the class has a slot of that meaning, which the interpreter then uses for
+    /// itself alone.
+    pub(super) fn beside_slot(mut self) -> Self {
+        self.0.ml_flags |= ffi::METH_COEXIST;
+        self
+    }
+
     /// The method as an unbound descriptor, to be put on a type made elsewhere (the EventLoop pyclass).
     ///
     /// # Errors

@@ -18,5 +18,7 @@ pub(crate) mod iter;
 pub(crate) mod layout;
 pub(crate) mod method;
 pub(crate) mod scratch;
+#[cfg(Py_3_12)]
+pub(crate) mod stop;
 pub(crate) mod thread;
 pub(crate) mod types;

@@ -14,8 +14,9 @@ use pyo3::types::PyTuple;
 use super::cell::GilCell;
 use super::class::{Builder, Spare, TypeCell, is_hidden};
 use super::gathering::GATHERING;
+use super::iter::future_next;
 use super::layout::{self, FUTURE_SIZE, Fut, TASK_SIZE, Tsk};
-use super::method::{AnyFuture, AnyTask, initializer, unary};
+use super::method::{AnyFuture, AnyTask, initializer, noargs, unary};
 use super::thread;
 use crate::local::LoopCore;
 
@@ -86,13 +87,13 @@ impl<'a, 'py> Tsk<'a, 'py> {
 /// A blank instance of exactly Future: every field null, state pending.
 #[inline]
 pub(crate) fn alloc_future(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-    alloc(py, &FUTURE, &SPARE_FUTURES)
+    alloc::<FUTURE_SIZE>(py, &FUTURE, &SPARE_FUTURES)
 }
 
 /// A blank instance of exactly Task, which the collector does not know of: see [`Tsk::show`].
 #[inline]
 pub(crate) fn alloc_task(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-    let task = alloc(py, &TASK, &SPARE_TASKS)?;
+    let task = alloc::<TASK_SIZE>(py, &TASK, &SPARE_TASKS)?;
     // SAFETY: a live object with a collector's header.
     unsafe { ffi::PyObject_GC_UnTrack(task.as_ptr().cast()) };
     Ok(task)
@@ -137,17 +138,20 @@ impl Tsk<'_, '_> {
 /// Memory of freed Futures and Tasks, kept for the next ones: with their collector header and dict, all blank.
 struct Spares {
     cell: GilCell<Vec<Spare>>,
-    size: usize,
     /// How many are kept. Tasks come in floods, and giving their pages back to the system to ask for them anew is
     /// what a flood would then spend its time on; these are four megabytes at most.
     most: usize,
 }
 
-static SPARE_FUTURES: Spares = Spares { cell: GilCell::new(Vec::new()), size: FUTURE_SIZE, most: 2048 };
-static SPARE_TASKS: Spares = Spares { cell: GilCell::new(Vec::new()), size: TASK_SIZE, most: 16_384 };
+static SPARE_FUTURES: Spares = Spares { cell: GilCell::new(Vec::new()), most: 2048 };
+static SPARE_TASKS: Spares = Spares { cell: GilCell::new(Vec::new()), most: 16_384 };
 
 #[inline]
-fn alloc<'py>(py: Python<'py>, class: &TypeCell, spares: &Spares) -> PyResult<Bound<'py, PyAny>> {
+fn alloc<'py, const SIZE: usize>(
+    py: Python<'py>,
+    class: &TypeCell,
+    spares: &Spares,
+) -> PyResult<Bound<'py, PyAny>> {
     // SAFETY: a ready heap type; new memory comes zeroed, which is a valid blank future. Spare memory is that of a
     // dead instance of exactly this type, untracked, whose dict and weak references are gone: its header is made
     // anew, its fields are zeroed, and only then the collector gets to see it.
@@ -156,7 +160,7 @@ fn alloc<'py>(py: Python<'py>, class: &TypeCell, spares: &Spares) -> PyResult<Bo
             None => ffi::PyType_GenericAlloc(class.ptr(), 0),
             Some(Spare(memory)) => {
                 let head = size_of::<PyObject>();
-                std::ptr::write_bytes(memory.cast::<u8>().add(head), 0, spares.size - head);
+                std::ptr::write_bytes(memory.cast::<u8>().add(head), 0, SIZE - head);
                 let object = ffi::PyObject_Init(memory, class.ptr());
                 ffi::PyObject_GC_Track(object.cast());
                 object
@@ -299,6 +303,8 @@ pub(super) unsafe fn forget_finalized(slf: *mut PyObject) {
 /// Makes both types.
 pub(crate) fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
+    #[cfg(Py_3_12)]
+    super::stop::init(module)?;
     let (stock_future, stock_task) = layout::stock_types(py)?;
     STOCK_FUTURE.set(&stock_future);
     STOCK_TASK.set(&stock_task);
@@ -309,10 +315,13 @@ pub(crate) fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .slot(ffi::Py_tp_init, initializer::<AnyFuture, _>(crate::futures::init))
         .slot(ffi::Py_tp_repr, unary::<AnyFuture, _>(crate::futures::repr))
         .slot(ffi::Py_tp_iter, unary::<AnyFuture, _>(crate::future_iter::iterate))
-        .slot(ffi::Py_am_await, unary::<AnyFuture, _>(crate::future_iter::iterate))
+        .slot(ffi::Py_am_await, unary::<AnyFuture, _>(crate::future_iter::awaited))
+        .slot(ffi::Py_tp_iternext, future_next(crate::future_iter::resume))
+        .method(noargs::<AnyFuture, _>(c"__await__", crate::future_iter::iterate).beside_slot())
         .generic();
     let future =
         crate::futures::methods(builder).build(module, Some(&PyTuple::new(py, [stock_future])?), &FUTURE)?;
+    forget_next(&FUTURE);
     let builder = Builder::extending(c"aioxide.Task", TASK_SIZE)
         .flags(inherited_flags(&STOCK_TASK))
         .slot(ffi::Py_tp_dealloc, task_dealloc as *mut _)
@@ -320,15 +329,42 @@ pub(crate) fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .slot(ffi::Py_tp_init, initializer::<AnyTask, _>(crate::tasks::init))
         .slot(ffi::Py_tp_repr, unary::<AnyTask, _>(crate::tasks::repr))
         .slot(ffi::Py_tp_iter, unary::<AnyFuture, _>(crate::future_iter::iterate))
-        .slot(ffi::Py_am_await, unary::<AnyFuture, _>(crate::future_iter::iterate))
+        .slot(ffi::Py_am_await, unary::<AnyFuture, _>(crate::future_iter::awaited))
+        .slot(ffi::Py_tp_iternext, future_next(crate::future_iter::resume))
+        .method(noargs::<AnyFuture, _>(c"__await__", crate::future_iter::iterate).beside_slot())
         .generic();
     let task = crate::tasks::methods(crate::futures::shared_methods(builder)).build(
         module,
         Some(&layout::task_bases(&future, &stock_task)?),
         &TASK,
     )?;
+    forget_next(&TASK);
     module.add("Future", future)?;
     module.add("Task", task)
+}
+
+/// Takes `__next__` out of the class, where the slot has put it: to Python code a future is no iterator.
+fn forget_next(class: &TypeCell) {
+    // SAFETY: a type that nobody has seen yet, with a dict of its own; nothing has looked `__next__` up so far.
+    unsafe {
+        let class = class.ptr();
+        if ffi::PyDict_DelItemString((*class).tp_dict, c"__next__".as_ptr()) < 0 {
+            ffi::PyErr_Clear();
+        }
+        ffi::PyType_Modified(class);
+    }
+}
+
+/// Whether the interpreter may iterate the future: not those of a Python subclass, which inherit no such slot.
+#[inline]
+pub(crate) fn iterates_itself(future: Fut<'_, '_>) -> bool {
+    // SAFETY: reads the slots of the types of live objects.
+    unsafe {
+        let class = ffi::Py_TYPE(future.object().as_ptr());
+        std::ptr::eq(class, TASK.ptr())
+            || (*class).tp_iternext.map(|next| next as usize)
+                == (*FUTURE.ptr()).tp_iternext.map(|next| next as usize)
+    }
 }
 
 /// Flags that a subtype made from C has to repeat.
