@@ -48,8 +48,8 @@ LEAVES = (
 NESTS = (
     "with_lock", "with_sem", "with_cond", "cond_wait", "timeout", "wait_for", "group", "gather", "gather_exceptions",
     "shield", "wait_first", "wait_all", "wait_exception", "wait_timeout", "as_completed", "try", "swallow", "finally",
-    "timeout_at", "timeout_unlimited", "group_failing", "group_of_eager", "group_in_group", "with_barrier", "spawn_eager",
-    "as_completed_async", "factory", "notifying", "forever", "retry",
+    "timeout_at", "timeout_unlimited", "group_failing", "group_of_eager", "group_in_group", "with_barrier",
+    "spawn_eager", "as_completed_async", "factory", "notifying", "forever", "retry",
 )  # fmt: skip
 
 

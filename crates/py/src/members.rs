@@ -24,7 +24,7 @@ impl Hasher for Near {
 
     fn write(&mut self, bytes: &[u8]) {
         for byte in bytes {
-            self.write_usize(self.0 as usize ^ usize::from(*byte));
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         }
     }
 
