@@ -7,6 +7,7 @@ use std::ffi::{CStr, c_void};
 use pyo3::ffi::{self, PyObject};
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
 use super::args::Args;
 use super::cell::Slot;
@@ -128,7 +129,8 @@ pub(crate) fn later_function<'py, F: Body>(
     if py.import(module)?.hasattr(name)? {
         return make(py, module, name, body, false);
     }
-    let shown = py.eval(lambda, None, None)?;
+    // Not in the globals of __main__, which would live as long as the function does.
+    let shown = py.eval(lambda, Some(&PyDict::new(py)), None)?;
     shown.setattr("__name__", name)?;
     create(
         py,
