@@ -35,6 +35,9 @@ enum Native<'a, 'py> {
     None,
 }
 
+/// asyncio.BufferedProtocol.
+static BUFFERED: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+
 impl Receiver {
     /// The protocol as what it is; one of ours that has got attributes of its own may have methods among them.
     #[inline]
