@@ -275,3 +275,36 @@ def test_an_accepted_connection_leaves_no_descriptor(aio, run):
     run(use(False))
     run(use(True))
     assert len(os.listdir("/proc/self/fd")) <= before
+
+
+@pytest.mark.parametrize("method", ["connection_made", "connection_lost"])
+def test_a_protocol_that_fails_when_it_is_told(aio, loop, run, method):
+    """The loop reports it as it does what any callback raised, and goes on."""
+
+    class Protocol(asyncio.Protocol):
+        def connection_made(self, transport):
+            if method == "connection_made":
+                raise ZeroDivisionError
+
+        def connection_lost(self, exc):
+            ended.set()
+            if method == "connection_lost":
+                raise ZeroDivisionError
+
+    async def use():
+        nonlocal ended
+        ended = aio.Event()
+        server = await loop.create_server(Protocol, "127.0.0.1", 0)
+        reader, writer = await aio.open_connection(*server.sockets[0].getsockname())
+        writer.close()
+        await ended.wait()
+        await writer.wait_closed()
+        server.close()
+        await server.wait_closed()
+
+    ended, reports = None, []
+    loop.set_exception_handler(lambda _, report: reports.append(report))
+    run(use())
+    assert [type(report["exception"]) for report in reports] == [ZeroDivisionError]
+    assert reports[0]["message"].startswith("Exception in callback ")
+    assert method in reports[0]["message"]

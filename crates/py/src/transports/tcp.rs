@@ -193,10 +193,10 @@ pub(crate) fn connected<'py>(
 ) -> PyResult<()> {
     let Some(this) = This::cast_exact(transport) else { return Ok(()) };
     let py = this.py();
-    let told = match (this.protocol.get(py), this.context.get(py)) {
-        (Some(protocol), Some(context)) => {
+    let told = match (this.event_loop.get(py), this.protocol.get(py), this.context.get(py)) {
+        (Some(event_loop), Some(protocol), Some(context)) => {
             let told = context::run(&context, || this.receiver.get().connection_made(&protocol, transport));
-            this.reported(told, &protocol, intern!(py, "connection_made"), transport)
+            reported(&event_loop, &context, told, (&protocol, intern!(py, "connection_made"), transport))
         }
         _ => Ok(()),
     };
@@ -208,10 +208,28 @@ pub(crate) fn connected<'py>(
 pub(crate) fn lost<'py>(transport: &Bound<'py, PyAny>, error: &Bound<'py, PyAny>) -> PyResult<()> {
     let Some(this) = This::cast_exact(transport) else { return Ok(()) };
     let py = this.py();
-    let Some(context) = this.context.get(py) else { return Ok(()) };
-    let own = transport.clone();
+    let (Some(event_loop), Some(context)) = (this.event_loop.get(py), this.context.get(py)) else {
+        return Ok(());
+    };
     let told = context::run(&context, || this.connection_lost(error));
-    this.reported(told, &own, intern!(py, "_call_connection_lost"), error)
+    reported(&event_loop, &context, told, (transport, intern!(py, "_call_connection_lost"), error))
+}
+
+/// Tells the loop what a job raised, as if it had called a method of an object with an argument.
+fn reported<'py>(
+    event_loop: &Bound<'py, PyAny>,
+    context: &Bound<'py, PyAny>,
+    result: PyResult<()>,
+    (owner, method, argument): (&Bound<'py, PyAny>, &Bound<'py, PyString>, &Bound<'py, PyAny>),
+) -> PyResult<()> {
+    let py = event_loop.py();
+    match result {
+        Err(error) if !ends_the_loop(py, &error) => {
+            let args = PyTuple::new(py, [argument])?;
+            hooks::report_callback(event_loop, &owner.getattr(method)?, &args, context, error)
+        }
+        result => result,
+    }
 }
 
 /// Whether the protocol is TCP itself, and not one of those built on it that also know its options.
@@ -348,24 +366,6 @@ impl<'py> This<'_, 'py> {
     fn plain_loop<'a>(self, event_loop: &'a Bound<'py, PyAny>) -> Option<&'a LoopCore> {
         LoopCore::of(event_loop)
             .filter(|core| self.is_plain() && !core.is_debug() && !core.overrides_call_soon())
-    }
-
-    /// Tells the loop what a job of the transport raised, as if `method` of `owner` had been called by it.
-    fn reported(
-        self,
-        result: PyResult<()>,
-        owner: &Bound<'py, PyAny>,
-        method: &Bound<'py, PyString>,
-        argument: &Bound<'py, PyAny>,
-    ) -> PyResult<()> {
-        let py = self.py();
-        match (result, self.event_loop.get(py), self.context.get(py)) {
-            (Err(error), Some(event_loop), Some(context)) if !ends_the_loop(py, &error) => {
-                let args = PyTuple::new(py, [argument])?;
-                hooks::report_callback(&event_loop, &owner.getattr(method)?, &args, &context, error)
-            }
-            (result, _, _) => result,
-        }
     }
 
     /// `loop.call_soon(callback, argument, context=…)`; where that can't be told apart, without calling it.
