@@ -13,13 +13,16 @@ import tarfile
 import services
 
 HERE = pathlib.Path(__file__).resolve().parent
-ALWAYS = ("pytest",)
+TOOLS = HERE.parents[1] / "tools"
+ALWAYS = ("pytest", "pytest-timeout")  # the second because some configure it, for their limits a test
 
 
 @dataclasses.dataclass
 class Project:
     name: str
     version: str
+    package: str = ""
+    debian: str = ""
     needs: list = ()
     take: list = ()
     arguments: list = ("tests",)
@@ -31,6 +34,7 @@ class Project:
 
     def place(self, below):
         """Say in which directory everything of it is kept."""
+        self.package = self.package or self.name
         self.home = below / self.name
         self.env = self.home / "env"
         self.source = self.home / "source"
@@ -51,7 +55,7 @@ class Project:
     def _make_environment(self):
         shutil.rmtree(self.env, ignore_errors=True)
         base = getattr(sys, "_base_executable", sys.executable)
-        wanted = [f"{self.name}=={self.version}", *ALWAYS, *self.needs]
+        wanted = [f"{self.package}=={self.version}", *ALWAYS, *self.needs]
         if shutil.which("uv"):
             command("uv", "venv", "--quiet", "--python", base, self.env)
             command("uv", "pip", "install", "--quiet", "--python", self.python, *wanted)
@@ -64,11 +68,14 @@ class Project:
         shutil.rmtree(self.source, ignore_errors=True)
         downloads = self.home / "download"
         shutil.rmtree(downloads, ignore_errors=True)
-        pip = (sys.executable, "-m", "pip") if has_pip() else ("pip",)
-        command(
-            *(*pip, "download", "--quiet", "--no-deps", "--no-binary", self.name, "--dest", downloads),
-            f"{self.name}=={self.version}",
-        )
+        if self.debian:
+            command(TOOLS / "debian-source", self.debian, downloads)
+        else:
+            pip = (sys.executable, "-m", "pip") if has_pip() else ("pip",)
+            command(
+                *(*pip, "download", "--quiet", "--no-deps", "--no-binary", self.package, "--dest", downloads),
+                f"{self.package}=={self.version}",
+            )
         (archive,) = downloads.iterdir()
         with tarfile.open(archive) as tar:
             top = tar.getnames()[0].partition("/")[0]

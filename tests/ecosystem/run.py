@@ -11,8 +11,8 @@ import argparse
 import collections
 import fnmatch
 import json
-import os
 import pathlib
+import signal
 import sys
 import time
 import tomllib
@@ -45,13 +45,13 @@ class Outcome:
 
     def line(self):
         if self.left_out:
-            return f"{self.project.name:12} {self.project.version:10} left out: {self.left_out}"
+            return f"{self.project.name:14} {self.project.version:10} left out: {self.left_out}"
         numbers = (self.counts["tests"], self.counts["stock"], self.counts["aioxide"], len(self.differences))
         numbers += (len(self.explained), len(self.flaky), self.made["loops"], self.made["tasks"], round(self.seconds))
-        return f"{self.project.name:12} {self.project.version:10}" + "".join(f"{number:>9}" for number in numbers)
+        return f"{self.project.name:14} {self.project.version:10}" + "".join(f"{number:>9}" for number in numbers)
 
 
-HEAD = f"{'project':12} {'version':10}" + "".join(
+HEAD = f"{'project':14} {'version':10}" + "".join(
     f"{word:>9}" for word in ("tests", "stock", "aioxide", "differ", "reasons", "flaky", "loops", "tasks", "seconds")
 )
 
@@ -231,5 +231,5 @@ def show(outcome, lines):
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("PYTHONDONTWRITEBYTECODE", "1")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and so to the end of what has been started
     main()
