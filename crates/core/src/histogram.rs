@@ -87,10 +87,7 @@ impl Default for Histogram {
 #[allow(clippy::cast_possible_truncation, reason = "below 32 after the shift")]
 fn place(value: u64) -> usize {
     let octave = (value | (PARTS as u64 - 1)).ilog2() - (PART_BITS - 1);
-    if octave == 0 {
-        return 0;
-    }
-    let shift = octave - 1;
+    let shift = octave.saturating_sub(1);
     (value >> shift) as usize + shift as usize * PARTS
 }
 
@@ -114,7 +111,7 @@ mod tests {
         let mut last = 0;
         for exponent in 0..64 {
             for step in [0_u64, 1, 3] {
-                let value = (1_u64 << exponent) + (step << exponent.max(2) >> 2);
+                let value = (1_u64 << exponent) + step * (1 << exponent >> 2);
                 let place = place(value);
                 assert!(place >= last && place < BUCKETS, "{value}");
                 assert!(value <= upper(place), "{value} {}", upper(place));

@@ -23,11 +23,7 @@ use crate::futures;
 
 type Body = Pin<Box<dyn Future<Output = PyResult<Py<PyAny>>> + Send>>;
 
-/// Runs `f` with the interpreter that the running step holds.
-#[inline]
-pub(crate) fn attached<R>(f: impl for<'py> FnOnce(Python<'py>) -> R) -> R {
-    Python::attach(f)
-}
+pub(crate) use crate::ffi::attach::attached;
 
 /// `None`, as the result of a block.
 pub(crate) fn none() -> PyResult<Py<PyAny>> {

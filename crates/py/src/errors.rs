@@ -3,8 +3,9 @@
 
 use std::io;
 
-use pyo3::exceptions::{PyKeyboardInterrupt, PyOSError, PySystemExit};
+use pyo3::exceptions::{PyKeyboardInterrupt, PyOSError, PyResourceWarning, PySystemExit};
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 
 /// SystemExit and KeyboardInterrupt end the run of the loop; every other exception of a callback is reported.
 pub(crate) fn ends_the_loop(py: Python<'_>, error: &PyErr) -> bool {
@@ -33,4 +34,20 @@ pub(crate) fn strerror(errno: i32) -> String {
         Some(end) => text[..end].to_owned(),
         None => text,
     }
+}
+
+/// `warnings.warn`, which cannot be imported any more when the interpreter ends and finalizers run.
+static WARN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+
+/// Looks up what finalizers need.
+pub(crate) fn init(py: Python<'_>) -> PyResult<()> {
+    let _ = WARN.set(py, py.import("warnings")?.getattr("warn")?.unbind());
+    Ok(())
+}
+
+/// A ResourceWarning about `source`, from its finalizer.
+pub(crate) fn warn_of_resource(source: Borrowed<'_, '_, PyAny>, text: &str) -> PyResult<()> {
+    let py = source.py();
+    let nothing_above = (text, py.get_type::<PyResourceWarning>(), 1, source);
+    WARN.get(py).map_or(Ok(()), |warn| warn.bind(py).call1(nothing_above).map(drop))
 }

@@ -9,6 +9,7 @@ use pyo3::types::{PyDict, PyFrozenSet, PyInt, PyList, PyString, PyTuple, PyType}
 use pyo3::{Borrowed, PyTypeInfo, intern};
 
 use crate::ffi::args::{Args, Signature};
+use crate::ffi::attach::attached;
 use crate::ffi::class::Builder;
 use crate::ffi::iter::raised;
 use crate::ffi::layout::{Fut, State, Tsk};
@@ -633,9 +634,12 @@ pub(crate) fn finalize(this: Fut<'_, '_>) {
 /// Runs a report from a finalizer: the error under way is kept, one of its own is shown as unraisable.
 pub(crate) fn without_current_error(py: Python<'_>, report: impl FnOnce() -> PyResult<()>) {
     let current = PyErr::take(py);
-    if let Err(error) = report() {
-        error.write_unraisable(py, None);
-    }
+    // PyO3 is to know, for it needs the interpreter when it makes an exception of an error.
+    attached(|py| {
+        if let Err(error) = report() {
+            error.write_unraisable(py, None);
+        }
+    });
     if let Some(error) = current {
         error.restore(py);
     }

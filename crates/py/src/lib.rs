@@ -49,6 +49,7 @@ fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     ffi::thread::calibrate(py)?;
     ffi::context::calibrate(py)?;
     ffi::iter::init(py)?;
+    errors::init(py)?;
     ffi::function::register(module)?;
     ffi::types::init(module)?;
     ffi::gathering::init(module)?;

@@ -336,7 +336,7 @@ impl LoopCore {
 
     fn __clear__(&self) {
         // The collector holds the GIL; `attach` only confirms it.
-        Python::attach(|py| {
+        crate::ffi::attach::attached(|py| {
             drop(self.task_factory.take(py));
             drop(self.take_jobs(py));
         });

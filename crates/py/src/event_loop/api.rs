@@ -635,6 +635,6 @@ reuse_port=None, allow_broadcast=None, sock=None)")]
     }
 
     fn __clear__(&self) {
-        Python::attach(|py| self.clear(py));
+        crate::ffi::attach::attached(|py| self.clear(py));
     }
 }

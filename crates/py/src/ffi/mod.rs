@@ -3,6 +3,7 @@
 //! Each file gives a safe, typed API to the rest of the crate; SAFETY.md states the contract file by file.
 
 pub(crate) mod args;
+pub(crate) mod attach;
 pub(crate) mod attr;
 pub(crate) mod buffer;
 pub(crate) mod cell;

@@ -2,7 +2,7 @@
 //!
 //! A transport of ours is written to directly (transports/sender.rs), any other by its methods.
 
-use pyo3::exceptions::{PyAssertionError, PyAttributeError, PyResourceWarning, PyTypeError};
+use pyo3::exceptions::{PyAssertionError, PyAttributeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyString, PyType};
@@ -12,6 +12,7 @@ use super::drain;
 use super::reader::{Reader, future, settle};
 use crate::async_fn::{self, attached};
 use crate::await_on;
+use crate::errors::warn_of_resource;
 use crate::ffi::args::{Args, Signature, given};
 use crate::ffi::cell::Slot;
 use crate::ffi::class::{Builder, Class, Inst, TypeCell, create};
@@ -77,8 +78,7 @@ impl Class for Writer {
                 this.object().call_method0(intern!(py, "close"))?;
                 format!("unclosed {}", this.object().repr()?)
             };
-            let category = py.get_type::<PyResourceWarning>();
-            py.import("warnings")?.call_method1("warn", (text, category)).map(drop)
+            warn_of_resource(this.object(), &text)
         });
     }
 }

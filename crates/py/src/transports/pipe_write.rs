@@ -309,6 +309,6 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .method(noargs::<Pipe, _>(c"get_write_buffer_size", get_write_buffer_size))
         .attribute(getter::<Pipe, _>(c"_protocol_paused", get_protocol_paused))
         .attribute(getter::<Pipe, _>(c"_conn_lost", get_conn_lost));
-    let class = base::build::<WritePipe>(builder, module, &["WriteTransport"])?;
+    let class = base::build::<WritePipe>(builder, module, &["Transport"])?;
     module.add("UnixWritePipeTransport", class)
 }

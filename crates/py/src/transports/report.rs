@@ -5,7 +5,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use pyo3::{Borrowed, intern};
 
-use crate::errors::ends_the_loop;
+use crate::errors::{ends_the_loop, warn_of_resource};
 use crate::event_loop::debug::logger;
 use crate::futures::is_debug;
 
@@ -88,10 +88,5 @@ pub(super) fn lost_write(py: Python<'_>, before: u32, text: &str) -> PyResult<u3
 
 /// `warnings.warn(text, ResourceWarning, source=source)`.
 pub(super) fn unclosed(source: Borrowed<'_, '_, PyAny>) -> PyResult<()> {
-    let py = source.py();
-    let keywords = PyDict::new(py);
-    keywords.set_item("source", source)?;
-    let category = py.get_type::<pyo3::exceptions::PyResourceWarning>();
-    let text = format!("unclosed transport {}", source.repr()?);
-    py.import("warnings")?.call_method("warn", (text, category), Some(&keywords)).map(drop)
+    warn_of_resource(source, &format!("unclosed transport {}", source.repr()?))
 }

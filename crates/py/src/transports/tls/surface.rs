@@ -4,9 +4,9 @@
 //! It holds the TLS layer, and the layer holds it until the connection is lost.
 
 use aioxide_core::TlsPhase;
-use pyo3::exceptions::{PyImportError, PyNotImplementedError, PyResourceWarning};
+use pyo3::exceptions::{PyImportError, PyNotImplementedError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyInt, PyTuple};
+use pyo3::types::{PyBytes, PyInt, PyTuple};
 use pyo3::{Borrowed, ffi, intern};
 
 use super::{This as Layer, read, write};
@@ -17,6 +17,7 @@ use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::method::{Of, anyargs, getter, noargs, onearg};
 use crate::futures;
 use crate::names::{boolean, none};
+use crate::transports::report;
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
 type Transport = Of<TlsTransport>;
@@ -59,11 +60,7 @@ impl Class for TlsTransport {
             return;
         }
         futures::without_current_error(py, || {
-            let keywords = PyDict::new(py);
-            keywords.set_item("source", this.object())?;
-            let text = format!("unclosed transport {}", this.object().repr()?);
-            let category = py.get_type::<PyResourceWarning>();
-            py.import("warnings")?.call_method("warn", (text, category), Some(&keywords)).map(drop)
+            report::unclosed(this.object())
         });
     }
 
