@@ -273,7 +273,7 @@ class _TasksModule(ModuleType):
 def accounting(on: bool = True) -> None:
     """Keep accounts of the age, the steps and the processor time of each task, or no longer.
 
-    Off at first: it takes two readings of a clock at each step.
+    Off at first: it takes two readings of a clock and a look at a table at each step.
     """
     _core._keep_accounts(bool(on))
 

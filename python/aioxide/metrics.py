@@ -47,7 +47,7 @@ class Metrics:
     iteration: Spread
     """How long iterations took, without the waiting."""
     callback: Spread
-    """How long callbacks and steps took: those of one iteration in 32, and each that took over a millisecond."""
+    """How long callbacks and steps took: a sample of one in a hundred, and each that took over a millisecond."""
     timers: int
     """How many are set."""
     descriptors: int

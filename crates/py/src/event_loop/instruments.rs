@@ -24,6 +24,9 @@ pub(super) fn turn(this: &Bound<'_, EventLoop>, count: usize) {
 pub(super) fn sleep(this: &Bound<'_, EventLoop>, falls: bool) {
     let core = EventLoop::core(this);
     core.pulse().set_asleep(falls, clock::monotonic);
+    if !falls && core.instruments() & instrument::ACCOUNTS != 0 {
+        this.get().cpu_mark.set((clock::monotonic(), clock::thread_cpu()));
+    }
     if core.instruments() & instrument::METRICS != 0 {
         let now = clock::monotonic();
         with_metrics(this, |metrics| if falls { metrics.read(now) } else { metrics.woken(now) });
@@ -50,17 +53,36 @@ pub(super) fn run(
         }
         _ => None,
     };
-    let started = (on & instrument::TIMED != 0).then(clock::monotonic);
-    let spent = task.as_ref().map(|_| clock::thread_cpu());
+    let started = (on & (instrument::TIMED | instrument::ACCOUNTS) != 0).then(clock::monotonic);
     let result = if on & instrument::DEBUG != 0 { debug::run(this, job, run) } else { run(this, job) };
     if let Some(started) = started {
-        let passed = clock::monotonic() - started;
-        with_metrics(this, |metrics| metrics.timed(passed));
-    }
-    if let (Some(task), Some(spent)) = (task, spent) {
-        accounts::step(&task, clock::thread_cpu() - spent);
+        let now = clock::monotonic();
+        if on & instrument::TIMED != 0 {
+            with_metrics(this, |metrics| metrics.timed(now - started));
+        }
+        if let Some(task) = task {
+            accounts::step(&task, processor_time(this, now - started, now));
+        }
     }
     result
+}
+
+/// A step shorter than this, in seconds, counts with the time it took.
+const SHORT: f64 = 200e-6;
+
+/// The processor time of a step that took so long and ends now. Its clock is a system call, so only long steps look at
+/// it: what the thread has not worked since the last look, it has not worked in this step.
+fn processor_time(this: &Bound<'_, EventLoop>, passed: f64, now: f64) -> f64 {
+    if passed < SHORT {
+        return passed;
+    }
+    let (cpu, marks) = (clock::thread_cpu(), &this.get().cpu_mark);
+    let (now_then, cpu_then) = marks.replace((now, cpu));
+    if cpu_then < 0.0 {
+        return passed; // the first look
+    }
+    let idle = (now - now_then) - (cpu - cpu_then);
+    passed - idle.clamp(0.0, passed)
 }
 
 fn with_metrics<R>(this: &Bound<'_, EventLoop>, f: impl FnOnce(&mut Metrics) -> R) -> Option<R> {

@@ -9,8 +9,10 @@ use aioxide_core::histogram::Histogram;
 
 /// So many callbacks are run between two readings of the clock.
 const JOBS_A_READING: usize = 64;
-/// One turn of so many has its callbacks timed.
-const TIMED_EACH: u64 = 32;
+/// One callback of so many is timed, at most.
+const TIMED_EACH: u64 = 128;
+/// A loop that sleeps in between has the callbacks of one turn of so many timed.
+const TIMED_EACH_TURN: u64 = 16;
 /// A span from here on is long: a millisecond, in nanoseconds.
 const LONG: u64 = 1_000_000;
 
@@ -31,6 +33,10 @@ pub(crate) struct Metrics {
     span_turns: u64,
     span_jobs: usize,
     is_timed: bool,
+    /// Jobs and turns since some were timed, and whether the loop has slept meanwhile.
+    untimed_jobs: u64,
+    untimed_turns: u64,
+    has_slept: bool,
 }
 
 impl Metrics {
@@ -47,6 +53,9 @@ impl Metrics {
             span_turns: 0,
             span_jobs: 0,
             is_timed: false,
+            untimed_jobs: 0,
+            untimed_turns: 0,
+            has_slept: false,
         }
     }
 
@@ -57,7 +66,16 @@ impl Metrics {
         self.jobs += jobs as u64;
         self.ready = jobs;
         self.most_ready = self.most_ready.max(jobs);
-        let is_timed = self.turns % TIMED_EACH == 1 && jobs > 0;
+        let is_timed = jobs > 0
+            && (self.turns == 1
+                || self.untimed_jobs >= TIMED_EACH * jobs as u64
+                || (self.has_slept && self.untimed_turns >= TIMED_EACH_TURN));
+        if is_timed {
+            (self.untimed_jobs, self.untimed_turns, self.has_slept) = (0, 0, false);
+        } else {
+            self.untimed_jobs += jobs as u64;
+            self.untimed_turns += 1;
+        }
         if is_timed || self.is_timed || self.span_jobs >= JOBS_A_READING {
             self.read(now());
         }
@@ -93,6 +111,7 @@ impl Metrics {
     /// The loop has slept until now.
     pub(crate) fn woken(&mut self, now: f64) {
         self.mark = now;
+        self.has_slept = true;
     }
 
     pub(crate) fn timed(&mut self, seconds: f64) {

@@ -66,6 +66,8 @@ pub(crate) struct EventLoop {
     debug: debug::Debug,
     idle_hook: idle::Hook,
     metrics: GilCell<Option<Box<metrics::Metrics>>>,
+    /// When the loop's thread looked at its processor time, and how much that was; none yet: negative.
+    cpu_mark: Flag<(f64, f64)>,
 }
 
 impl EventLoop {
@@ -93,6 +95,7 @@ impl EventLoop {
             debug: debug::Debug::default(),
             idle_hook: idle::Hook::empty(),
             metrics: GilCell::new(None),
+            cpu_mark: Flag::new((0.0, -1.0)),
         };
         Ok(PyClassInitializer::from(core).add_subclass(this))
     }
