@@ -59,9 +59,7 @@ impl Class for TlsTransport {
         if this.closed.replace(true) {
             return;
         }
-        futures::without_current_error(py, || {
-            report::unclosed(this.object())
-        });
+        futures::without_current_error(py, || report::unclosed(this.object()));
     }
 
     fn wants_finalize(&self) -> bool {
