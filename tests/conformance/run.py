@@ -27,17 +27,9 @@ from subject import SUBJECTS
 from watched import WatchedWorker
 
 HERE = pathlib.Path(__file__).resolve().parent
-KINDS = ("internal", "duplicate", "twin", "changed", "later")
+KINDS = ("internal", "duplicate", "twin", "changed")
 WRONG = ("fail", "error", "hang", "crash")
 COLUMNS = ("pass", *WRONG, "skip", *KINDS, "loops", "tasks")
-
-# What the native event loop, futures and tasks are held to, then what tasks do together.
-REQUIRED = (
-    "test_tasks test_futures test_futures2 test_eager_task_factory test_context test_runners "
-    "test_pep492 test_threads test_server test_buffered_proto test_streams test_events test_graph "
-    "test_locks test_queues test_taskgroups test_timeouts test_waitfor test_staggered"
-).split()
-
 
 class Differences:
     """The tests that are left out on this Python, and why."""
@@ -193,13 +185,13 @@ def print_stale(results):
     here = {test: result["here"] for test, result in results.items() if "here" in result}
     print(f"\n{len(here)} tests that are left out were run:", dict(collections.Counter(here.values())))
     for test, status in here.items():
-        if status == "pass" and results[test]["status"] in ("later", "changed"):
-            print(f"passes and need not be left out ({results[test]['status']}): {test}")
+        if status == "pass" and results[test]["status"] == "changed":
+            print(f"passes and need not be left out: {test}")
 
 
 def parse_options():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--modules", help="separated by commas; by default the required ones; or: all")
+    parser.add_argument("--modules", help="separated by commas; by default every one")
     parser.add_argument("--tests", metavar="PATTERN", help="only these, such as 'test_tasks.*cancel*'")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="classes at a time")
     parser.add_argument("--patience", type=float, default=30, help="seconds a test may take")
@@ -218,11 +210,11 @@ def modules_of(options):
     if package is None:
         print(f"not a pass: Python {platform.python_version()} at {sys.prefix} ships no test.test_asyncio")
         raise SystemExit(3)
-    if options.modules == "all":
-        return sorted(
-            file.stem for place in package.submodule_search_locations for file in pathlib.Path(place).glob("test_*.py")
-        )
-    return options.modules.split(",") if options.modules else REQUIRED
+    if options.modules:
+        return options.modules.split(",")
+    return sorted(
+        file.stem for place in package.submodule_search_locations for file in pathlib.Path(place).glob("test_*.py")
+    )
 
 
 def main():

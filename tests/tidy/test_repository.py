@@ -22,6 +22,10 @@ def test_no_path_of_a_machine():
     assert lines_with(r"(?<![\w.}>])/(?:root|home|Users|work)/\w", texts, text_of) == []
 
 
+def test_nothing_is_left_of_a_merge():
+    assert lines_with(r"^(?:<{7}|>{7}) ", [name for name in FILES if not name.endswith(BINARY)], text_of) == []
+
+
 def test_the_makefile_fits_a_screen_or_two():
     assert len(text_of("Makefile").splitlines()) <= 120
 

@@ -35,9 +35,6 @@ enum Native<'a, 'py> {
     None,
 }
 
-/// asyncio.BufferedProtocol.
-static BUFFERED: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-
 impl Receiver {
     /// The protocol as what it is; one of ours that has got attributes of its own may have methods among them.
     #[inline]
