@@ -31,6 +31,7 @@ KINDS = ("internal", "duplicate", "twin", "changed")
 WRONG = ("fail", "error", "hang", "crash")
 COLUMNS = ("pass", *WRONG, "skip", *KINDS, "loops", "tasks")
 
+
 class Differences:
     """The tests that are left out on this Python, and why."""
 
