@@ -38,22 +38,26 @@ class Guard:
         self.on_deadlock = on_deadlock
         self.main: asyncio.Task[Any] | None = None
 
-    def __call__(self, loop: asyncio.AbstractEventLoop, question: str) -> bool:
-        """Whether there is nothing more to ask."""
+    def __call__(self, loop: asyncio.AbstractEventLoop, question: str) -> bool | None:
+        """Whether there is nothing more to ask; None if this looks like a deadlock.
+
+        While this looks around, other threads run, and the last job of the executor may end. So the loop looks into
+        its inbox before it calls it one, and asks for the report then.
+        """
         if question == "rest":
             rings = inspect.circles(inspect.tasks(loop))
             if rings:
                 self.report(loop, "tasks wait for each other in a circle", rings, is_circle=True)
             return True
+        if question == "deadlock":
+            rings = inspect.circles(inspect.tasks(loop))
+            self.report(loop, "nothing can wake this program any more", rings, is_circle=False)
+            return True
         if signals_may_come():
             return True
         if threading.current_thread() is not threading.main_thread():
             return True  # the main thread is there for good
-        if threads_may_come(loop):
-            return False
-        rings = inspect.circles(inspect.tasks(loop))
-        self.report(loop, "nothing can wake this program any more", rings, is_circle=False)
-        return True
+        return False if threads_may_come(loop) else None
 
     def report(
         self, loop: asyncio.AbstractEventLoop, what: str, rings: list[list[inspect.TaskInfo]], *, is_circle: bool

@@ -147,7 +147,10 @@ def circles(found: Iterable[TaskInfo]) -> list[list[TaskInfo]]:
             path.append(at)
             at = next(id for id in ahead[at] if id in stuck)
         if at in path:
-            rings.append([by_id[id] for id in path[path.index(at) :]])
+            ring = [by_id[id] for id in path[path.index(at) :]]
+            # Whichever way led into it: the same circle reads the same.
+            first = min(range(len(ring)), key=lambda number: ring[number].name)
+            rings.append(ring[first:] + ring[:first])
         left.difference_update(path)
     return rings
 

@@ -160,6 +160,21 @@ def test_no_false_alarm(hope):
     assert not ended
 
 
+@pytest.mark.parametrize("seconds", [0, 0.019, 0.021, 0.12])
+def test_no_false_alarm_for_jobs_of_the_executor_that_end_while_it_looks(seconds):
+    times = 300 if seconds == 0 else 20
+    text, ended = outcome(
+        f"""
+aioxide.install()
+async def main():
+    for _ in range({times}):
+        await asyncio.to_thread(time.sleep, {seconds})
+""",
+        seconds=60,
+    )
+    assert (text, ended) == ("done\n", True)
+
+
 def test_ignored():
     text, ended = outcome("aioxide.install()\n" + NOBODY, option="ignore")
     assert (text, ended) == ("", False)

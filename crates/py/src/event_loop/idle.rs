@@ -1,23 +1,26 @@
 //! A loop that is about to sleep with nothing in sight asks whether anything can wake it: the way deadlocks are found.
 //!
 //! turn.rs calls [`Idle::timeout`] before a wait that may last. The judgement is made by the hook that a runner sets
-//! (`_set_idle_hook`); here is only when to ask: at once where nothing but another thread could end the wait, again a
-//! few times, since an idle thread looks like a busy one for a moment, and after a second's rest for tasks that wait
-//! in a circle while the loop has other things to wait for.
+//! (`_set_idle_hook`); here is only when to ask: after a short rest where nothing but another thread could end the wait,
+//! again a few times, since an idle thread looks like a busy one for a moment, and after a second's rest for tasks that
+//! wait in a circle while the loop has other things to wait for.
 
 use pyo3::prelude::*;
 
 use super::EventLoop;
 use crate::ffi::cell::Slot;
 
-/// When to look again, in seconds, while other threads may still do something.
+/// When to look, and to look again, in seconds, while other threads may still do something. The first rest is for the
+/// sake of speed: most jobs of an executor are over by then.
 const AGAIN: [f64; 5] = [0.02, 0.1, 0.5, 2.0, 10.0];
 
 /// How long a loop rests before circles are looked for, in seconds.
 const REST: f64 = 1.0;
 
-/// What the hook is asked for.
+/// What the hook is asked: whether there is nothing more to ask, or None for a deadlock; and what it is told then, if
+/// nobody has left anything in the inbox while it looked.
 const NOTHING_IN_SIGHT: &str = "nothing";
+const DEADLOCK: &str = "deadlock";
 const AT_REST: &str = "rest";
 
 /// Between the last job and the next.
@@ -54,10 +57,19 @@ impl Idle {
             }
             self.is_settled = true;
             hook.call1((this, AT_REST))?;
+        } else if self.asked == 0 {
+            self.asked = 1;
+            return Ok(Some(AGAIN[0]));
         } else {
             py.check_signals()?;
-            if core.scheduler().with(py, |s| s.is_idle()) && core.inbox().is_empty() {
-                let is_sure = hook.call1((this, NOTHING_IN_SIGHT))?.is_truthy()?;
+            let nothing_came = || core.scheduler().with(py, |s| s.is_idle()) && core.inbox().is_empty();
+            if nothing_came() {
+                let judgement = hook.call1((this, NOTHING_IN_SIGHT))?;
+                let is_deadlock = judgement.is_none();
+                if is_deadlock && nothing_came() {
+                    hook.call1((this, DEADLOCK))?;
+                }
+                let is_sure = is_deadlock || judgement.is_truthy()?;
                 let again = AGAIN.get(self.asked).filter(|_| !is_sure).copied();
                 self.asked += 1;
                 self.is_settled = again.is_none();
