@@ -10,6 +10,8 @@ have = @$(MAKE) -s $(patsubst %,$(venv)/.%,$(patsubst built,built-$(PROFILE),$(1
 sources := $(shell find crates python Cargo.toml Cargo.lock pyproject.toml -type f ! -name '*.so' ! -name '*.pyc')
 needs_demo := aiohttp rich
 needs_examples := aiohttp rich websockets fastapi uvicorn httpx asyncpg distributed hypercorn ipykernel nbclient pytest-asyncio
+needs_bench := aiohttp uvicorn httptools
+peers := uvloop rloop rsloop zuvloop
 needs_test := pytest pytest-timeout hypothesis
 needs_docs := mkdocs-material mkdocstrings[python]
 needs_lint := ruff mypy
@@ -54,9 +56,9 @@ soak: ## Run mixed traffic for ten minutes (SECONDS=) and see that nothing grows
 	$(call have,built)
 	$(venv)/bin/python tests/fire/soak.py $(SECONDS)
 
-bench: ## Measure speed against asyncio and uvloop
-	$(call have,built has-demo tried-uvloop)
-	$(venv)/bin/python benchmarks/bench.py $(ARGS)
+bench: ## Measure speed against asyncio and other loops, and write it down (QUICK=1 for a rough look, ONLY='io/*')
+	$(call have,built has-bench $(addprefix tried-,$(peers)))
+	$(venv)/bin/python benchmarks/bench.py $(if $(QUICK),--quick) $(if $(ONLY),--only '$(ONLY)') $(ARGS)
 
 docs: ## Build the site of documentation into target/site
 	$(call have,has-docs)
@@ -87,12 +89,12 @@ clean: ## Remove everything that was built
 	tools/environment create $(python) .venv/$*
 	@touch $@
 
-$(foreach set,demo examples test lint docs,$(eval .venv/%/.has-$(set): .venv/%/.made Makefile ; \
+$(foreach set,demo examples test lint docs bench,$(eval .venv/%/.has-$(set): .venv/%/.made Makefile ; \
     tools/environment install .venv/$$* $(needs_$(set)) && touch $$@))
 
-.venv/%/.tried-uvloop: .venv/%/.made
-	@tools/environment install .venv/$* --only-binary :all: uvloop 2>/dev/null || echo "no uvloop for this Python"
-	@touch $@
+# Other loops, each left out where it has no wheel for this Python.
+$(foreach peer,$(peers),$(eval .venv/%/.tried-$(peer): .venv/%/.made ; \
+    @tools/environment install .venv/$$* --only-binary :all: $(peer) 2>/dev/null || echo "no $(peer) for this Python"; touch $$@))
 
 .venv/%/.built-$(PROFILE): .venv/%/.made $(sources)
 	@tools/environment install .venv/$* 'maturin>=1.9,<2'

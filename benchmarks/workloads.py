@@ -4,20 +4,25 @@ Every name of asyncio is looked up when it is used, so that an installed aioxide
 """
 
 import asyncio
-import socket
+import sys
 import threading
 
 WORKLOADS = {}
+UNIT = 400  # every n is a multiple of this, so that it can be divided among a hundred tasks
 
 
-def workload(n):
+def workload(group, n):
     """Registers a coroutine function that is given n and returns how many operations it saw done."""
 
     def register(function):
-        WORKLOADS[function.__name__] = (function, n)
+        WORKLOADS[f"{group}/{function.__name__}"] = (function, n)
         return function
 
     return register
+
+
+def scaled(n, scale):
+    return max(1, round(n * scale / UNIT)) * UNIT if n >= UNIT else max(4, round(n * scale))
 
 
 async def nothing():
@@ -31,7 +36,7 @@ async def one():
 # Tasks and futures ------------------------------------------------------------------------
 
 
-@workload(100_000)
+@workload("scheduling", 100_000)
 async def task_switch(n):
     """A hundred tasks that do nothing but let the next one run."""
     done = 0
@@ -46,7 +51,7 @@ async def task_switch(n):
     return done
 
 
-@workload(15_000)
+@workload("scheduling", 15_000)
 async def create_task(n):
     done = 0
     for _ in range(n):
@@ -55,7 +60,7 @@ async def create_task(n):
     return done
 
 
-@workload(20_000)
+@workload("scheduling", 20_000)
 async def future_pingpong(n):
     """Two tasks that wake each other through futures."""
     loop = asyncio.get_running_loop()
@@ -72,7 +77,7 @@ async def future_pingpong(n):
     return n
 
 
-@workload(10_000)
+@workload("scheduling", 10_000)
 async def cancel10k(n):
     tasks = [asyncio.create_task(asyncio.sleep(3600)) for _ in range(n)]
     await asyncio.sleep(0)
@@ -82,10 +87,22 @@ async def cancel10k(n):
     return sum(task.cancelled() for task in tasks)
 
 
+@workload("scheduling", 10_000)
+async def eager10k(n):
+    """Tasks that are done before anything has to be scheduled (3.12 and later in asyncio)."""
+    loop = asyncio.get_running_loop()
+    loop.set_task_factory(asyncio.eager_task_factory)
+    try:
+        tasks = [loop.create_task(one()) for _ in range(n)]
+    finally:
+        loop.set_task_factory(None)
+    return sum([await task for task in tasks])
+
+
 # Callbacks and timers ---------------------------------------------------------------------
 
 
-@workload(100_000)
+@workload("scheduling", 100_000)
 async def call_soon_chain(n):
     loop = asyncio.get_running_loop()
     finished = loop.create_future()
@@ -104,7 +121,7 @@ async def call_soon_chain(n):
     return n - left
 
 
-@workload(50_000)
+@workload("scheduling", 50_000)
 async def threadsafe_flood(n):
     """Another thread calls call_soon_threadsafe as fast as it can."""
     loop = asyncio.get_running_loop()
@@ -128,7 +145,7 @@ async def threadsafe_flood(n):
     return count
 
 
-@workload(50_000)
+@workload("scheduling", 50_000)
 async def timers_cancel(n):
     """Timers of which nine in ten are cancelled before they are due."""
     loop = asyncio.get_running_loop()
@@ -146,7 +163,7 @@ async def timers_cancel(n):
     return fired * 10
 
 
-@workload(20_000)
+@workload("scheduling", 20_000)
 async def timers_fire(n):
     loop = asyncio.get_running_loop()
     finished = loop.create_future()
@@ -164,7 +181,7 @@ async def timers_fire(n):
     return fired
 
 
-@workload(10_000)
+@workload("scheduling", 10_000)
 async def sleep_storm(n):
     await asyncio.gather(*[asyncio.sleep((number % 100) / 1e4) for number in range(n)])
     return n
@@ -173,24 +190,60 @@ async def sleep_storm(n):
 # Waiting for several ----------------------------------------------------------------------
 
 
-@workload(10_000)
+@workload("primitives", 10_000)
 async def gather10k(n):
     return sum(await asyncio.gather(*[one() for _ in range(n)]))
 
 
-@workload(10_000)
+@workload("primitives", 10_000)
 async def taskgroup10k(n):
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(one()) for _ in range(n)]
     return sum(task.result() for task in tasks)
 
 
-@workload(10_000)
+@workload("primitives", 10_000)
+async def as_completed10k(n):
+    return sum([await done for done in asyncio.as_completed([one() for _ in range(n)])])
+
+
+@workload("primitives", 4_000)
+async def wait_first(n):
+    """The first of two tasks, of which the other is cancelled."""
+    done = 0
+    for _ in range(n):
+        quick, slow = asyncio.create_task(one()), asyncio.create_task(asyncio.sleep(3600))
+        finished, _ = await asyncio.wait([quick, slow], return_when=asyncio.FIRST_COMPLETED)
+        slow.cancel()
+        done += finished == {quick}
+    return done
+
+
+@workload("primitives", 4_000)
+async def shield_cancel(n):
+    """A task that waits for a shielded future is cancelled; the future is not."""
+    inner = asyncio.get_running_loop().create_future()
+
+    async def wait():
+        await asyncio.shield(inner)
+
+    done = 0
+    for _ in range(n):
+        task = asyncio.create_task(wait())
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        done += task.cancelled() and not inner.done()
+    inner.cancel()
+    return done
+
+
+@workload("primitives", 10_000)
 async def wait_for(n):
     return sum([await asyncio.wait_for(one(), 60) for _ in range(n)])
 
 
-@workload(20_000)
+@workload("primitives", 20_000)
 async def timeout(n):
     done = 0
     for _ in range(n):
@@ -203,7 +256,7 @@ async def timeout(n):
 # Locks and queues -------------------------------------------------------------------------
 
 
-@workload(50_000)
+@workload("primitives", 50_000)
 async def lock_free(n):
     lock = asyncio.Lock()
     done = 0
@@ -213,7 +266,7 @@ async def lock_free(n):
     return done
 
 
-@workload(20_000)
+@workload("primitives", 20_000)
 async def lock_contended(n):
     lock = asyncio.Lock()
     done = 0
@@ -229,7 +282,7 @@ async def lock_contended(n):
     return done
 
 
-@workload(20_000)
+@workload("primitives", 20_000)
 async def queue_1(n):
     """A producer and a consumer with room for one item between them."""
     queue = asyncio.Queue(1)
@@ -245,95 +298,104 @@ async def queue_1(n):
     return n
 
 
-# Bytes and threads ------------------------------------------------------------------------
+@workload("primitives", 100_000)
+async def queue_100(n):
+    """A producer and a consumer with room for a hundred items between them."""
+    queue = asyncio.Queue(100)
 
+    async def produce():
+        for number in range(n):
+            await queue.put(number)
 
-class Echo(asyncio.Protocol):
-    def connection_made(self, transport):
-        self.transport = transport
-
-    def data_received(self, data):
-        self.transport.write(data)
-
-
-class Client(asyncio.Protocol):
-    """Sends a message, waits for it to come back, and does so again."""
-
-    def __init__(self, message, times, finished):
-        self.message, self.left, self.finished = message, times, finished
-        self.missing = len(message)
-
-    def connection_made(self, transport):
-        self.transport = transport
-        transport.write(self.message)
-
-    def data_received(self, data):
-        self.missing -= len(data)
-        if self.missing:
-            return
-        self.left -= 1
-        if self.left:
-            self.missing = len(self.message)
-            self.transport.write(self.message)
-        else:
-            self.transport.close()
-            self.finished.set_result(None)
-
-
-@workload(20_000)
-async def echo_protocol(n):
-    """Sixteen connections, server and client in this loop, 1 KiB a message."""
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(Echo, "127.0.0.1", 0)
-    address = server.sockets[0].getsockname()
-    ends = [loop.create_future() for _ in range(16)]
-    for end in ends:
-        await loop.create_connection(lambda end=end: Client(b"x" * 1024, n // 16, end), *address)
-    await asyncio.gather(*ends)
-    server.close()
-    await server.wait_closed()
+    producer = asyncio.create_task(produce())
+    for number in range(n):
+        assert await queue.get() == number
+    await producer
     return n
 
 
-@workload(5_000)
-async def echo_streams(n):
-    """One connection with readers and writers, 1 KiB a message."""
-
-    async def serve(reader, writer):
-        while data := await reader.read(4096):
-            writer.write(data)
-            await writer.drain()
-        writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+@workload("primitives", 20_000)
+async def semaphore(n):
+    """A hundred tasks for ten permits."""
+    permits = asyncio.Semaphore(10)
     done = 0
-    for _ in range(n):
-        writer.write(b"x" * 1024)
-        await reader.readexactly(1024)
-        done += 1
-    writer.close()
-    await writer.wait_closed()
-    server.close()
-    await server.wait_closed()
+
+    async def work():
+        nonlocal done
+        for _ in range(n // 100):
+            async with permits:
+                await asyncio.sleep(0)
+                done += 1
+
+    await asyncio.gather(*[work() for _ in range(100)])
     return done
 
 
-@workload(10_000)
-async def sock_echo(n):
-    """sock_recv and sock_sendall over a pair of sockets."""
-    loop = asyncio.get_running_loop()
-    one, other = socket.socketpair()
-    one.setblocking(False)
-    other.setblocking(False)
+@workload("primitives", 20_000)
+async def event(n):
+    """A hundred tasks wait, are woken by one call, and wait again."""
     done = 0
-    with one, other:
-        for _ in range(n):
-            await loop.sock_sendall(one, b"x" * 64)
-            done += len(await loop.sock_recv(other, 64)) == 64
+    for _ in range(n // 100):
+        flag = asyncio.Event()
+        waiters = [asyncio.create_task(flag.wait()) for _ in range(100)]
+        await asyncio.sleep(0)
+        flag.set()
+        done += sum(await asyncio.gather(*waiters))
     return done
 
 
-@workload(2_000)
+@workload("primitives", 20_000)
+async def condition(n):
+    """A hundred tasks wait under one lock, and all are notified."""
+    news = asyncio.Condition()
+    woken = turn = 0
+
+    async def follow():
+        nonlocal woken
+        for number in range(n // 100):
+            async with news:
+                await news.wait_for(lambda number=number: turn > number)
+                woken += 1
+
+    followers = [asyncio.create_task(follow()) for _ in range(100)]
+    for number in range(n // 100):
+        while woken < number * 100:
+            await asyncio.sleep(0)
+        async with news:
+            turn += 1
+            news.notify_all()
+    await asyncio.gather(*followers)
+    return woken
+
+
+# Threads and processes --------------------------------------------------------------------
+
+
+@workload("io", 2_000)
 async def to_thread(n):
     return sum([await asyncio.to_thread(int, 1) for _ in range(n)])
+
+
+@workload("io", 40)
+async def subprocess(n):
+    """Child processes, one after the other; what counts is the parent's time."""
+    done = 0
+    for _ in range(n):
+        child = await asyncio.create_subprocess_exec("true")
+        done += await child.wait() == 0
+    return done
+
+
+# What an idle thing weighs ----------------------------------------------------------------
+
+
+async def idle_tasks(n):
+    return [asyncio.create_task(asyncio.sleep(3600)) for _ in range(n)]
+
+
+async def idle_timers(n):
+    loop = asyncio.get_running_loop()
+    return [loop.call_later(3600 + number % 1000, sys.exit) for number in range(n)]
+
+
+IDLE = {"tasks": (idle_tasks, 10_000), "timers": (idle_timers, 50_000)}
