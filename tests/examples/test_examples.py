@@ -10,7 +10,7 @@ import pytest
 EXAMPLES = pathlib.Path(__file__).parents[2] / "examples"
 
 
-def run(name, *arguments, needs=(), seconds=120):
+def run(name, *arguments, needs=(), seconds=240):
     for package in needs:
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed")

@@ -104,6 +104,11 @@ def test_aiohttp():
     assert command("aiohttp_server.py", "--ask") == f"200 {LOOP}\n"
 
 
+@pytest.mark.needs("httpx")
+def test_httpx():
+    assert command("httpx_client.py") == f"{LOOP} ['/0', '/1', '/2', '/3', '/4']\n"
+
+
 @pytest.mark.needs("anyio")
 def test_anyio():
     assert command("anyio_program.py") == f"{LOOP} [0, 1, 2]\n"
