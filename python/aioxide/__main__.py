@@ -28,6 +28,7 @@ the Python stacks of its threads. (A program by such a name is ./ps.)
 
 Options that look inside the program:
   --inspect             let `aioxide ps PID` and the like look at it
+  --inspect=web[:PORT]  and serve a live page for the browser, at an address that is printed
   --watchdog[=SECONDS]  report when an event loop does not come back for that long (0.1 s)
 """
 
@@ -77,9 +78,8 @@ def _run_named(option: str, rest: list[str]) -> None:
 def _use_option(word: str) -> None:
     """Do what an option in front of the program asks for."""
     name, equals, value = word.partition("=")
-    if word == "--inspect":
-        aioxide.inspect.accounting()
-        aioxide.inspect.serve()
+    if name == "--inspect":
+        _inspect(value if equals else None)
     elif name == "--watchdog":
         try:
             aioxide.watchdog(float(value) if equals else 0.1)
@@ -87,6 +87,21 @@ def _use_option(word: str) -> None:
             _refuse(f"{word}: not a positive number of seconds")
     else:
         _refuse(f"unknown option {word}")
+
+
+def _inspect(how: str | None) -> None:
+    """Let others look, and by a browser too if `how` says so."""
+    web, _, port = (how or "").partition(":")
+    if how is not None and (web != "web" or not (port or "0").isdecimal() or int(port or 0) > 65535):
+        _refuse(f"--inspect={how}: neither web nor web:PORT")
+    aioxide.inspect.accounting()
+    try:
+        server = aioxide.inspect.serve(web=how is not None, port=int(port or 0))
+    except OSError as error:
+        _refuse(f"can't listen: {error}")
+    if server.url is not None:
+        sys.stderr.write(f"aioxide: to look inside, open {server.url}\n")
+        sys.stderr.flush()
 
 
 def _refuse(reason: str) -> NoReturn:

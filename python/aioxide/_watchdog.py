@@ -62,9 +62,10 @@ class Stall:
 class Watchdog:
     """The watchdog that `watchdog` has started; in a `with` statement it stops at the end."""
 
-    def __init__(self, threshold: float, callback: Callable[[Stall], object] | None) -> None:
+    def __init__(self, threshold: float, callback: Callable[[Stall], object] | None, is_quiet: bool = False) -> None:
         self.threshold = threshold
         self._callback = callback
+        self._is_quiet = is_quiet
         _core._watchdog_start(threshold, self._report)
 
     def __enter__(self) -> "Watchdog":
@@ -84,7 +85,8 @@ class Watchdog:
 
     def _report(self, text: str) -> None:
         stall = Stall._of(json.loads(text))
-        _logger.warning("%s", stall)
+        if not self._is_quiet:
+            _logger.warning("%s", stall)
         if self._callback is not None and stall.over:
             self._callback(stall)
 
@@ -105,19 +107,35 @@ def watchdog(threshold: float = 0.1, *, callback: Callable[[Stall], object] | No
 
     A watchdog that is there already is replaced.
     """
-    global _running, _hooked
+    global _running
     if not 0 < threshold < float("inf"):
         raise ValueError(f"threshold must be a positive number of seconds, not {threshold!r}")
     with _lock:
         _core._watchdog_stop(False)
         _running = None
-        if not _hooked:
-            # Before the interpreter ends, the thread does; and a child process has none.
-            atexit.register(_core._watchdog_stop, True)
-            os.register_at_fork(after_in_child=_forked)
-            _hooked = True
+        _hook()
         _running = Watchdog(float(threshold), callback)
         return _running
+
+
+def watch_quietly(threshold: float = 0.1) -> Watchdog | None:
+    """A watchdog for those who ask for `stalls`, if there is none; it logs nothing."""
+    global _running
+    with _lock:
+        if _running is not None:
+            return None
+        _hook()
+        _running = Watchdog(threshold, None, is_quiet=True)
+        return _running
+
+
+def _hook() -> None:
+    """Before the interpreter ends, the thread does; and a child process has none."""
+    global _hooked
+    if not _hooked:
+        atexit.register(_core._watchdog_stop, True)
+        os.register_at_fork(after_in_child=_forked)
+        _hooked = True
 
 
 def _forked() -> None:

@@ -13,9 +13,12 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aioxide import _core
+
+if TYPE_CHECKING:
+    from aioxide._web import Web
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +182,12 @@ class Server:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self._web: Web | None = None
+
+    @property
+    def url(self) -> str | None:
+        """The address of the page for the browser, token included: whoever has it can look."""
+        return None if self._web is None else self._web.url
 
     def __enter__(self) -> "Server":
         return self
@@ -192,21 +201,38 @@ class Server:
         if _server is self:
             _server = None
             _core._serve_stop()
+            web, self._web = self._web, None
+            if web is not None:
+                web.close()
 
 
 _server: Server | None = None
 _hooked = False
 
 
-def serve() -> Server:
+def serve(*, web: bool = False, port: int = 0) -> Server:
     """Let `aioxide ps`, `tree`, `top` and `stacks` look at this process, by its owner alone.
 
-    A native thread answers, so a stalled loop can be looked at too.  The ages,
+    With `web` there is a page for the browser as well, at the server's `url`: on
+    the loopback interface, at `port` or at one that is free, for those who have
+    the token in that address.  For its list of stalls a watchdog runs, which
+    logs nothing, unless there is one already.
+
+    Native threads answer, so a stalled loop can be looked at too.  The ages,
     steps and processor time of tasks are known if `accounting` is on.
     """
-    global _server, _hooked
-    if _server is not None:
-        return _server
+    global _server
+    if _server is None:
+        _server = _listen()
+    if web and _server._web is None:
+        from aioxide._web import Web
+
+        _server._web = Web(port)
+    return _server
+
+
+def _listen() -> Server:
+    global _hooked
     directory = _private_directory()
     path = os.path.join(directory, f"{os.getpid()}.sock")
     with contextlib.suppress(FileNotFoundError):
@@ -220,14 +246,16 @@ def serve() -> Server:
         atexit.register(_core._serve_stop)
         os.register_at_fork(after_in_child=_forked)
         _hooked = True
-    _server = Server(path)
-    return _server
+    return Server(path)
 
 
 def _forked() -> None:
     global _server
+    if _server is not None:
+        _server._web = None
     _server = None
     _core._serve_forked()
+    _core._web_forked()
 
 
 def directories() -> list[str]:

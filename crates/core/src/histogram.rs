@@ -74,6 +74,12 @@ impl Histogram {
     pub fn up_to(&self, limit: u64) -> u64 {
         self.buckets.iter().enumerate().take_while(|(place, _)| upper(*place) <= limit).map(|(_, n)| n).sum()
     }
+
+    /// The buckets that are not empty, from the smallest: the largest value that one takes, and how many it has.
+    pub fn filled(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        let counts = self.buckets.iter().copied().enumerate();
+        counts.filter(|(_, count)| *count > 0).map(|(place, count)| (upper(place), count))
+    }
 }
 
 impl Default for Histogram {
@@ -145,5 +151,18 @@ mod tests {
         histogram.record(7000, 1);
         assert_eq!((histogram.quantile(500_000), histogram.quantile(1_000_000)), (5, 7000));
         assert_eq!(Histogram::new().quantile(500_000), 0);
+    }
+
+    #[test]
+    fn what_is_filled_adds_up() {
+        let mut histogram = Histogram::new();
+        assert_eq!(histogram.filled().count(), 0);
+        for value in [3, 3, 1_000, 1_010, 5_000_000_000] {
+            histogram.record(value, 2);
+        }
+        let filled: Vec<_> = histogram.filled().collect();
+        assert_eq!(filled.iter().map(|(_, count)| count).sum::<u64>(), histogram.count());
+        assert_eq!(filled[0], (3, 4));
+        assert!(filled.is_sorted() && filled.last().is_some_and(|(limit, _)| *limit >= 5_000_000_000));
     }
 }

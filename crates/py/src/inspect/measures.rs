@@ -66,6 +66,30 @@ pub(super) fn write(event_loop: &Bound<'_, EventLoop>, json: &mut Json) {
     });
 }
 
+/// The figures of a loop that runs in that thread, and every bucket of its histograms: who looks twice can say what
+/// has been between the two looks.
+pub(super) fn write_whole(event_loop: &Bound<'_, EventLoop>, ident: u64, json: &mut Json) {
+    json.object(|json| {
+        json.key("loop").count(event_loop.as_ptr().addr());
+        json.key("thread").number(ident);
+        json.key("figures");
+        write(event_loop, json);
+        measure(event_loop, |metrics| {
+            let all = [("lag", &metrics.lag), ("iteration", &metrics.turn), ("callback", &metrics.callback)];
+            for (name, histogram) in all {
+                json.key(name).array(|json| {
+                    for (limit, count) in histogram.filled() {
+                        json.array(|json| {
+                            json.number(limit);
+                            json.number(count);
+                        });
+                    }
+                });
+            }
+        });
+    });
+}
+
 #[allow(clippy::cast_precision_loss, reason = "seconds for people")]
 fn spread(histogram: &Histogram, json: &mut Json) {
     let seconds = |nanoseconds: u64| nanoseconds as f64 / 1e9;

@@ -4,7 +4,7 @@
 
 use pyo3::prelude::*;
 
-use super::{accounts, serve, watchdog};
+use super::{accounts, picture, watchdog};
 use crate::event_loop::EventLoop;
 use crate::ffi::cell::GilCell;
 
@@ -20,7 +20,7 @@ pub(crate) fn add(event_loop: &Bound<'_, EventLoop>, ident: u64) {
     EventLoop::core(event_loop).pulse().start(ident);
     watchdog::watch(event_loop);
     accounts::follow(event_loop);
-    serve::follow(event_loop);
+    picture::follow(event_loop);
     let entry = Entry { event_loop: event_loop.clone().unbind(), ident };
     RUNNING.with(event_loop.py(), |running| running.push(entry));
 }

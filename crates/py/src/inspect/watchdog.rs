@@ -48,6 +48,8 @@ struct Look {
 #[derive(Clone, Debug)]
 struct Stall {
     ident: u64,
+    /// When the loop was last seen to move.
+    since: f64,
     seconds: f64,
     is_over: bool,
     looks: Vec<Look>,
@@ -57,6 +59,7 @@ impl Stall {
     fn write(&self, json: &mut Json) {
         json.object(|json| {
             json.key("thread").number(self.ident);
+            json.key("since").seconds(self.since);
             json.key("seconds").seconds(self.seconds);
             json.key("over").raw(if self.is_over { "true" } else { "false" });
             json.key("looks").array(|json| {
@@ -245,6 +248,7 @@ impl Watcher {
         seen.pulse.note_stall();
         let stall = seen.stall.get_or_insert_with(|| Stall {
             ident: seen.pulse.ident(),
+            since: seen.since,
             seconds: after,
             is_over: false,
             looks: Vec::new(),
