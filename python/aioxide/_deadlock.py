@@ -3,7 +3,7 @@
 The native loop asks a `Guard` before it goes to sleep with no timer and no
 descriptor to wait for.  What is left are signals and other threads, any of
 which may know the loop; so there must be none, but idle workers of the loop's
-own executor and aioxide's own.
+own executor, idle resolvers, and those of aioxide that only look on.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ import signal
 import threading
 from typing import Any, Literal, get_args
 
-from aioxide import _core, inspect
+from aioxide import _core, _resolver, inspect
 
 OnDeadlock = Literal["warn", "raise", "ignore"]
 
@@ -115,16 +115,19 @@ def signals_may_come() -> bool:
 
 def threads_may_come(loop: asyncio.AbstractEventLoop) -> bool:
     """Whether there is a thread that may know the loop."""
-    return _threads() > 1 + _idle_workers(getattr(loop, "_default_executor", None))
+    return _threads() > 1 + _idle_workers(getattr(loop, "_default_executor", None)) + _resolver.idle()
+
+
+_ONLOOKERS = ("aioxide-watchdo", "aioxide-inspect", "aioxide-look")  # as the kernel cuts names
 
 
 def _threads() -> int:
-    """How many threads the process has, aioxide's own aside."""
+    """How many threads the process has, without those that only look on."""
     count = 0
     for name in os.listdir("/proc/self/task"):
         try:
             with open(f"/proc/self/task/{name}/comm") as file:
-                count += not file.read().startswith("aioxide-")
+                count += not file.read().startswith(_ONLOOKERS)
         except OSError:
             continue  # ended meanwhile
     return count

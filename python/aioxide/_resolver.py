@@ -74,6 +74,11 @@ class Resolver:
                 self._abandoned += 1
                 self._make_room()
 
+    def idle(self) -> int:
+        """How many threads wait for something to look up."""
+        with self._changed:
+            return max(self._idle - len(self._waiting), 0)
+
     def _make_room(self) -> None:
         """See to it that somebody takes what waits, if that may run."""
         if self._idle >= len(self._waiting):
@@ -111,6 +116,11 @@ _pool = Resolver()
 def submit(call: Callable[..., Any], *args: Any) -> Lookup:
     """Have `call(*args)` run in the process's pool."""
     return _pool.submit(call, *args)
+
+
+def idle() -> int:
+    """How many of the pool's threads have nothing to do."""
+    return _pool.idle()
 
 
 def _after_fork() -> None:

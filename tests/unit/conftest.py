@@ -5,6 +5,7 @@ import contextlib
 import gc
 import os
 import signal
+import sys
 
 import aioxide
 import pytest
@@ -14,6 +15,9 @@ from children import children, open_descriptors
 @pytest.fixture(params=["stock", "aioxide"])
 def aio(request):
     """asyncio, by CPython and by aioxide."""
+    since = request.node.get_closest_marker("stock_since")
+    if request.param == "stock" and since and sys.version_info < since.args[0]:
+        pytest.skip(f"CPython's own does so since {'.'.join(map(str, since.args[0]))}")
     return asyncio if request.param == "stock" else aioxide
 
 

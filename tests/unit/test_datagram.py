@@ -82,6 +82,7 @@ def name(transport):
     return transport.get_extra_info("sockname")
 
 
+@pytest.mark.stock_since((3, 13))
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_both_ways(go, host):
     async def main(endpoint):
@@ -129,6 +130,7 @@ def test_many_peers_are_told_apart(go):
     go(main)
 
 
+@pytest.mark.stock_since((3, 13))
 def test_connected(go):
     async def main(endpoint):
         server, hub = await endpoint(HERE)
@@ -267,6 +269,7 @@ def test_a_given_socket(go):
     go(main)
 
 
+@pytest.mark.stock_since((3, 13))
 def test_bad_arguments(loop, run):
     async def main():
         for options, error, text in [
@@ -318,6 +321,7 @@ def test_unix_datagrams(go):
     go(main)
 
 
+@pytest.mark.stock_since((3, 13))
 def test_what_waits_and_flow_control(go):
     """A Unix socket whose reader sleeps makes the writer wait."""
 

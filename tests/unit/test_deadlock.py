@@ -82,7 +82,8 @@ def test_raised_in_the_main_task():
     text, ended = outcome("aioxide.install()\n" + NOBODY, option="raise")
     assert ended
     assert "aioxide.DeadlockError: deadlock: nothing can wake this program any more" in text
-    assert "await queue.get()" in text
+    if sys.version_info >= (3, 13):  # which show the lines of a program given by -c
+        assert "await queue.get()" in text
 
 
 def test_the_main_task_may_go_on():

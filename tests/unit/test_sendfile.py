@@ -74,6 +74,7 @@ class NoFile(io.BytesIO):
     """Has no descriptor: native sendfile is out of the question."""
 
 
+@pytest.mark.stock_since((3, 13))
 @pytest.mark.parametrize(("offset", "count"), PARTS)
 @pytest.mark.parametrize("how", ["native", "by hand"])
 def test_a_part_through_a_transport(loop, run, file, offset, count, how):

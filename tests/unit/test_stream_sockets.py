@@ -62,15 +62,13 @@ def test_many_connections_get_their_own_bytes(aio, run):
     run(use(), 60)
 
 
+@pytest.mark.stock_since((3, 14))
 def test_a_handler_that_fails_is_reported_and_its_connection_closed(aio, loop, run):
     async def handle(reader, writer):
         raise ZeroDivisionError
 
     def plain(reader, writer):
         raise ZeroDivisionError
-
-    if aio is asyncio and sys.version_info < (3, 13):
-        pytest.skip("asyncio leaves the connection open")
 
     async def use():
         for handler in (handle, plain):

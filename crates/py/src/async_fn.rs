@@ -14,6 +14,7 @@ use pyo3::exceptions::{
 use pyo3::intern;
 use pyo3::prelude::*;
 
+use crate::errors::{generator_exit, made};
 use crate::ffi::cell::{Flag, GilCell, Slot};
 use crate::ffi::class::{Builder, Class, Inst, TypeCell, create};
 use crate::ffi::gc::{Stopped, Visit};
@@ -382,11 +383,13 @@ impl Awaitable for Coroutine {
                 this.end(py);
                 Ok(())
             }
-            Stage::Suspended => match this.step(py, Some(PyGeneratorExit::new_err(()))) {
+            Stage::Suspended => match this.step(py, Some(generator_exit(py))) {
                 Ok(Step::Yield(_)) => Err(PyRuntimeError::new_err("coroutine ignored GeneratorExit")),
                 Ok(Step::Return(_)) => Ok(()),
-                Err(error) if error.is_instance_of::<PyGeneratorExit>(py) => Ok(()),
-                Err(error) => Err(error),
+                Err(error) => {
+                    let error = made(py, error);
+                    if error.is_instance_of::<PyGeneratorExit>(py) { Ok(()) } else { Err(error) }
+                }
             },
         }
     }

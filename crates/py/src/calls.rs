@@ -13,6 +13,7 @@ use crate::handles::{self, Arguments, Handle};
 use crate::job::Job;
 use crate::local::LoopCore;
 use crate::tasks;
+use crate::version::FACTORIES_TAKE_NAMES;
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
 
@@ -153,15 +154,36 @@ pub(crate) fn create_task<'py>(this: LoopRef<'_, 'py>, args: Args<'_, 'py>) -> O
     let factory = this.core.task_factory().get(py);
     let is_eager = factory.as_ref().is_some_and(tasks::create::is_native);
     if let Some(factory) = factory.filter(|_| !is_eager) {
-        let (positional, keywords) = args.to_call()?;
-        let mut forwarded = vec![this.object.to_owned()];
-        forwarded.extend(positional.iter());
-        return factory.call(PyTuple::new(py, forwarded)?, keywords.as_ref());
+        return by_factory(this, &factory, args);
     }
     let [coro, name, context, eager] = SIGNATURE.bind::<4>(args)?;
     let Some(coro) = coro else { return Err(missing("create_task", "coro")) };
     let eager = eager.map_or(Ok(is_eager), |e| e.is_truthy())?;
     tasks::new(&this.object, coro.to_owned(), given(name), given(context), eager)
+}
+
+/// A task that `factory` makes. Those written for a Python before 3.14 need not know `name`, nor a context of None:
+/// there, they are not told, and the task gets its name afterwards.
+fn by_factory<'py>(this: LoopRef<'_, 'py>, factory: &Bound<'py, PyAny>, args: Args<'_, 'py>) -> Object<'py> {
+    let py = args.py();
+    let (positional, keywords) = args.to_call()?;
+    let mut forwarded = vec![this.object.to_owned()];
+    forwarded.extend(positional.iter());
+    let mut name = None;
+    if let Some(keywords) = keywords.as_ref().filter(|_| !FACTORIES_TAKE_NAMES) {
+        name = keywords.get_item("name")?;
+        if name.is_some() {
+            keywords.del_item("name")?;
+        }
+        if keywords.get_item("context")?.is_some_and(|context| context.is_none()) {
+            keywords.del_item("context")?;
+        }
+    }
+    let task = factory.call(PyTuple::new(py, forwarded)?, keywords.as_ref())?;
+    if let Some(name) = name.filter(|name| !name.is_none()) {
+        task.call_method1(intern!(py, "set_name"), (name,))?;
+    }
+    Ok(task)
 }
 
 fn loop_methods() -> [(&'static str, Method); 7] {

@@ -3,7 +3,7 @@
 
 use std::io;
 
-use pyo3::exceptions::{PyKeyboardInterrupt, PyOSError, PyResourceWarning, PySystemExit};
+use pyo3::exceptions::{PyGeneratorExit, PyKeyboardInterrupt, PyOSError, PyResourceWarning, PySystemExit};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
@@ -50,4 +50,15 @@ pub(crate) fn warn_of_resource(source: Borrowed<'_, '_, PyAny>, text: &str) -> P
     let py = source.py();
     let nothing_above = (text, py.get_type::<PyResourceWarning>(), 1, source);
     WARN.get(py).map_or(Ok(()), |warn| warn.bind(py).call1(nothing_above).map(drop))
+}
+
+/// The same error with its exception made: PyO3 would fail to make it, to look at its type, when the interpreter ends.
+pub(crate) fn made(py: Python<'_>, error: PyErr) -> PyErr {
+    error.restore(py);
+    PyErr::fetch(py)
+}
+
+/// The GeneratorExit by which a coroutine is closed.
+pub(crate) fn generator_exit(py: Python<'_>) -> PyErr {
+    made(py, PyGeneratorExit::new_err(()))
 }

@@ -7,6 +7,7 @@ use pyo3::exceptions::{PyGeneratorExit, PyRuntimeError};
 use pyo3::prelude::*;
 
 use crate::await_on::already_executing;
+use crate::errors::{generator_exit, made};
 use crate::ffi::class::{Class, Inst};
 use crate::ffi::iter::{Awaitable, Life, Step, reused, warn_never_awaited};
 use crate::futures;
@@ -54,10 +55,13 @@ impl<T: Frame> Awaitable for T {
                 Ok(())
             }
             Life::Running => Err(already_executing()),
-            Life::Suspended => match T::step(this, Some(PyGeneratorExit::new_err(()))) {
+            Life::Suspended => match T::step(this, Some(generator_exit(py))) {
                 Ok(Step::Yield(_)) => Err(PyRuntimeError::new_err("coroutine ignored GeneratorExit")),
-                Err(error) if !error.is_instance_of::<PyGeneratorExit>(py) => Err(error),
-                _ => Ok(()),
+                Ok(Step::Return(_)) => Ok(()),
+                Err(error) => {
+                    let error = made(py, error);
+                    if error.is_instance_of::<PyGeneratorExit>(py) { Ok(()) } else { Err(error) }
+                }
             },
         }
     }

@@ -11,3 +11,6 @@ pub(crate) const SHORT_AWAIT_ERROR: bool = cfg!(Py_3_14);
 
 /// Programs may say who watches their child processes (gone in 3.14).
 pub(crate) const CHILD_WATCHERS: bool = cfg!(not(Py_3_14));
+
+/// Whether task factories are told the name of a task, as of 3.14.
+pub(crate) const FACTORIES_TAKE_NAMES: bool = cfg!(Py_3_14);
