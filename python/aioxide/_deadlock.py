@@ -118,18 +118,16 @@ def threads_may_come(loop: asyncio.AbstractEventLoop) -> bool:
     return _threads() > 1 + _idle_workers(getattr(loop, "_default_executor", None)) + _resolver.idle()
 
 
-_ONLOOKERS = ("aioxide-watchdo", "aioxide-inspect", "aioxide-look")  # as the kernel cuts names
-
-
 def _threads() -> int:
     """How many threads the process has, without those that only look on."""
     count = 0
     for name in os.listdir("/proc/self/task"):
         try:
             with open(f"/proc/self/task/{name}/comm") as file:
-                count += not file.read().startswith(_ONLOOKERS)
+                comm = file.read()
         except OSError:
             continue  # ended meanwhile
+        count += not comm.startswith("aioxide-") or comm.startswith("aioxide-resolve")  # as the kernel cuts it
     return count
 
 

@@ -98,7 +98,7 @@ def test_a_process_that_dies_is_told_and_replaced(run):
 
 def test_what_cannot_be_sent(run):
     async def main():
-        with pytest.raises((pickle.PicklingError, AttributeError), match="pickle|get local object"):
+        with pytest.raises((pickle.PicklingError, AttributeError), match=r"pickle|get local object"):
             await aioxide.to_process(lambda: 1)
         assert await aioxide.to_process(math.factorial, 5) == 120
 
