@@ -9,6 +9,7 @@ import atexit
 import contextlib
 import json
 import os
+import re
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -121,8 +122,13 @@ class TaskInfo:
 
 
 def tasks(loop: asyncio.AbstractEventLoop | None = None) -> list[TaskInfo]:
-    """Every task that is not done: of `loop`, or of all loops that run in this process."""
+    """Every task that is not done, by name: of `loop`, or of all loops that run in this process."""
     return from_records(json.loads(_core._tasks(loop)))
+
+
+def _by_name(task: TaskInfo) -> list[tuple[int, str]]:
+    """Sorts names as people do: worker 2 before worker 10."""
+    return [(int(part) if part.isdecimal() else -1, part) for part in re.split(r"(\d+)", task.name)]
 
 
 def circles(found: Iterable[TaskInfo]) -> list[list[TaskInfo]]:
@@ -310,8 +316,8 @@ def accounting(on: bool = True) -> None:
 
 
 def from_records(loops: Iterable[Mapping[str, Any]]) -> list[TaskInfo]:
-    """The tasks in what the native module says about some loops."""
-    return [TaskInfo._of(record, loop) for loop in loops for record in loop["tasks"]]
+    """The tasks in what the native module says about some loops, by name."""
+    return sorted((TaskInfo._of(record, loop) for loop in loops for record in loop["tasks"]), key=_by_name)
 
 
 def format_tasks(found: Iterable[TaskInfo] | asyncio.AbstractEventLoop | None = None) -> str:
@@ -361,7 +367,7 @@ class _Tree:
     def children(self, task: TaskInfo) -> list[TaskInfo]:
         waits = task.waits_for
         ids = () if waits is None else waits.tasks
-        return [self.by_id[id] for id in ids if id in self.by_id]
+        return sorted((self.by_id[id] for id in ids if id in self.by_id), key=_by_name)
 
     def subject(self, waits: WaitInfo) -> str:
         names = [self.name_of(id) for id in waits.tasks]
