@@ -2,8 +2,7 @@
 
 import asyncio
 
-from aioxide import _core, _stdlib
-from aioxide import metrics as _metrics
+from aioxide import _core, _stdlib, metrics as _metrics
 
 
 class EventLoop(_core.EventLoop, asyncio.AbstractEventLoop):

@@ -32,9 +32,14 @@ class _Pool:
             return await asyncio.get_running_loop().run_in_executor(executor, call)
         except concurrent.futures.BrokenExecutor:
             if self._executor is executor:
-                self._executor = None
-            executor.shutdown(wait=False)
+                self.shutdown(wait=False)
             raise
+
+    def shutdown(self, *, wait: bool = True) -> None:
+        """End the workers there are; the next call starts new ones."""
+        executor, self._executor = self._executor, None
+        if executor is not None and self._owner == os.getpid():
+            executor.shutdown(wait=wait)
 
 
 def _processes() -> concurrent.futures.Executor:
@@ -71,7 +76,9 @@ if sys.version_info >= (3, 14):
 
         Interpreters have a GIL each (PEP 734, Python 3.14 and later), so this takes another core as `to_process`
         does, and starts faster. Extension modules that don't support this can't be imported there; aioxide itself
-        is one of them. What goes there and back is pickled. Context variables stay here.
+        is one of them. What goes there and back is pickled. Context variables stay here. While there are other
+        interpreters, the child of a fork crashes (CPython 3.14 and 3.15): don't use `os.fork`, nor subprocesses
+        with `preexec_fn`.
 
         Raises what the function raises, as `concurrent.futures.interpreter.ExecutionFailed` where that can't be
         pickled.

@@ -12,6 +12,7 @@ import time
 
 import aioxide
 import pytest
+from aioxide import _pools
 
 
 def die():
@@ -20,6 +21,14 @@ def die():
 
 # Other interpreters import by their own path, so what is run there is the standard library's.
 POOLS = ["to_process"] + (["to_interpreter"] if sys.version_info >= (3, 14) else [])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_interpreters_are_left():
+    """CPython's fork fails while there are some."""
+    yield
+    if sys.version_info >= (3, 14):
+        _pools._interpreter_pool.shutdown()
 
 
 @pytest.fixture(params=POOLS)
