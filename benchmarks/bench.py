@@ -109,7 +109,7 @@ def merged(figures, before):
 def write_into_tree(figures):
     (TREE / "benchmarks" / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
     page = TREE / "benchmarks" / "README.md"
-    page.write_text(report.splice(page.read_text(), report.text(figures, "../docs/images/workloads.svg")))
+    page.write_text(report.splice(page.read_text(), report.text(figures)))
     images = TREE / "docs" / "images"
     images.mkdir(exist_ok=True)
     draw(figures, images)

@@ -107,7 +107,7 @@ def failures(figures):
             yield f"- `{workload}` on {loop}: {why}"
 
 
-def text(figures, picture=None):
+def text(figures):
     """Everything that was measured, as Markdown."""
     about = figures["about"]
     versions = ", ".join(f"{name} {about['versions'][name]}".strip() for name in figures["loops"])
@@ -119,8 +119,6 @@ def text(figures, picture=None):
         "",
         *summary(figures),
     ]
-    if picture:
-        lines += ["", f"![What each loop costs in each workload]({picture})"]
     for name in GROUPS:
         if any(group(workload) == name for workload in figures["costs"]):
             lines += ["", f"### {TITLES.get(name, name.capitalize())}: {GROUPS[name]}", "", *table(figures, name)]
