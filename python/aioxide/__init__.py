@@ -16,6 +16,7 @@ from aioxide._install import Installation, install, installed, uninstall
 from aioxide._loop import EventLoop, EventLoopPolicy, new_event_loop
 from aioxide._pools import to_process as to_process
 from aioxide._runners import Runner, run
+from aioxide._trace import Trace, trace
 from aioxide._watchdog import Stall, Watchdog, watchdog
 from aioxide.inspect import format_tasks
 
@@ -85,6 +86,7 @@ __all__ += [
     "Runner",
     "Stall",
     "TaskGroup",
+    "Trace",
     "Watchdog",
     "__version__",
     "format_tasks",
@@ -94,6 +96,7 @@ __all__ += [
     "run",
     "tasks",
     "to_process",
+    "trace",
     "uninstall",
     "watchdog",
 ]

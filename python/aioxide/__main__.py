@@ -4,7 +4,7 @@ import sys
 from typing import NoReturn
 
 import aioxide
-from aioxide import _outside, _program
+from aioxide import _outside, _program, _report
 
 USAGE = """\
 usage: aioxide [OPTION ...] FILE [ARG ...]
@@ -13,10 +13,12 @@ usage: aioxide [OPTION ...] FILE [ARG ...]
        aioxide [OPTION ...] - [ARG ...]
 
        aioxide {ps,tree,top,stacks} PID [--json]
+       aioxide report TRACE [-o PAGE]
 
 Run a Python program with aioxide in the place of asyncio; or look at one that was started with
 --inspect or has called aioxide.inspect.serve(): its tasks as a table or a tree, what it does (live),
-the Python stacks of its threads. (A program by such a name is ./ps.)
+the Python stacks of its threads. Or make a page for people of what --trace has recorded.
+(A program by such a name is ./ps.)
 
   FILE           a program, a directory or a zip file with a __main__.py
   -m MODULE      a module or package by its name
@@ -29,6 +31,8 @@ the Python stacks of its threads. (A program by such a name is ./ps.)
 Options that look inside the program:
   --inspect             let `aioxide ps PID` and the like look at it
   --inspect=web[:PORT]  and serve a live page for the browser, at an address that is printed
+  --trace FILE          record what every task does and when, for `aioxide report` and trace viewers
+  --trace-limit=MB      of that file (100): when there is more to tell, the oldest goes
   --watchdog[=SECONDS]  report when an event loop does not come back for that long (0.1 s)
 """
 
@@ -40,8 +44,9 @@ def main() -> None:
     words = sys.argv[1:]
     if words and words[0] in _outside.COMMANDS:
         sys.exit(_outside.main(words))
-    while words and words[0].startswith("--") and words[0] not in ("--help", "--version"):
-        _use_option(words.pop(0))
+    if words and words[0] == "report":
+        sys.exit(_report.main(words[1:]))
+    _Options(words).use()
     if not words:
         _refuse("no program given")
     first, *rest = words
@@ -75,18 +80,46 @@ def _run_named(option: str, rest: list[str]) -> None:
         _program.run_code(value, rest)
 
 
-def _use_option(word: str) -> None:
-    """Do what an option in front of the program asks for."""
-    name, equals, value = word.partition("=")
-    if name == "--inspect":
-        _inspect(value if equals else None)
-    elif name == "--watchdog":
-        try:
-            aioxide.watchdog(float(value) if equals else 0.1)
-        except ValueError:
-            _refuse(f"{word}: not a positive number of seconds")
-    else:
-        _refuse(f"unknown option {word}")
+class _Options:
+    """The options in front of a program, taken off its words."""
+
+    def __init__(self, words: list[str]) -> None:
+        self.words = words
+        self.trace: str | None = None
+        self.limit = 100.0
+
+    def use(self) -> None:
+        """Do what they ask for."""
+        while self.words and self.words[0].startswith("--") and self.words[0] not in ("--help", "--version"):
+            self._take(self.words.pop(0))
+        if self.trace is not None:
+            try:
+                aioxide.trace(self.trace, limit=self.limit)
+            except ValueError as error:
+                _refuse(str(error))
+            except OSError as error:
+                _refuse(f"--trace: can't write {self.trace}: {error.strerror}")
+
+    def _take(self, word: str) -> None:
+        name, equals, value = word.partition("=")
+        if name == "--inspect":
+            _inspect(value if equals else None)
+        elif name == "--watchdog":
+            try:
+                aioxide.watchdog(float(value) if equals else 0.1)
+            except ValueError:
+                _refuse(f"{word}: not a positive number of seconds")
+        elif name == "--trace":
+            self.trace = value or (self.words.pop(0) if self.words and not equals else "")
+            if not self.trace:
+                _refuse("--trace needs a file to write")
+        elif name == "--trace-limit":
+            try:
+                self.limit = float(value)
+            except ValueError:
+                _refuse(f"{word}: not a number of megabytes")
+        else:
+            _refuse(f"unknown option {word}")
 
 
 def _inspect(how: str | None) -> None:

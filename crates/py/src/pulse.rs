@@ -16,11 +16,13 @@ pub(crate) mod instrument {
     pub(crate) const METRICS: u8 = 8;
     /// The callbacks of this turn are measured one by one.
     pub(crate) const TIMED: u8 = 16;
+    /// What happens is recorded for a timeline.
+    pub(crate) const TRACE: u8 = 32;
 
     /// Those that have something to do for each job.
-    pub(crate) const EACH_JOB: u8 = DEBUG | ACCOUNTS | TIMED;
+    pub(crate) const EACH_JOB: u8 = DEBUG | ACCOUNTS | TIMED | TRACE;
     /// Those that have something to do in each turn.
-    pub(crate) const EACH_TURN: u8 = PULSE | METRICS | TIMED;
+    pub(crate) const EACH_TURN: u8 = PULSE | METRICS | TIMED | TRACE;
 }
 
 /// One loop, seen from outside.

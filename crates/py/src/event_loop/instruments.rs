@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 
 use super::metrics::Metrics;
 use super::{EventLoop, debug};
-use crate::inspect::accounts;
+use crate::inspect::{accounts, trace};
 use crate::job::Job;
 use crate::pulse::instrument;
 
@@ -18,6 +18,9 @@ pub(super) fn turn(this: &Bound<'_, EventLoop>, count: usize) {
         let is_timed = with_metrics(this, |metrics| metrics.begin(count, clock::monotonic)).unwrap_or(false);
         core.set_instrument(instrument::TIMED, is_timed);
     }
+    if core.instruments() & instrument::TRACE != 0 {
+        trace::steps::turn(this);
+    }
 }
 
 /// The loop goes to sleep, or comes back from it.
@@ -26,6 +29,9 @@ pub(super) fn sleep(this: &Bound<'_, EventLoop>, falls: bool) {
     core.pulse().set_asleep(falls, clock::monotonic);
     if !falls && core.instruments() & instrument::ACCOUNTS != 0 {
         this.get().cpu_mark.set((clock::monotonic(), clock::thread_cpu()));
+    }
+    if core.instruments() & instrument::TRACE != 0 {
+        trace::steps::sleep(this, falls);
     }
     if core.instruments() & instrument::METRICS != 0 {
         let now = clock::monotonic();
@@ -53,6 +59,7 @@ pub(super) fn run(
         }
         _ => None,
     };
+    let traced = (on & instrument::TRACE != 0).then(|| trace::steps::begin(this, &job));
     let started = (on & (instrument::TIMED | instrument::ACCOUNTS) != 0).then(clock::monotonic);
     let result = if on & instrument::DEBUG != 0 { debug::run(this, job, run) } else { run(this, job) };
     if let Some(started) = started {
@@ -63,6 +70,9 @@ pub(super) fn run(
         if let Some(task) = task {
             accounts::step(&task, processor_time(this, now - started, now));
         }
+    }
+    if let Some(traced) = traced {
+        trace::steps::end(this, traced);
     }
     result
 }

@@ -44,6 +44,7 @@ pub(crate) use self::instruments::measure;
 use crate::errors::os_error;
 use crate::ffi::cell::{Flag, GilCell};
 use crate::ffi::gc::{Stopped, Visit};
+use crate::inspect::trace;
 use crate::local::LoopCore;
 use crate::transports::Source;
 
@@ -68,6 +69,8 @@ pub(crate) struct EventLoop {
     metrics: GilCell<Option<Box<metrics::Metrics>>>,
     /// When the loop's thread looked at its processor time, and how much that was; none yet: negative.
     cpu_mark: Flag<(f64, f64)>,
+    /// Where the loop is in a trace.
+    pub(crate) trace: Flag<trace::steps::Place>,
 }
 
 impl EventLoop {
@@ -96,6 +99,7 @@ impl EventLoop {
             idle_hook: idle::Hook::empty(),
             metrics: GilCell::new(None),
             cpu_mark: Flag::new((0.0, -1.0)),
+            trace: Flag::new(trace::steps::Place::default()),
         };
         Ok(PyClassInitializer::from(core).add_subclass(this))
     }

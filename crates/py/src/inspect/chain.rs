@@ -39,7 +39,7 @@ impl Link {
     }
 
     /// Whether it is in a native coroutine, where there is no line.
-    fn is_native(&self) -> bool {
+    pub(super) fn is_native(&self) -> bool {
         self.file == "<aioxide>"
     }
 

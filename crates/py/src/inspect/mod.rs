@@ -1,8 +1,9 @@
 //! Seeing inside a running program: its tasks and what they wait for.
 //!
 //! `tasks` takes the picture, `chain` follows coroutines, `subject` says what is waited for, `running` knows the loops,
-//! `json` writes it down; `watchdog` looks when a loop does not come back. `picture` is all that for those outside, whom
-//! `serve` and `web` answer. Nothing here changes what it looks at, and nothing shows the values of variables.
+//! `json` writes it down; `watchdog` looks when a loop does not come back, `trace` records what happens all the time.
+//! `picture` is all that for those outside, whom `serve` and `web` answer. Nothing here changes what it looks at, and
+//! nothing shows the values of variables.
 
 pub(crate) mod accounts;
 mod chain;
@@ -15,6 +16,7 @@ pub(crate) mod running;
 mod serve;
 mod subject;
 mod tasks;
+pub(crate) mod trace;
 mod watchdog;
 mod web;
 
@@ -42,6 +44,9 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(web::_web_stop, module)?)?;
     module.add_function(wrap_pyfunction!(web::_web_forked, module)?)?;
     module.add_function(wrap_pyfunction!(intrude::_throw, module)?)?;
+    module.add_function(wrap_pyfunction!(trace::_trace_start, module)?)?;
+    module.add_function(wrap_pyfunction!(trace::_trace_stop, module)?)?;
+    module.add_function(wrap_pyfunction!(trace::_trace_forked, module)?)?;
     module.add_function(wrap_pyfunction!(watchdog::_watchdog_start, module)?)?;
     module.add_function(wrap_pyfunction!(watchdog::_watchdog_stop, module)?)?;
     module.add_function(wrap_pyfunction!(watchdog::_watchdog_forked, module)?)?;

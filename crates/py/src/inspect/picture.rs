@@ -178,7 +178,7 @@ fn stacks(py: Python<'_>, json: &mut Json) {
     });
 }
 
-fn thread_names(py: Python<'_>) -> PyResult<Vec<(u64, String)>> {
+pub(super) fn thread_names(py: Python<'_>) -> PyResult<Vec<(u64, String)>> {
     let mut names = Vec::new();
     for thread in py.import("threading")?.call_method0("enumerate")?.try_iter()? {
         let thread = thread?;

@@ -4,7 +4,7 @@
 
 use pyo3::prelude::*;
 
-use super::{accounts, picture, watchdog};
+use super::{accounts, picture, trace, watchdog};
 use crate::event_loop::EventLoop;
 use crate::ffi::cell::GilCell;
 
@@ -21,6 +21,7 @@ pub(crate) fn add(event_loop: &Bound<'_, EventLoop>, ident: u64) {
     watchdog::watch(event_loop);
     accounts::follow(event_loop);
     picture::follow(event_loop);
+    trace::follow(event_loop);
     let entry = Entry { event_loop: event_loop.clone().unbind(), ident };
     RUNNING.with(event_loop.py(), |running| running.push(entry));
 }
@@ -28,6 +29,7 @@ pub(crate) fn add(event_loop: &Bound<'_, EventLoop>, ident: u64) {
 /// The loop has stopped.
 pub(crate) fn remove(event_loop: &Bound<'_, EventLoop>) {
     let py = event_loop.py();
+    trace::leave(event_loop);
     EventLoop::core(event_loop).pulse().stop();
     let entry = RUNNING.with(py, |running| {
         let place = running.iter().position(|entry| entry.event_loop.is(event_loop));

@@ -58,6 +58,11 @@ impl Subject {
         });
     }
 
+    /// What a waiter of which nothing but the kind is known waits for.
+    pub(super) fn plain(kind: &str, waiter: &Bound<'_, PyAny>) -> Self {
+        Self { kind: kind.to_owned(), ..Self::default() }.about(waiter)
+    }
+
     /// The word for a report: "lock", "3 tasks".
     fn about(mut self, object: &Bound<'_, PyAny>) -> Self {
         let class = text_of(object.get_type().qualname().map(Bound::into_any), "object");

@@ -6,7 +6,7 @@
 //! Nobody waits for this thread but the interpreter's exit.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -28,6 +28,8 @@ use crate::pulse::{Pulse, instrument};
 
 /// How many finished stalls are kept for those who ask later.
 const KEPT: usize = 100;
+/// … and while a trace is being recorded.
+const KEPT_FOR_TRACE: usize = 10_000;
 /// A look at each of these multiples of the threshold: the stack may have moved on.
 const LOOKS: u32 = 6;
 /// A stall that lasts is told about while it lasts, once, after this many seconds.
@@ -35,24 +37,24 @@ const LONG: f64 = 5.0;
 
 /// What was seen at one moment of a stall.
 #[derive(Clone, Debug, PartialEq)]
-struct Look {
+pub(super) struct Look {
     /// Seconds since the loop was last seen to move.
-    after: f64,
+    pub(super) after: f64,
     /// The name of the task, if one runs.
-    task: Option<String>,
+    pub(super) task: Option<String>,
     /// The Python stack, from the task's coroutine (or the callback) inwards; empty if the GIL could not be had.
-    stack: Vec<Link>,
+    pub(super) stack: Vec<Link>,
 }
 
 /// One stall.
 #[derive(Clone, Debug)]
-struct Stall {
-    ident: u64,
+pub(super) struct Stall {
+    pub(super) ident: u64,
     /// When the loop was last seen to move.
-    since: f64,
-    seconds: f64,
+    pub(super) since: f64,
+    pub(super) seconds: f64,
     is_over: bool,
-    looks: Vec<Look>,
+    pub(super) looks: Vec<Look>,
 }
 
 impl Stall {
@@ -86,6 +88,8 @@ static DOG: GilCell<Option<Dog>> = GilCell::new(None);
 /// Stalls that are over, and those under way.
 static STALLS: Mutex<VecDeque<Stall>> = Mutex::new(VecDeque::new());
 static CURRENT: Mutex<Vec<Stall>> = Mutex::new(Vec::new());
+/// How many of the former are kept.
+static LIMIT: AtomicUsize = AtomicUsize::new(KEPT);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -154,6 +158,19 @@ pub(super) fn stalls() -> String {
         lock(&CURRENT).iter().for_each(|stall| stall.write(json));
     });
     json.into_text()
+}
+
+/// A trace is being recorded and wants all stalls, or no longer.
+pub(super) fn keep_all(on: bool) {
+    LIMIT.store(if on { KEPT_FOR_TRACE } else { KEPT }, Ordering::Relaxed);
+}
+
+/// The stalls that were seen to begin, or to last, at that time or later.
+pub(super) fn since(time: f64) -> Vec<Stall> {
+    let mut found: Vec<_> = lock(&STALLS).iter().cloned().collect();
+    found.extend(lock(&CURRENT).iter().cloned());
+    found.retain(|stall| stall.since + stall.seconds >= time);
+    found
 }
 
 /// A loop as the watchdog sees it.
@@ -229,7 +246,7 @@ impl Watcher {
                 self.tell(&stall);
                 let mut kept = lock(&STALLS);
                 kept.push_back(stall);
-                if kept.len() > KEPT {
+                while kept.len() > LIMIT.load(Ordering::Relaxed) {
                     kept.pop_front();
                 }
             }
