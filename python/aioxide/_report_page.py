@@ -124,7 +124,7 @@ def _shares(trace: Trace) -> Iterable[str]:
         ("step", "tasks"),
         ("callback", "callbacks and I/O"),
         ("asleep", "asleep: nothing to do"),
-        ("rest", "the loop itself, and waiting for the interpreter's lock"),
+        ("rest", "the loop itself, the recording, and waiting for the interpreter's lock"),
     )
     for loop, row in trace.loops.items():
         parts = share(trace, loop)
@@ -280,12 +280,11 @@ def timeline(trace: Trace) -> dict[str, Any]:
         own = [(key, task) for key, task in drawn if key[0] == loop]
         rows += sorted(own, key=lambda item: (item[1].first, item[0]))
     labels: dict[str, int] = {"": 0}
-    share_of_row = max(200, MOST_SEGMENTS // max(1, len(rows)))
+    drawn_rows = [list(_segments(trace, key, row)) for key, row in rows]
     content = []
-    for key, row in rows:
-        segments = merged(list(_segments(trace, key, row)), share_of_row)
+    for (key, row), segments, most in zip(rows, drawn_rows, shared([len(one) for one in drawn_rows]), strict=True):
         flat: list[int] = []
-        for kind, start, length, label in segments:
+        for kind, start, length, label in merged(segments, most):
             flat += (kind, start, length, labels.setdefault(label, len(labels)))
         about = row.coroutine if key[1] else ""
         content.append({"name": row.name, "about": about, "loop": key[1] == 0, "segments": flat})
@@ -326,6 +325,16 @@ def _segments(trace: Trace, key: Key, row: Row) -> Iterable[Segment]:
             if stall.loop == key[0]:
                 label = stall.task or stall.name
                 yield STALL, _micro(stall.start), max(1, _micro(stall.length)), label
+
+
+def shared(counts: Sequence[int]) -> list[int]:
+    """How many segments each row may have: rows with few leave their part to the others."""
+    most = [0] * len(counts)
+    left = MOST_SEGMENTS
+    for done, (count, number) in enumerate(sorted((count, number) for number, count in enumerate(counts))):
+        most[number] = max(200, min(count, left // (len(counts) - done)))
+        left = max(0, left - most[number])
+    return most
 
 
 def merged(segments: list[Segment], most: int) -> list[Segment]:

@@ -169,6 +169,13 @@ def test_many_events_make_no_large_page(tmp_path):
     assert _report_page.merged(segments[:10], 1000) == segments[:10]
 
 
+def test_rows_with_little_to_show_leave_room_to_others():
+    most = _report_page.MOST_SEGMENTS
+    assert _report_page.shared([10, 10 * most, 20]) == [200, most - 400, 200]
+    assert _report_page.shared([most, most]) == [most // 2] * 2
+    assert _report_page.shared([]) == []
+
+
 def test_a_trace_that_lost_its_beginning_says_so(tmp_path):
     (tmp_path / "app.py").write_text(
         "import asyncio\nasync def main():\n    for _ in range(3000): await asyncio.sleep(0)\nasyncio.run(main())\n"
