@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import aioxide
+import browser
 import pytest
 from aioxide import _report, _report_page
 
@@ -236,3 +237,47 @@ def test_a_page_that_cannot_be_written(place):
 )
 def test_spans(seconds, text):
     assert _report_page.span(seconds) == text
+
+
+@browser.needed
+@pytest.mark.parametrize("dark", [False, True])
+def test_the_page_in_a_browser(place, tmp_path, dark):
+    with browser.Browser(dark=dark) as seen:
+        seen.open((place / "page.html").as_uri())
+        assert "The longest stalls" in seen.text()
+        ground = seen.run("getComputedStyle(document.body).backgroundColor")
+        light = [int(part) for part in re.findall(r"\d+", ground)]
+        assert (sum(light[:3]) < 300) == dark
+        # The picture has the colours of what happened.
+        colours = """(() => {
+            const sheet = document.getElementById("sheet"), found = {};
+            const points = sheet.getContext("2d").getImageData(0, 0, sheet.width, sheet.height).data;
+            for (let i = 0; i < points.length; i += 4) {
+                const colour = `#${[0, 1, 2].map((n) => points[i + n].toString(16).padStart(2, "0")).join("")}`;
+                found[colour] = (found[colour] || 0) + 1;
+            }
+            const style = getComputedStyle(document.documentElement);
+            const of = (name) => found[style.getPropertyValue("--" + name).trim()] || 0;
+            return [of("step"), of("wait"), of("stall"), of("step") / sheet.width];
+        })()"""
+        step, wait, stall, share = seen.run(colours)
+        assert step > 1000 and wait > 100 and stall > 100
+        # Nearer to the stall, it fills more of the picture.
+        seen.run("document.querySelector('button[data-from]').click()")
+        seen.until(f"({colours})[3] !== {share}")
+        seen.run("document.getElementById('whole').click()")
+        seen.until(f"Math.abs(({colours})[3] - {share}) < 0.01")
+        # Pointing at the stalled step says what it was.
+        says = """(() => {
+            const sheet = document.getElementById("sheet"), box = sheet.getBoundingClientRect();
+            const tip = document.getElementById("tip");
+            for (let y = 30; y < box.height; y += 10) {
+                const at = { clientX: box.left + box.width * 0.4, clientY: box.top + y, bubbles: true };
+                sheet.dispatchEvent(new PointerEvent("pointermove", at));
+                if (tip.style.display === "block" && tip.textContent.startsWith("the blocker")) return tip.textContent;
+            }
+        })()"""
+        assert re.match(r"the blocker\nruns, returned\n\d+ ms, from ", seen.run(says))
+        seen.screenshot(tmp_path / "page.png")
+        assert [one for one in seen.complaints() if "willReadFrequently" not in str(one)] == []  # our own look
+        assert [url for url in seen.requests() if not url.startswith("file:")] == []
