@@ -307,10 +307,10 @@ Segment = tuple[int, int, int, str]
 
 
 def _segments(trace: Trace, key: Key, row: Row) -> Iterable[Segment]:
-    def of(kind: int, slices: Iterable[Slice], label: Any) -> Iterable[Segment]:
+    def of(kind: int, slices: Iterable[Slice], label: Any) -> Iterable[tuple[float, Segment]]:
         for one in slices:
             start = _micro(one.start)
-            yield kind, start, max(1, _micro(one.end) - start), label(one)
+            yield one.start, (kind, start, max(1, _micro(one.end) - start), label(one))
 
     found = [
         *of(STEP, row.steps, lambda one: one.detail),
@@ -319,7 +319,7 @@ def _segments(trace: Trace, key: Key, row: Row) -> Iterable[Segment]:
         *of(CALLBACK, row.callbacks, lambda one: one.name),
         *of(ASLEEP, row.asleep, lambda one: ""),
     ]
-    yield from sorted(found, key=lambda segment: segment[1])
+    yield from (segment for _, segment in sorted(found, key=lambda item: item[0]))
     if key[1] == 0:
         for stall in trace.stalls:
             if stall.loop == key[0]:

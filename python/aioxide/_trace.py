@@ -25,7 +25,7 @@ class Trace:
         self._began = time.time()
         _prepare(self._absolute)
         _core._trace_start(int(limit * 1_000_000), stall)
-        self._dog = _watchdog.watch_quietly(stall)
+        self._dog = _watchdog.watch_quietly(stall / 2)  # so that whatever is a stall has been looked at
 
     def __enter__(self) -> "Trace":
         return self

@@ -218,12 +218,14 @@ asyncio.run(main())
 
 def test_a_loop_that_still_runs_at_the_end(tmp_path):
     program = """
-import asyncio, threading, time
+import asyncio, threading
 async def main():
     asyncio.current_task().set_name("it")
+    asyncio.get_running_loop().call_later(0.01, ready.set)
     await asyncio.sleep(1000)
+ready = threading.Event()
 threading.Thread(target=asyncio.run, args=(main(),), daemon=True).start()
-time.sleep(0.2)
+ready.wait()
 """
     (tmp_path / "app.py").write_text(program)
     done = command("--trace=out.json", "app.py", cwd=tmp_path)

@@ -276,7 +276,9 @@ impl<W: Write> Writer<'_, W> {
             let (mine, others): (Vec<_>, Vec<_>) =
                 seen.into_iter().partition(|seen| std::ptr::eq(seen.stall, stall));
             seen = others;
-            let Some(look) = mine.last() else { continue };
+            let Some(look) = mine.last().filter(|_| nanoseconds(stall.seconds) >= log.stall) else {
+                continue;
+            };
             let Some((id, _)) =
                 log.tracks().into_iter().find(|(id, t)| *id == t.event_loop && t.ident == stall.ident)
             else {
