@@ -3,7 +3,6 @@
 import asyncio
 import concurrent.futures
 import functools
-import multiprocessing
 import os
 import sys
 from collections.abc import Callable
@@ -43,6 +42,8 @@ class _Pool:
 
 
 def _processes() -> concurrent.futures.Executor:
+    import multiprocessing  # which few programs need, and all would wait for
+
     # Forking a process that runs threads and an event loop is what one must not do.
     return concurrent.futures.ProcessPoolExecutor(mp_context=multiprocessing.get_context("forkserver"))
 
@@ -69,7 +70,11 @@ async def to_process(func: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs)
 
 
 if sys.version_info >= (3, 14):
-    _interpreter_pool = _Pool(concurrent.futures.InterpreterPoolExecutor)
+
+    def _interpreters() -> concurrent.futures.Executor:
+        return concurrent.futures.InterpreterPoolExecutor()  # its module is imported when it is asked for
+
+    _interpreter_pool = _Pool(_interpreters)
 
     async def to_interpreter(func: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run a function in another interpreter of this process, and wait for its result.
