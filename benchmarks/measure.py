@@ -278,13 +278,24 @@ def until(end, once):
     return rounds
 
 
+@contextlib.contextmanager
+def many_descriptors():
+    """As many open files as this process may have, and those that it starts."""
+    before = soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = 2**16 if hard == resource.RLIM_INFINITY else min(hard, 2**16)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft if soft == resource.RLIM_INFINITY else max(soft, most), hard))
+    try:
+        yield most
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
 def connections(kind, loop, settings):
     """Bytes of the server for a connection that has been used once."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    count = min(round(4000 * max(settings.scale, 0.5)), most // 2)
-    server = Server(loop, kind)
     with contextlib.ExitStack() as stack:
+        most = stack.enter_context(many_descriptors())
+        count = min(round(4000 * max(settings.scale, 0.5)), most // 2)
+        server = Server(loop, kind)
         stack.callback(server.end)
 
         def open_some(count):
