@@ -1,4 +1,11 @@
-//! Tells the crate which Python it is built for (`cfg(Py_3_12)` and the like).
+//! Tells the crate which Python it is built for (`cfg(Py_3_12)` and the like), and with which profile of cargo's.
+use std::path::{Component, Path};
+
 fn main() {
     pyo3_build_config::use_pyo3_cfgs();
+    // Cargo has a variable for the built-in profiles only; the directory has the name of any.
+    let directory = std::env::var("OUT_DIR").unwrap_or_default();
+    let profile = Path::new(&directory).ancestors().nth(3).and_then(|path| path.components().next_back());
+    let profile = if let Some(Component::Normal(name)) = profile { name.to_str() } else { None };
+    println!("cargo::rustc-env=AIOXIDE_PROFILE={}", profile.unwrap_or("unknown"));
 }

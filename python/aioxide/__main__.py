@@ -1,10 +1,11 @@
 """The command `aioxide`: run an unmodified asyncio program on aioxide."""
 
+import importlib
 import sys
-from typing import NoReturn
 
 import aioxide
-from aioxide import _outside, _program, _report
+from aioxide import _program
+from aioxide._usage import refuse
 
 USAGE = """\
 usage: aioxide [OPTION ...] FILE [ARG ...]
@@ -14,10 +15,12 @@ usage: aioxide [OPTION ...] FILE [ARG ...]
 
        aioxide {ps,tree,top,stacks} PID [--json]
        aioxide report TRACE [-o PAGE]
+       aioxide doctor [--json]
 
 Run a Python program with aioxide in the place of asyncio; or look at one that was started with
 --inspect or has called aioxide.inspect.serve(): its tasks as a table or a tree, what it does (live),
-the Python stacks of its threads. Or make a page for people of what --trace has recorded.
+the Python stacks of its threads. Or make a page for people of what --trace has recorded. Or say what
+aioxide finds here: its build, the kernel, libraries, and what makes this machine slow.
 (A program by such a name is ./ps.)
 
   FILE           a program, a directory or a zip file with a __main__.py
@@ -36,19 +39,27 @@ Options that look inside the program:
   --watchdog[=SECONDS]  report when an event loop does not come back for that long (0.1 s)
 """
 
+# What each word means that is no program: a module, loaded only then, with a `main` that takes the words.
+COMMANDS = {
+    "doctor": "aioxide._doctor",
+    "ps": "aioxide._outside",
+    "report": "aioxide._report",
+    "stacks": "aioxide._outside",
+    "top": "aioxide._outside",
+    "tree": "aioxide._outside",
+}
+
 
 def main() -> None:
     """Read the command line, install aioxide and run the program."""
     if len(sys.argv) < 2:
-        _refuse("no program given")
+        refuse("no program given")
     words = sys.argv[1:]
-    if words and words[0] in _outside.COMMANDS:
-        sys.exit(_outside.main(words))
-    if words and words[0] == "report":
-        sys.exit(_report.main(words[1:]))
+    if words[0] in COMMANDS:
+        sys.exit(importlib.import_module(COMMANDS[words[0]]).main(words))
     _Options(words).use()
     if not words:
-        _refuse("no program given")
+        refuse("no program given")
     first, *rest = words
     if first in ("-h", "--help"):
         sys.stdout.write(USAGE)
@@ -60,7 +71,7 @@ def main() -> None:
         aioxide.install()
         _program.run_standard_input(rest)
     elif first.startswith("-"):
-        _refuse(f"unknown option {first}")
+        refuse(f"unknown option {first}")
     else:
         aioxide.install()
         _program.run_path(first, rest)
@@ -71,7 +82,7 @@ def _run_named(option: str, rest: list[str]) -> None:
     option, value = option[:2], option[2:]
     if not value:
         if not rest:
-            _refuse(f"{option} needs {'a module' if option == '-m' else 'code'}")
+            refuse(f"{option} needs {'a module' if option == '-m' else 'code'}")
         value, *rest = rest
     aioxide.install()
     if option == "-m":
@@ -96,9 +107,9 @@ class _Options:
             try:
                 aioxide.trace(self.trace, limit=self.limit)
             except ValueError as error:
-                _refuse(str(error))
+                refuse(str(error))
             except OSError as error:
-                _refuse(f"--trace: can't write {self.trace}: {error.strerror}")
+                refuse(f"--trace: can't write {self.trace}: {error.strerror}")
 
     def _take(self, word: str) -> None:
         name, equals, value = word.partition("=")
@@ -108,38 +119,33 @@ class _Options:
             try:
                 aioxide.watchdog(float(value) if equals else 0.1)
             except ValueError:
-                _refuse(f"{word}: not a positive number of seconds")
+                refuse(f"{word}: not a positive number of seconds")
         elif name == "--trace":
             self.trace = value or (self.words.pop(0) if self.words and not equals else "")
             if not self.trace:
-                _refuse("--trace needs a file to write")
+                refuse("--trace needs a file to write")
         elif name == "--trace-limit":
             try:
                 self.limit = float(value)
             except ValueError:
-                _refuse(f"{word}: not a number of megabytes")
+                refuse(f"{word}: not a number of megabytes")
         else:
-            _refuse(f"unknown option {word}")
+            refuse(f"unknown option {word}")
 
 
 def _inspect(how: str | None) -> None:
     """Let others look, and by a browser too if `how` says so."""
     web, _, port = (how or "").partition(":")
     if how is not None and (web != "web" or not (port or "0").isdecimal() or int(port or 0) > 65535):
-        _refuse(f"--inspect={how}: neither web nor web:PORT")
+        refuse(f"--inspect={how}: neither web nor web:PORT")
     aioxide.inspect.accounting()
     try:
         server = aioxide.inspect.serve(web=how is not None, port=int(port or 0))
     except OSError as error:
-        _refuse(f"can't listen: {error}")
+        refuse(f"--inspect: {error}")
     if server.url is not None:
         sys.stderr.write(f"aioxide: to look inside, open {server.url}\n")
         sys.stderr.flush()
-
-
-def _refuse(reason: str) -> NoReturn:
-    sys.stderr.write(f"aioxide: {reason} (see aioxide --help)\n")
-    sys.exit(2)
 
 
 if __name__ == "__main__":

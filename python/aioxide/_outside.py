@@ -1,6 +1,5 @@
 """`aioxide ps`, `tree`, `top` and `stacks`: looking at another process of the same user."""
 
-import argparse
 import json
 import os
 import select
@@ -14,10 +13,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from aioxide import inspect
+from aioxide import _commands, inspect
 from aioxide.inspect import Frame, TaskInfo
 
-COMMANDS = ("ps", "tree", "top", "stacks")
 PATIENCE = 10.0
 
 
@@ -27,11 +25,13 @@ class Unreachable(Exception):
 
 def main(words: list[str]) -> int:
     """Do one of the commands; the status to exit with."""
-    parser = argparse.ArgumentParser(prog=f"aioxide {words[0]}", description=__doc__)
-    parser.add_argument("pid", type=int, metavar="PID")
+    parser = _commands.Parser(words[0], __doc__)
+    parser.add_argument("pid", type=_commands.process, metavar="PID")
     parser.add_argument("--json", action="store_true", help="print what is known, as JSON")
     if words[0] == "top":
-        parser.add_argument("--interval", type=float, default=1.0, metavar="SECONDS", help="between two looks")
+        parser.add_argument(
+            "--interval", type=_commands.seconds, default=1.0, metavar="SECONDS", help="between two looks"
+        )
         parser.add_argument("--sort", choices=sorted(_ORDERS), default="cpu", help="what the list is sorted by")
     options = parser.parse_args(words[1:])
     try:

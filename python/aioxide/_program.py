@@ -18,6 +18,8 @@ from importlib.machinery import BuiltinImporter, SourceFileLoader
 from types import CodeType, ModuleType, TracebackType
 from typing import Any
 
+from aioxide._usage import refuse
+
 _OWN_FILES = {__file__, contextmanager.__code__.co_filename}
 
 
@@ -64,13 +66,15 @@ def run_code(code: str, arguments: list[str]) -> None:
 def run_standard_input(arguments: list[str]) -> None:
     """Run code read from standard input."""
     namespace = _prepare(["-", *arguments], first_on_path="")
-    source = sys.stdin.buffer.read()
+    source = b"" if sys.stdin is None else sys.stdin.buffer.read()
     with _own_frames_hidden():
         exec(_compile(source, "<stdin>"), namespace)
 
 
 # Runs a module in the namespace of `sys.modules["__main__"]`; `python -m` calls it too.
 _run_as_main: Callable[..., Any] = runpy._run_module_as_main  # type: ignore[attr-defined]
+# What it meets when there is no such module, or nothing to run in it, before it ends the process.
+_NoProgram: type[Exception] = runpy._Error  # type: ignore[attr-defined]
 
 
 def _prepare(argv: list[str], first_on_path: str) -> dict[str, Any]:
@@ -114,7 +118,9 @@ def _own_frames_hidden() -> Iterator[None]:
     """
     try:
         yield
-    except SystemExit:
+    except SystemExit as error:
+        if isinstance(error.__context__, _NoProgram):  # the interpreter's own status, 1, could be the program's
+            refuse(str(error.__context__))
         raise
     except BaseException as error:
         trace = error.__traceback__

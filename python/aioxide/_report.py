@@ -1,6 +1,5 @@
 """`aioxide report`: a trace as one page for people, with where time went, the stalls, and the timeline."""
 
-import argparse
 import json
 import os
 import sys
@@ -8,6 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+
+from aioxide import _commands
 
 Key = tuple[int, int]
 
@@ -18,10 +19,10 @@ class Unreadable(Exception):
 
 def main(words: list[str]) -> int:
     """Make the page; the status to exit with."""
-    parser = argparse.ArgumentParser(prog="aioxide report", description=__doc__)
+    parser = _commands.Parser(words[0], __doc__)
     parser.add_argument("trace", metavar="TRACE", help="what `aioxide --trace TRACE app.py` has written")
     parser.add_argument("-o", "--output", metavar="PAGE", help="the page (TRACE with the ending .html)")
-    options = parser.parse_args(words)
+    options = parser.parse_args(words[1:])
     output = options.output or os.path.splitext(options.trace)[0] + ".html"
     try:
         from aioxide import _report_page  # only for those who want one

@@ -14,7 +14,9 @@ import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import aioxide
 import pytest
+from aioxide.__main__ import COMMANDS
 
 PYTHON = [sys.executable]
 AIOXIDE = [sys.executable, "-m", "aioxide"]
@@ -38,8 +40,6 @@ for name in sorted(globals()):
 def run(command, arguments, cwd, **options):
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHON_COLORS": "0"}
     if command is AIOXIDE:
-        import aioxide
-
         package = str(Path(aioxide.__file__).parent.parent)
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
     return subprocess.run(
@@ -188,17 +188,39 @@ def test_null_bytes_and_encodings(tmp_path):
     assert assert_same(["mark.py"], tmp_path).stdout == "marked\n"
 
 
+def test_a_file_that_is_not_there(tmp_path):
+    expected = run(PYTHON, ["missing.py"], tmp_path)
+    found = run(AIOXIDE, ["missing.py"], tmp_path)
+    assert found.returncode == expected.returncode == 2
+    assert without_program_name(found.stderr) == without_program_name(expected.stderr)
+
+
 @pytest.mark.parametrize(
-    "arguments",
-    [["missing.py"], ["-m", "missing_module"], ["-m", "package.missing"], ["-m", "package"], ["empty"]],
+    "arguments", [["-m", "missing_module"], ["-m", "package.missing"], ["-m", "package"], ["empty"], ["empty.zip"]]
 )
-def test_a_program_that_is_not_there(arguments, program, tmp_path):
+def test_nothing_to_run(arguments, program, tmp_path):
+    """The interpreter says the same with status 1, as it does for programs that fail."""
     program("", "package/__init__.py")
     (tmp_path / "empty").mkdir()
+    zipfile.ZipFile(tmp_path / "empty.zip", "w").close()
     expected = run(PYTHON, arguments, tmp_path)
     found = run(AIOXIDE, arguments, tmp_path)
-    assert found.returncode == expected.returncode
-    assert without_program_name(found.stderr) == without_program_name(expected.stderr)
+    assert expected.returncode == 1
+    assert found.returncode == 2
+    message = without_program_name(expected.stderr).rstrip("\n")
+    assert found.stderr == f"aioxide: {message} (see aioxide --help)\n"
+
+
+def test_a_program_that_looks_for_modules_itself(program, tmp_path):
+    source = """
+import runpy
+try:
+    runpy.run_module("nowhere")
+except ImportError as error:
+    raise SystemExit(str(error))
+"""
+    program(source)
+    assert assert_same(["-m", "program"], tmp_path).returncode == 1
 
 
 def without_program_name(text):
@@ -260,16 +282,76 @@ print(sys.modules["aioxide"].installed())
     assert (found.stdout, found.stderr) == ("aioxide aioxide\nTrue\n", "")
 
 
-@pytest.mark.parametrize(
-    "arguments", [[], ["--wrong"], ["-x"], ["-m"], ["-c"], ["--versio"], ["--help-me", "program.py"]]
-)
-def test_bad_usage_is_one_line_and_status_2(arguments, program, tmp_path):
+LOOKS = ["ps", "tree", "top", "stacks"]  # which take the number of a process
+NO_PROCESS = "4194305"  # one more than Linux has
+
+
+def misuses():
+    yield []
+    yield from ([option] for option in ("--wrong", "-x", "-m", "-c", "--versio", "--", "--inspect=1", "-\n"))
+    yield ["--help-me", "program.py"]
+    yield from ([f"--watchdog={seconds}", "program.py"] for seconds in ("", "soon", "0", "-1", "nan", "inf"))
+    yield ["--watchdog", "--inspect"]
+    yield ["missing.py"]
+    yield ["-m", "missing_module", "word"]
+    yield ["--watchdog", "missing.py"]
+    yield from ([look] for look in LOOKS)
+    yield from ([look, NO_PROCESS] for look in LOOKS)
+    yield from (["ps", pid] for pid in ("word", "-1", "0", "1.5", "", "9" * 30, "a\nb", "1 2"))
+    yield from (["tree", "1", *more] for more in (["2"], ["--wrong"], ["--js"], ["--interval", "1"]))
+    yield ["stacks", "--json"]
+    yield from (["top", "1", f"--interval={seconds}"] for seconds in ("0", "-1", "nan", "inf", "word"))
+    yield from (["top", "1", *more] for more in (["--sort", "colour"], ["--interval"]))
+    yield from (["report", *more] for more in ([], ["missing.json"], ["a", "b"], ["--wrong"], ["--out", "x", "y"], ["-o"]))
+    yield from (["--trace"], ["--trace="], ["--trace=/nowhere/out.json", "program.py"])
+    yield from ([f"--trace-limit={limit}", "--trace=out", "program.py"] for limit in ("", "word", "0", "-1", "nan"))
+    yield from (["doctor", more] for more in ("word", "--wrong", "--json=1"))
+
+
+@pytest.mark.parametrize("arguments", list(misuses()), ids=repr)
+def test_misuse_is_one_line_and_status_2(arguments, program, tmp_path):
     program("print('must not run')")
     found = run(AIOXIDE, arguments, tmp_path)
-    assert found.returncode == 2
-    assert found.stdout == ""
-    assert found.stderr.startswith("aioxide: ")
+    assert (found.returncode, found.stdout) == (2, "")
+    assert re.fullmatch(r"aioxide[a-z ]*: [^\n]+\n", found.stderr), found.stderr
+
+
+def test_a_process_that_cannot_be_looked_at(tmp_path):
+    for look in LOOKS:
+        found = run(AIOXIDE, [look, str(os.getpid())], tmp_path)
+        assert found.returncode == 2
+        assert "was not started with aioxide --inspect" in found.stderr
+        assert found.stderr.count("\n") == 1
+
+
+def test_every_word_that_is_no_program_is_in_the_help_and_has_its_own(tmp_path):
+    text = run(AIOXIDE, ["--help"], tmp_path).stdout
+    for command in COMMANDS:
+        assert re.search(rf"\b{command}\b", text), command
+        found = run(AIOXIDE, [command, "--help"], tmp_path)
+        assert (found.returncode, found.stderr) == (0, "")
+        assert found.stdout.startswith(f"usage: aioxide {command} ")
+
+
+def test_no_directory_for_the_socket_of_inspect(program, tmp_path):
+    program("print('must not run')")
+    source = f"""
+import sys
+sys.path.insert(0, {str(Path(aioxide.__file__).parent.parent)!r})
+import aioxide.__main__
+aioxide.inspect.directories = lambda: ["/dev/null/aioxide"]
+sys.argv[:] = ["aioxide", "--inspect", "program.py"]
+aioxide.__main__.main()
+"""
+    found = run(PYTHON, ["-c", source], tmp_path)
+    assert (found.returncode, found.stdout) == (2, "")
+    assert found.stderr.startswith("aioxide: --inspect: no directory")
     assert found.stderr.count("\n") == 1
+
+
+def test_a_program_does_not_pay_for_the_commands(program, tmp_path):
+    name = program("import sys\nprint({'argparse', 'aioxide._machine', 'aioxide._outside', 'aioxide._report'} & set(sys.modules))")
+    assert run(AIOXIDE, [name], tmp_path).stdout == "set()\n"
 
 
 @pytest.mark.parametrize("option", ["-h", "--help"])
@@ -281,8 +363,6 @@ def test_help(option, tmp_path):
 
 @pytest.mark.parametrize("option", ["-V", "--version"])
 def test_version(option, tmp_path):
-    import aioxide
-
     found = run(AIOXIDE, [option], tmp_path)
     assert found.returncode == 0
     assert found.stdout.startswith(f"aioxide {aioxide.__version__} ")

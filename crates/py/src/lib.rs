@@ -1,5 +1,6 @@
 //! `aioxide._core`: asyncio's event loop, tasks and primitives, native. This page lists everything it exports.
 
+mod about;
 mod alarm;
 mod anyfuture;
 mod as_completed;
@@ -80,6 +81,7 @@ fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     locks::register(module)?;
     queues::register(module)?;
     inspect::register(module)?;
+    about::register(module)?;
     module.add_class::<local::LoopCore>()?;
     module.add_class::<event_loop::EventLoop>()?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))

@@ -4,7 +4,8 @@
 //! checks each one: a closed descriptor makes the call fail with EBADF. So lending a number for the length of
 //! one system call is memory-safe; whether it still means the same file is what [`Key`](crate::Key)
 //! generations and the single-owner rule answer. Also here: system calls that rustix does not offer in this form,
-//! `epoll_pwait2` with a fallback, `kill` and `pidfd_send_signal` with a number, and `recvmmsg`.
+//! `epoll_pwait2` with a fallback, `kill` and `pidfd_send_signal` with a number, `recvmmsg`, and whether there is
+//! io_uring.
 
 #![allow(
     unsafe_code,
@@ -116,6 +117,15 @@ pub(crate) fn epoll_wait_ns(
     // SAFETY: the kernel wrote the first `count` records, and `count` is at most the capacity.
     unsafe { events.set_len(count) };
     Ok(count)
+}
+
+/// Asks for a ring of io_uring in a way that cannot succeed; an error means that there are none to be had.
+pub(crate) fn try_io_uring() -> io::Result<()> {
+    // SAFETY: the kernel reads the parameters before it does anything, and finds that there are none.
+    let outcome = unsafe { libc::syscall(libc::SYS_io_uring_setup, 1_u32, std::ptr::null_mut::<u8>()) };
+    debug_assert_eq!(outcome, -1);
+    let error = io::Error::last_os_error();
+    if error.raw_os_error() == Some(libc::EFAULT) { Ok(()) } else { Err(error) }
 }
 
 /// How many datagrams one [`receive_many`] takes at most.

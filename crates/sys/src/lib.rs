@@ -9,6 +9,7 @@ pub mod clock;
 pub mod driver;
 pub mod fd;
 pub mod fork;
+pub mod kernel;
 pub mod pipe;
 pub mod poller;
 pub mod sendfile;
