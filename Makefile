@@ -2,7 +2,7 @@
 #   PYTHON=   the interpreter, a name or a path (default: the newest python3 on PATH)
 #   PROFILE=  how cargo builds the extension: release, or quick to compile faster
 PROFILE ?= release
-.PHONY: help demo examples test conformance ecosystem fuzz fire soak bench docs lint fmt clean
+.PHONY: help demo examples test conformance ecosystem fuzz fire soak bench docs wheels newcomer lint fmt clean
 python = $(eval python := $(shell tools/environment find $(PYTHON)))$(or $(python),$(error no Python to work with))
 venv = $(eval venv := .venv/$(shell tools/environment tag $(python)))$(venv)
 # What the environment is to have: built, or has-SET for one of the sets of packages below.
@@ -12,9 +12,10 @@ needs_demo := aiohttp rich
 needs_examples := aiohttp rich websockets fastapi uvicorn httpx asyncpg distributed hypercorn ipykernel nbclient pytest-asyncio redis
 needs_bench := aiohttp uvicorn httptools
 peers := uvloop rloop rsloop zuvloop
-needs_test := pytest pytest-timeout hypothesis
+needs_test := pytest pytest-timeout hypothesis pyyaml
 needs_docs := mkdocs-material mkdocstrings[python]
-needs_lint := ruff mypy
+needs_lint := ruff mypy basedpyright
+needs_wheels := 'maturin>=1.12,<2' ziglang auditwheel twine
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -64,13 +65,23 @@ docs: ## Build the site of documentation into target/site
 	$(call have,has-docs)
 	NO_MKDOCS_2_WARNING=1 $(venv)/bin/mkdocs build --strict
 
+wheels: ## Build the source package and wheels of all Pythons (VERSIONS="3.13 3.14" picks), and try them
+	$(call have,has-wheels)
+	tools/wheels $(venv) $(PROFILE) $(VERSIONS)
+
+newcomer: ## Do what the README says in a clean clone, without environments and caches, and run every example
+	$(python) tools/newcomer $(WITHOUT)
+
 lint: ## Check formatting, clippy, ruff, types and the house rules
 	$(call have,built has-lint has-test)
 	cargo fmt --all --check
 	PYO3_PYTHON=$(abspath $(venv))/bin/python cargo clippy --workspace --all-targets --quiet -- -D warnings
 	$(venv)/bin/ruff check
 	$(venv)/bin/ruff format --check
-	$(venv)/bin/mypy && $(venv)/bin/mypy tests/typing/program.py
+	$(venv)/bin/mypy && $(venv)/bin/mypy tests/typing/program.py && $(venv)/bin/mypy examples/*.py
+	$(venv)/bin/basedpyright -p tests/typing --pythonpath $(venv)/bin/python
+	$(venv)/bin/python -P -m mypy.stubtest aioxide --concise --ignore-disjoint-bases --ignore-unused-allowlist \
+	    --allowlist tests/typing/stubtest.txt
 	$(venv)/bin/python -m pytest -q tests/tidy
 
 fmt: ## Format the code, and bring ARCHITECTURE.md's code map up to date
@@ -89,7 +100,7 @@ clean: ## Remove everything that was built
 	tools/environment create $(python) .venv/$*
 	@touch $@
 
-$(foreach set,demo examples test lint docs bench,$(eval .venv/%/.has-$(set): .venv/%/.made Makefile ; \
+$(foreach set,demo examples test lint docs bench wheels,$(eval .venv/%/.has-$(set): .venv/%/.made Makefile ; \
     tools/environment install .venv/$$* $(needs_$(set)) && touch $$@))
 
 # Other loops, each left out where it has no wheel for this Python.
@@ -97,7 +108,7 @@ $(foreach peer,$(peers),$(eval .venv/%/.tried-$(peer): .venv/%/.made ; \
     @tools/environment install .venv/$$* --only-binary :all: $(peer) 2>/dev/null || echo "no $(peer) for this Python"; touch $$@))
 
 .venv/%/.built-$(PROFILE): .venv/%/.made $(sources)
-	@tools/environment install .venv/$* 'maturin>=1.9,<2'
+	@tools/environment install .venv/$* 'maturin>=1.12,<2'
 	@rm -rf .venv/$*/.built-* .venv/$*/wheels
 	.venv/$*/bin/maturin build --profile $(PROFILE) --interpreter .venv/$*/bin/python --compatibility linux --out .venv/$*/wheels
 	@tools/environment install .venv/$* --force-reinstall --no-deps .venv/$*/wheels/*.whl

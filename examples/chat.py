@@ -105,7 +105,7 @@ async def talk_to_itself() -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, help="serve on this port (default: talk to itself and check)")
     arguments = parser.parse_args()

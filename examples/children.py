@@ -59,7 +59,7 @@ async def run_all(
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--at-once", type=int, default=8)
     parser.add_argument("command", nargs="*", default=PROGRAM, metavar="COMMAND")
     options = parser.parse_args()

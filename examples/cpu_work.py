@@ -65,7 +65,7 @@ async def on_dask(stop: int, address: str | None) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--dask", nargs="?", const="", metavar="ADDRESS")
     parser.add_argument("--stop", type=int, default=200_000)
     arguments = parser.parse_args()

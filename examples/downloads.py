@@ -105,7 +105,7 @@ def check(files: dict[str, bytes], folder: pathlib.Path) -> list[str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("urls", nargs="*", metavar="URL")
     parser.add_argument("--into", type=pathlib.Path, metavar="FOLDER", default=pathlib.Path())
     arguments = parser.parse_args()

@@ -121,7 +121,7 @@ async def main(console: Console, *, brief: bool) -> bool:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--brief", action="store_true", help="one line instead of a progress bar and a table")
     options = parser.parse_args()
     if not asyncio.run(main(Console(), brief=options.brief)):

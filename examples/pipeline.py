@@ -102,7 +102,7 @@ async def run(seconds: float) -> tuple[int, Store]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--seconds", type=float, default=1.0)
     arguments = parser.parse_args()
     count, target = asyncio.run(run(arguments.seconds))

@@ -10,7 +10,7 @@ given up rolls its transaction back; and the counter is raised by the database, 
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import asyncpg
 import uvicorn
@@ -44,7 +44,7 @@ async def connection(request: Request) -> AsyncIterator[asyncpg.Connection]:
         yield connection
 
 
-Database = Annotated[asyncpg.Connection, Depends(connection)]
+Database: TypeAlias = Annotated[asyncpg.Connection, Depends(connection)]
 app = FastAPI(title="Stock", lifespan=lifespan)
 
 

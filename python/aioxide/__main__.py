@@ -142,7 +142,7 @@ def _inspect(how: str | None) -> None:
     try:
         server = aioxide.inspect.serve(web=how is not None, port=int(port or 0))
     except OSError as error:
-        refuse(f"--inspect: {error}")
+        refuse(f"can't listen: {error}")
     if server.url is not None:
         sys.stderr.write(f"aioxide: to look inside, open {server.url}\n")
         sys.stderr.flush()

@@ -53,7 +53,7 @@ from asyncio import (
     wrap_future as wrap_future,
 )
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, final
 
 __version__: Final[str]
 
@@ -87,28 +87,35 @@ class EventLoop(LoopCore, asyncio.SelectorEventLoop):
     slow_callback_duration: float
     def __init__(self) -> None: ...
     def _set_idle_hook(self, hook: Callable[[asyncio.AbstractEventLoop, str], bool | None] | None) -> None: ...
-    def _use_virtual_clock(self, start: float) -> None: ...
+    def _use_virtual_clock(self, start: float = 0.0) -> None: ...
 
+@final
 class SocketDatagramTransport(asyncio.Transport, asyncio.DatagramTransport):
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
     def get_write_buffer_limits(self) -> tuple[int, int]: ...
     def get_write_buffer_size(self) -> int: ...
     def __getattr__(self, name: str) -> Any: ...  # private names of asyncio's own transports
 
+@final
 class UnixReadPipeTransport(asyncio.ReadTransport):
     def __getattr__(self, name: str) -> Any: ...  # private names of asyncio's own transports
 
+@final
 class UnixWritePipeTransport(asyncio.WriteTransport):
     def __getattr__(self, name: str) -> Any: ...  # private names of asyncio's own transports
 
+@final
 class ProcessTransport(asyncio.SubprocessTransport):
     """What `subprocess_exec` and `subprocess_shell` give for a child process."""
 
     def __getattr__(self, name: str) -> Any: ...  # private names of asyncio's own transports
 
+@final
 class SSLProtocol(asyncio.BufferedProtocol): ...
+@final
 class _SSLProtocolTransport(asyncio.Transport): ...
 
+@final
 class SocketTransport(asyncio.Transport):
     """What connections of `create_connection` and of servers go through."""
 

@@ -134,7 +134,7 @@ if sys.version_info < (3, 12):
 
     def _leave_parents_loop() -> None:
         """What asyncio does in the child of a fork from 3.12 on (gh-99539, gh-66285)."""
-        policy = events._event_loop_policy
+        policy = events._event_loop_policy  # type: ignore[attr-defined]
         if policy is not None:
             policy._local = type(policy._local)()
         events._set_running_loop(None)

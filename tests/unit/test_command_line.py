@@ -345,7 +345,7 @@ aioxide.__main__.main()
 """
     found = run(PYTHON, ["-c", source], tmp_path)
     assert (found.returncode, found.stdout) == (2, "")
-    assert found.stderr.startswith("aioxide: --inspect: no directory")
+    assert found.stderr.startswith("aioxide: can't listen: no directory")
     assert found.stderr.count("\n") == 1
 
 

@@ -68,7 +68,9 @@ async def try_connections():
     ours.load_cert_chain(CERTIFICATES / "server.pem")
     theirs = ssl.create_default_context(cafile=CERTIFICATES / "authority.pem")
     async with await aioxide.start_server(echo, "127.0.0.1", 0, ssl=ours) as server:
-        await aioxide.gather(*(exchange(port=port_of(server), ssl=theirs, server_hostname="localhost") for _ in range(5)))
+        await aioxide.gather(
+            *(exchange(port=port_of(server), ssl=theirs, server_hostname="localhost") for _ in range(5))
+        )
     return type(asyncio.get_running_loop())
 
 
