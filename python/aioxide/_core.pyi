@@ -112,6 +112,7 @@ class ProcessTransport(asyncio.SubprocessTransport):
 
 @final
 class SSLProtocol(asyncio.BufferedProtocol): ...
+
 @final
 class _SSLProtocolTransport(asyncio.Transport): ...
 
