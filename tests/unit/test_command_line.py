@@ -302,7 +302,9 @@ def misuses():
     yield ["stacks", "--json"]
     yield from (["top", "1", f"--interval={seconds}"] for seconds in ("0", "-1", "nan", "inf", "word"))
     yield from (["top", "1", *more] for more in (["--sort", "colour"], ["--interval"]))
-    yield from (["report", *more] for more in ([], ["missing.json"], ["a", "b"], ["--wrong"], ["--out", "x", "y"], ["-o"]))
+    yield from (
+        ["report", *more] for more in ([], ["missing.json"], ["a", "b"], ["--wrong"], ["--out", "x", "y"], ["-o"])
+    )
     yield from (["--trace"], ["--trace="], ["--trace=/nowhere/out.json", "program.py"])
     yield from ([f"--trace-limit={limit}", "--trace=out", "program.py"] for limit in ("", "word", "0", "-1", "nan"))
     yield from (["doctor", more] for more in ("word", "--wrong", "--json=1"))
@@ -350,7 +352,9 @@ aioxide.__main__.main()
 
 
 def test_a_program_does_not_pay_for_the_commands(program, tmp_path):
-    name = program("import sys\nprint({'argparse', 'aioxide._machine', 'aioxide._outside', 'aioxide._report'} & set(sys.modules))")
+    name = program(
+        "import sys\nprint({'argparse', 'aioxide._machine', 'aioxide._outside', 'aioxide._report'} & set(sys.modules))"
+    )
     assert run(AIOXIDE, [name], tmp_path).stdout == "set()\n"
 
 
