@@ -2,6 +2,7 @@
 no look fails, no client gets a wrong byte, nothing grows."""
 
 import asyncio
+import http.client
 import json
 import os
 import re
@@ -188,3 +189,39 @@ def test_ps_itself(server):
             words = [sys.executable, "-m", "aioxide", command, str(server.pid)]
             done = subprocess.run(words, capture_output=True, text=True, timeout=120)
             assert (done.returncode, done.stderr) == (0, ""), command
+
+
+SHORT = """
+import asyncio
+async def main():
+    tasks = [asyncio.create_task(asyncio.sleep(100)) for _ in range(500)]
+    await asyncio.sleep(0.1)
+    for task in tasks:
+        task.cancel()
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("what", ["tasks", "stacks"])
+def test_the_end_while_somebody_looks(tmp_path, monkeypatch, what):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+
+    def look(url):
+        try:
+            while True:
+                with urlopen(url.replace("/?", f"/{what}?"), timeout=60) as answer:
+                    answer.read()
+        except (OSError, http.client.HTTPException):
+            pass  # the end
+
+    for _ in range(size(8, 100)):
+        command = [sys.executable, "-m", "aioxide", "--inspect=web", "-c", SHORT]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+            url = re.search(r"http\S+", process.stderr.readline())[0]
+            threads = [threading.Thread(target=look, args=(url,)) for _ in range(3)]
+            for thread in threads:
+                thread.start()
+            assert process.wait(60) == 0
+            assert process.stderr.read() == ""
+            for thread in threads:
+                thread.join(60)

@@ -1,5 +1,6 @@
 """The page in the browser: who may see it, what is on it, and that looking changes nothing."""
 
+import asyncio
 import http.client
 import json
 import os
@@ -227,6 +228,24 @@ def test_no_values_of_variables(start):
     process = start()
     for what in ("figures", "tasks", "stacks"):
         assert "the value of" not in fetch(process.url, f"/{what}")[2]
+
+
+def test_of_very_many_tasks_some_are_shown(directory):
+    async def main(url):
+        wait = asyncio.Event().wait
+        tasks = [asyncio.create_task(wait()) for _ in range(1500)]
+        await asyncio.sleep(0)
+        first, second = [await asyncio.to_thread(ask, url, "tasks") for _ in range(2)]
+        for task in tasks:
+            task.cancel()
+        return first["loops"][0], second["loops"][0]
+
+    with aioxide.inspect.serve(web=True) as server:
+        first, second = aioxide.run(main(server.url))
+    assert len(first["tasks"]) == 1000
+    assert first["left"] == 501
+    in_both = {task["id"] for task in first["tasks"]} & {task["id"] for task in second["tasks"]}
+    assert len(in_both) >= 999  # all but the one that ran, perhaps
 
 
 def test_a_stall_is_told_while_it_lasts(start):

@@ -26,7 +26,7 @@ use pyo3::prelude::*;
 #[pyfunction]
 #[pyo3(signature = (event_loop = None))]
 fn _tasks(py: Python<'_>, event_loop: Option<Bound<'_, PyAny>>) -> PyResult<String> {
-    let loops = tasks::snapshot(py, event_loop)?;
+    let loops = tasks::snapshot(py, event_loop, None)?;
     let mut json = json::Json::new();
     tasks::write(&loops, &mut json);
     Ok(json.into_text())

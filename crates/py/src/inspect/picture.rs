@@ -2,8 +2,10 @@
 //! stalled.
 //!
 //! A helper thread takes it with the GIL; where that can't be had in time the answer says so, and what is known without
-//! it. serve.rs and web.rs ask, each from a thread of its own; nobody who doesn't ask pays.
+//! it. serve.rs and web.rs ask, each from a thread of its own; nobody who doesn't ask pays. No helper is left when the
+//! last of them has stopped: an interpreter that ends ends threads that wait for its lock, and with them the process.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,6 +21,8 @@ use crate::event_loop::EventLoop;
 use crate::ffi::cell::GilCell;
 use crate::pulse::Pulse;
 
+/// So many tasks of a loop are looked at in a hundredth of a second or two, in which the program stands still.
+const SOME: usize = 1000;
 /// How long to wait for the GIL before an answer without it.
 const FOR_THE_GIL: Duration = Duration::from_secs(1);
 
@@ -29,9 +33,19 @@ pub(super) enum What {
     Tasks,
     /// The same, and the Python stack of each thread.
     Stacks,
+    /// As many tasks as can be looked at again and again.
+    SomeTasks,
+    /// The Python stack of each thread alone.
+    Threads,
     /// Figures alone, but whole.
     Figures,
 }
+
+/// How many servers there are, and how many helpers.
+static SERVERS: AtomicUsize = AtomicUsize::new(0);
+static HELPERS: AtomicUsize = AtomicUsize::new(0);
+/// How long to wait for helpers at the end: longer only if one of them is stuck.
+const FOR_HELPERS: f64 = 5.0;
 
 type Pulses = Arc<Mutex<Vec<Arc<Pulse>>>>;
 
@@ -55,6 +69,39 @@ pub(super) fn follow(event_loop: &Bound<'_, EventLoop>) {
 /// In a child process nobody looks, and whoever had locked the list is gone.
 pub(super) fn forked(py: Python<'_>) {
     std::mem::forget(PULSES.with(py, Option::take));
+    SERVERS.store(0, Ordering::SeqCst);
+    HELPERS.store(0, Ordering::SeqCst);
+}
+
+/// A server has stopped. After the last one no helper looks any more.
+pub(super) fn closed(py: Python<'_>) {
+    if SERVERS.fetch_sub(1, Ordering::SeqCst) > 1 {
+        return;
+    }
+    py.detach(|| {
+        let end = clock::monotonic() + FOR_HELPERS;
+        while HELPERS.load(Ordering::SeqCst) > 0 && clock::monotonic() < end {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    });
+}
+
+/// A helper, counted.
+struct Helper;
+
+impl Helper {
+    /// None if nobody is left who might want it.
+    fn new() -> Option<Self> {
+        HELPERS.fetch_add(1, Ordering::SeqCst);
+        let helper = Self;
+        (SERVERS.load(Ordering::SeqCst) > 0).then_some(helper)
+    }
+}
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        HELPERS.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 /// Takes pictures for one server.
@@ -67,6 +114,7 @@ pub(super) struct Looker {
 
 impl Looker {
     pub(super) fn new(py: Python<'_>) -> Self {
+        SERVERS.fetch_add(1, Ordering::SeqCst);
         let pulses = PULSES.with(py, |pulses| Arc::clone(pulses.get_or_insert_default()));
         for (event_loop, _) in running::all(py) {
             follow(&event_loop);
@@ -119,7 +167,9 @@ fn head(json: &mut Json) {
 /// Takes the picture in another thread, which waits for the GIL as long as it takes.
 fn help(what: What) -> std::io::Result<Receiver<Option<String>>> {
     let (answer, answers) = channel();
+    let helper = Helper::new().ok_or(std::io::ErrorKind::NotConnected)?;
     std::thread::Builder::new().name("aioxide-look".to_owned()).spawn(move || {
+        let _counted = helper;
         let text = Python::try_attach(|py| look(py, what));
         let _ = answer.send(text); // nobody waits any more: so be it
     })?;
@@ -130,8 +180,9 @@ fn look(py: Python<'_>, what: What) -> String {
     let mut json = Json::new();
     json.object(|json| {
         head(json);
-        if what != What::Figures {
-            match tasks::snapshot(py, None) {
+        let most = (what == What::SomeTasks).then_some(SOME);
+        if !matches!(what, What::Figures | What::Threads) {
+            match tasks::snapshot(py, None, most) {
                 Ok(loops) => {
                     json.key("loops");
                     tasks::write(&loops, json);
@@ -143,12 +194,12 @@ fn look(py: Python<'_>, what: What) -> String {
             for (event_loop, ident) in running::all(py) {
                 match what {
                     What::Figures => measures::write_whole(&event_loop, ident, json),
-                    What::Tasks | What::Stacks => measures::write(&event_loop, json),
+                    _ => measures::write(&event_loop, json),
                 }
             }
         });
         json.key("stalls").raw(&watchdog::stalls());
-        if what == What::Stacks {
+        if matches!(what, What::Stacks | What::Threads) {
             json.key("stacks");
             stacks(py, json);
         }

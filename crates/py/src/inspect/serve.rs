@@ -52,6 +52,7 @@ pub(super) fn _serve_start(py: Python<'_>, path: PathBuf) -> PyResult<()> {
     std::thread::Builder::new()
         .name("aioxide-inspect".to_owned())
         .spawn(move || host.run())
+        .inspect_err(|_| picture::closed(py))
         .map_err(failed)?;
     SERVER.with(py, |server| *server = Some(Server { path, waker, is_wanted }));
     Ok(())
@@ -65,6 +66,7 @@ pub(super) fn _serve_stop(py: Python<'_>) {
     server.is_wanted.store(false, Ordering::Release);
     // Nobody waits for the thread: a client may keep it for a while, and it touches Python only through helpers.
     let _ = server.waker.wake();
+    picture::closed(py);
 }
 
 /// `_serve_forked()`: in a child process there is no such thread, and the socket is the parent's.

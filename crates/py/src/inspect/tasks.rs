@@ -42,6 +42,8 @@ pub(crate) struct Loop {
     /// `threading.get_ident()` of the thread that runs it.
     pub(crate) ident: Option<u64>,
     pub(crate) tasks: Vec<Task>,
+    /// How many more there are.
+    pub(crate) left: usize,
 }
 
 /// The loops to look at: the one that is given; else those that run, and the one of this thread.
@@ -69,25 +71,34 @@ fn this_thread(py: Python<'_>) -> PyResult<u64> {
     py.import(intern!(py, "threading"))?.call_method0(intern!(py, "get_ident"))?.extract()
 }
 
-/// Looks at every task of those loops.
-pub(crate) fn snapshot<'py>(py: Python<'py>, given: Option<Bound<'py, PyAny>>) -> PyResult<Vec<Loop>> {
+/// Looks at the tasks of those loops, at no more than `most` of each if that is said.
+pub(crate) fn snapshot<'py>(
+    py: Python<'py>,
+    given: Option<Bound<'py, PyAny>>,
+    most: Option<usize>,
+) -> PyResult<Vec<Loop>> {
     let mut found = Vec::new();
     for (event_loop, ident) in loops(py, given)? {
-        found.push(look(&event_loop, ident)?);
+        found.push(look(&event_loop, ident, most.unwrap_or(usize::MAX))?);
     }
     Ok(found)
 }
 
-fn look(event_loop: &Bound<'_, PyAny>, ident: Option<u64>) -> PyResult<Loop> {
+fn look(event_loop: &Bound<'_, PyAny>, ident: Option<u64>, most: usize) -> PyResult<Loop> {
     let py = event_loop.py();
     let module = py.import(intern!(py, "asyncio.tasks"))?;
-    let all: Vec<Bound<'_, PyAny>> =
+    let mut all: Vec<Bound<'_, PyAny>> =
         module.call_method1(intern!(py, "all_tasks"), (event_loop,))?.try_iter()?.collect::<PyResult<_>>()?;
     accounts::tidy(py, &all);
     let current = thread::current_task(event_loop).unwrap_or_default();
     let known = Known::of(event_loop);
+    if all.len() > most {
+        // The one that runs, and else the same ones at each look.
+        let is_current = |task: &Bound<'_, PyAny>| current.as_ref().is_some_and(|current| current.is(task));
+        all.sort_by_key(|task| (!is_current(task), task.as_ptr().addr()));
+    }
     let mut tasks: Vec<Task> =
-        all.iter().map(|task| describe(task, &all, current.as_ref(), ident, &known)).collect();
+        all.iter().take(most).map(|task| describe(task, &all, current.as_ref(), ident, &known)).collect();
     let mut awaited_by: HashMap<usize, Vec<usize>> = HashMap::new();
     for task in &tasks {
         for &other in task.waits_for.iter().flat_map(|subject| &subject.tasks) {
@@ -99,7 +110,8 @@ fn look(event_loop: &Bound<'_, PyAny>, ident: Option<u64>) -> PyResult<Loop> {
     }
     // The order in which they were made, where the names tell.
     tasks.sort_by(|a, b| natural(&a.name).cmp(&natural(&b.name)));
-    Ok(Loop { id: event_loop.as_ptr().addr(), ident, tasks })
+    let left = all.len() - tasks.len();
+    Ok(Loop { id: event_loop.as_ptr().addr(), ident, tasks, left })
 }
 
 /// "Task-9" comes before "Task-10".
@@ -185,6 +197,7 @@ pub(crate) fn write(loops: &[Loop], json: &mut Json) {
                 json.key("id").count(one.id);
                 json.key("thread").maybe(one.ident, Json::number);
                 json.key("tasks").array(|json| one.tasks.iter().for_each(|task| task.write(json)));
+                json.key("left").count(one.left);
             });
         }
     });

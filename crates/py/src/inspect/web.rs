@@ -79,7 +79,8 @@ pub(super) fn _web_start(
     });
     let shared = Arc::clone(&site);
     let thread = std::thread::Builder::new().name("aioxide-web".to_owned());
-    thread.spawn(move || accept(&shared, &driver)).map_err(failed)?;
+    let spawned = thread.spawn(move || accept(&shared, &driver));
+    spawned.inspect_err(|_| picture::closed(py)).map_err(failed)?;
     WEB.with(py, |web| *web = Some(Web { site, waker }));
     Ok(port)
 }
@@ -92,6 +93,7 @@ pub(super) fn _web_stop(py: Python<'_>) {
     drop(web.site.listener.lock().unwrap_or_else(PoisonError::into_inner).take());
     // Nobody waits for the threads: they touch Python only through helpers.
     let _ = web.waker.wake();
+    picture::closed(py);
 }
 
 /// `_web_forked()`: in a child process there are no such threads, and it does not keep the parent's port.
@@ -189,8 +191,8 @@ impl Site {
                 return page.into_text(policy);
             }
             "/figures" => What::Figures,
-            "/tasks" => What::Tasks,
-            "/stacks" => What::Stacks,
+            "/tasks" => What::SomeTasks,
+            "/stacks" => What::Threads,
             _ => return Answer::plain("404 Not Found", "no such page\n").into_text(policy),
         };
         let picture = self.looker.lock().unwrap_or_else(PoisonError::into_inner).picture(what);
