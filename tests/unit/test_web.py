@@ -1,6 +1,7 @@
 """The page in the browser: who may see it, what is on it, and that looking changes nothing."""
 
 import asyncio
+import contextlib
 import http.client
 import json
 import os
@@ -58,6 +59,9 @@ async def main():
     await asyncio.wait(tasks)
 asyncio.run(main())
 """
+
+
+pytestmark = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # is multi-threaded
 
 
 @pytest.fixture(autouse=True)
@@ -328,6 +332,25 @@ def test_a_watchdog_that_is_there_is_left_alone(directory):
         with aioxide.inspect.serve(web=True):
             assert aioxide._watchdog._running is dog
         assert aioxide._watchdog._running is dog
+
+
+def test_no_thread_outlives_it(directory):
+    def names():
+        found = set()
+        for number in os.listdir("/proc/self/task"):
+            with contextlib.suppress(OSError), open(f"/proc/self/task/{number}/comm") as file:
+                found.add(file.read().strip())
+        return {name for name in found if name in ("aioxide-inspect", "aioxide-web", "aioxide-page", "aioxide-look")}
+
+    for _ in range(5):
+        with aioxide.inspect.serve(web=True):
+            end = time.monotonic() + 30
+            while not {"aioxide-inspect", "aioxide-web"} <= names():
+                assert time.monotonic() < end
+        end = time.monotonic() + 30
+        while names():
+            assert time.monotonic() < end, names()
+            time.sleep(0.01)
 
 
 def test_loops_come_and_go(directory):

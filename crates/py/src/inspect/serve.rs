@@ -48,7 +48,13 @@ pub(super) fn _serve_start(py: Python<'_>, path: PathBuf) -> PyResult<()> {
     driver.register(listener.as_raw_fd(), Interest::READ, ()).map_err(failed)?;
     driver.register(waker.as_raw_fd(), Interest::READ, ()).map_err(failed)?;
     let is_wanted = Arc::new(AtomicBool::new(true));
-    let host = Host { listener, driver, is_wanted: Arc::clone(&is_wanted), looker: Looker::new(py) };
+    let host = Host {
+        listener,
+        driver,
+        is_wanted: Arc::clone(&is_wanted),
+        looker: Looker::new(py),
+        _waker: Arc::clone(&waker),
+    };
     std::thread::Builder::new()
         .name("aioxide-inspect".to_owned())
         .spawn(move || host.run())
@@ -82,6 +88,8 @@ struct Host {
     driver: Driver<()>,
     is_wanted: Arc<AtomicBool>,
     looker: Looker,
+    /// Kept until the thread has seen it: a descriptor that is closed wakes nobody.
+    _waker: Arc<Waker>,
 }
 
 impl Host {

@@ -27,17 +27,14 @@ const A_WHILE: Duration = Duration::from_millis(100);
 /// So many are answered at a time.
 const MOST: usize = 32;
 
-struct Web {
-    site: Arc<Site>,
-    waker: Arc<Waker>,
-}
-
-static WEB: GilCell<Option<Web>> = GilCell::new(None);
+static WEB: GilCell<Option<Arc<Site>>> = GilCell::new(None);
 
 /// What all threads know.
 struct Site {
     /// Taken out at the end: nobody else closes it, in a child process least of all.
     listener: Mutex<Option<TcpListener>>,
+    /// Kept until the thread has seen it: a descriptor that is closed wakes nobody.
+    waker: Waker,
     port: u16,
     token: String,
     page: String,
@@ -63,12 +60,13 @@ pub(super) fn _web_start(
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
     let port = listener.local_addr().map_err(failed)?.port();
-    let waker = Arc::new(Waker::new().map_err(failed)?);
+    let waker = Waker::new().map_err(failed)?;
     let mut driver = Driver::new().map_err(failed)?;
     driver.register(listener.as_raw_fd(), Interest::READ, ()).map_err(failed)?;
     driver.register(waker.as_raw_fd(), Interest::READ, ()).map_err(failed)?;
     let site = Arc::new(Site {
         listener: Mutex::new(Some(listener)),
+        waker,
         port,
         token,
         page,
@@ -81,7 +79,7 @@ pub(super) fn _web_start(
     let thread = std::thread::Builder::new().name("aioxide-web".to_owned());
     let spawned = thread.spawn(move || accept(&shared, &driver));
     spawned.inspect_err(|_| picture::closed(py)).map_err(failed)?;
-    WEB.with(py, |web| *web = Some(Web { site, waker }));
+    WEB.with(py, |web| *web = Some(site));
     Ok(port)
 }
 
@@ -89,8 +87,8 @@ pub(super) fn _web_start(
 #[pyfunction]
 pub(super) fn _web_stop(py: Python<'_>) {
     let Some(web) = WEB.with(py, Option::take) else { return };
-    web.site.is_wanted.store(false, Ordering::Release);
-    drop(web.site.listener.lock().unwrap_or_else(PoisonError::into_inner).take());
+    web.is_wanted.store(false, Ordering::Release);
+    drop(web.listener.lock().unwrap_or_else(PoisonError::into_inner).take());
     // Nobody waits for the threads: they touch Python only through helpers.
     let _ = web.waker.wake();
     picture::closed(py);
@@ -102,7 +100,7 @@ pub(super) fn _web_forked(py: Python<'_>) {
     let Some(web) = WEB.with(py, Option::take) else { return };
     picture::forked(py);
     // Locked only if the thread accepted just when the process forked; then the descriptor stays.
-    if let Ok(mut listener) = web.site.listener.try_lock() {
+    if let Ok(mut listener) = web.listener.try_lock() {
         drop(listener.take());
     }
     std::mem::forget(web);
