@@ -12,6 +12,7 @@ pub mod histogram;
 pub mod inbox;
 pub mod inflow;
 mod loom;
+pub mod metrics;
 pub mod outbox;
 pub mod packets;
 pub mod phase;

@@ -261,6 +261,7 @@ where
 
 impl Class for Coroutine {
     const NAME: &'static std::ffi::CStr = c"aioxide._core.coroutine";
+    const HAS_ORIGIN: bool = true;
 
     fn cell() -> &'static TypeCell {
         static CELL: TypeCell = TypeCell::new();

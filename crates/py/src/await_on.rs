@@ -154,6 +154,7 @@ pub(crate) struct AwaitOn {
 
 impl Class for AwaitOn {
     const NAME: &'static std::ffi::CStr = c"aioxide._core.AwaitOn";
+    const HAS_ORIGIN: bool = true;
 
     fn cell() -> &'static TypeCell {
         static CELL: TypeCell = TypeCell::new();

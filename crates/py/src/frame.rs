@@ -88,6 +88,7 @@ macro_rules! class {
     ($type:ident, $name:literal, spare $spare:literal, [$($field:ident),+ $(,)?]) => {
         impl $crate::ffi::class::Class for $type {
             const NAME: &'static std::ffi::CStr = $name;
+            const HAS_ORIGIN: bool = true;
             const SPARE: usize = $spare;
 
             fn cell() -> &'static $crate::ffi::class::TypeCell {

@@ -20,7 +20,7 @@ use crate::local::LoopCore;
 use crate::names::boolean;
 use crate::names::none;
 use crate::names::{invalid_state, names};
-use crate::{gather, tasks, version};
+use crate::{gather, handles, tasks, version};
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
 
@@ -153,6 +153,13 @@ fn notify<'py>(
 ) -> PyResult<()> {
     let future = this.object().to_owned().unbind();
     let job = match context {
+        Some(context)
+            if this.loop_core().is_some_and(|core| core.is_debug() && !core.overrides_call_soon()) =>
+        {
+            let event_loop = this.event_loop().unwrap_or_else(|| none(this.py()));
+            let args = PyTuple::new(this.py(), [this.object()])?;
+            Job::Handle(handles::for_job(&event_loop, waiter, args, context)?.unbind())
+        }
         Some(context) => Job::Callback { callback: waiter.unbind(), future, context: context.unbind() },
         None if Tsk::cast(&waiter).is_some() => Job::Wake { task: waiter.unbind(), future },
         None => Job::Hook { hook: waiter.unbind(), future },

@@ -566,8 +566,19 @@ fn report(this: This<'_, '_>, error: PyErr, callback: &Bound<'_, PyAny>) -> PyRe
     Ok(())
 }
 
-/// A Handle for a job that had none, to show it in reports.
+/// A Handle for a job that had none, to show it in reports: where it was made nobody knows any more.
 pub(crate) fn for_report<'py>(
+    event_loop: &Bound<'py, PyAny>,
+    callback: Bound<'py, PyAny>,
+    args: Bound<'py, PyTuple>,
+    context: Bound<'py, PyAny>,
+) -> Object<'py> {
+    let handle = Handle::new(event_loop, callback, Arguments::Many(args.into_any()), Some(context))?;
+    create(event_loop.py(), handle)
+}
+
+/// A Handle that the caller gives to the loop himself; in debug mode it knows where that was.
+pub(crate) fn for_job<'py>(
     event_loop: &Bound<'py, PyAny>,
     callback: Bound<'py, PyAny>,
     args: Bound<'py, PyTuple>,
@@ -580,7 +591,7 @@ pub(crate) fn for_report<'py>(
     create(event_loop.py(), handle)
 }
 
-/// Runs what [`for_report`] made or a job's Handle.
+/// Runs what [`for_job`] made or a job's Handle.
 pub(crate) fn run_object(handle: &Bound<'_, PyAny>) -> PyResult<()> {
     match Inst::<Handle>::cast(handle) {
         Some(handle) => run(handle),

@@ -91,7 +91,8 @@ impl LoopCore {
         crate::ffi::types::loop_core(event_loop)
     }
 
-    /// Runs `job` in the next turn. From another thread it goes by the inbox: never a race, never a lost job.
+    /// Runs `job` in the next turn. From another thread it goes by the inbox: never a race, never a lost job; but debug
+    /// mode refuses it, since asyncio's own loop may sleep on.
     #[inline]
     pub(crate) fn soon(&self, py: Python<'_>, job: Job) -> PyResult<()> {
         if self.closed.get() {
@@ -99,6 +100,9 @@ impl LoopCore {
         }
         let runner = self.thread.get();
         if runner != 0 && runner != thread_id() {
+            if self.is_debug() {
+                return self.check_thread();
+            }
             self.remote.push(job);
             return Ok(());
         }

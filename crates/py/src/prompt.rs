@@ -28,6 +28,7 @@ pub(crate) struct Prompt {
 
 impl Class for Prompt {
     const NAME: &'static std::ffi::CStr = c"aioxide._core.Prompt";
+    const HAS_ORIGIN: bool = true;
     const SPARE: usize = 256;
 
     fn cell() -> &'static TypeCell {

@@ -9,6 +9,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::FileType;
 use rustix::pipe::{PipeFlags, pipe_with};
 
+use crate::traffic;
+
 /// What a descriptor is, as far as waiting for it goes.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum FileKind {
@@ -45,18 +47,18 @@ pub const fn is_hung_up_terminal(errno: i32) -> bool {
 
 /// Reads into a buffer. Zero: the other end is closed (or the buffer is empty).
 pub fn read(fd: impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
-    Ok(rustix::io::read(fd, buffer)?)
+    Ok(traffic::received(rustix::io::read(fd, buffer)?))
 }
 
 /// Writes as much as the kernel takes. Python ignores SIGPIPE, so a closed other end is an error.
 pub fn write(fd: impl AsFd, data: &[u8]) -> io::Result<usize> {
-    Ok(rustix::io::write(fd, data)?)
+    Ok(traffic::sent(rustix::io::write(fd, data)?))
 }
 
 /// Writes several pieces with one call.
 pub fn write_vectored(fd: impl AsFd, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
     let pieces = pieces.get(..crate::stream::MOST_PIECES).unwrap_or(pieces);
-    Ok(rustix::io::writev(fd, pieces)?)
+    Ok(traffic::sent(rustix::io::writev(fd, pieces)?))
 }
 
 #[cfg(test)]

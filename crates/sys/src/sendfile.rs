@@ -5,12 +5,14 @@
 use std::io;
 use std::os::fd::AsFd;
 
+use crate::traffic;
+
 /// Sends up to `count` bytes of `file` from `offset` on; how many went. Zero: the file ends there.
 ///
 /// EINVAL and ENOSYS mean that this kind of file cannot be sent so: read and send it instead.
 pub fn sendfile(socket: impl AsFd, file: impl AsFd, offset: u64, count: usize) -> io::Result<usize> {
     let mut offset = offset;
-    Ok(rustix::fs::sendfile(socket, file, Some(&mut offset), count)?)
+    Ok(traffic::sent(rustix::fs::sendfile(socket, file, Some(&mut offset), count)?))
 }
 
 /// How long a file is.

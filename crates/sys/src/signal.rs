@@ -45,7 +45,7 @@ impl SignalPipe {
         let mut numbers = Vec::new();
         let mut buffer = [0; 256];
         loop {
-            match pipe::read(&self.reader, &mut buffer) {
+            match rustix::io::read(&self.reader, &mut buffer).map_err(io::Error::from) {
                 Ok(count) => numbers.extend_from_slice(&buffer[..count]),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(numbers),
                 // The handler that interrupted us has written: read again.

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, sockopt};
 
 use crate::addr::Address;
-use crate::fd;
+use crate::{fd, traffic};
 
 /// What kind of socket.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -85,7 +85,7 @@ pub fn take_error(fd: impl AsFd) -> io::Result<Option<io::Error>> {
 /// Receives a datagram: how many bytes of it fitted, and who sent it.
 pub fn recvfrom(fd: impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Option<Address>)> {
     let (received, _, sender) = net::recvfrom(fd, &mut *buffer, RecvFlags::empty())?;
-    Ok((received, sender.as_ref().map(Address::from_any)))
+    Ok((traffic::received(received), sender.as_ref().map(Address::from_any)))
 }
 
 /// The datagrams that one [`recv_datagrams`] got.
@@ -117,12 +117,15 @@ impl Datagrams {
 pub fn recv_datagrams(fd: impl AsFd, memory: &mut [u8], got: &mut Datagrams) -> io::Result<bool> {
     got.0.clear();
     match fd::receive_many(fd.as_fd(), memory, &mut got.0) {
-        Ok(count) => Ok(count == fd::MOST_DATAGRAMS),
+        Ok(count) => {
+            traffic::received(got.0.iter().map(|(length, _)| length).sum());
+            Ok(count == fd::MOST_DATAGRAMS)
+        }
         // Filters of containers may know one datagram at a time only.
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
             let each = memory.len() / fd::MOST_DATAGRAMS;
             let (length, _, sender) = net::recvfrom(fd, &mut memory[..each], RecvFlags::DONTWAIT)?;
-            got.0.push((length, sender));
+            got.0.push((traffic::received(length), sender));
             Ok(true)
         }
         Err(error) => Err(error),
@@ -131,7 +134,7 @@ pub fn recv_datagrams(fd: impl AsFd, memory: &mut [u8], got: &mut Datagrams) -> 
 
 /// Sends a datagram.
 pub fn sendto(fd: impl AsFd, data: &[u8], to: &Address) -> io::Result<usize> {
-    Ok(net::sendto(fd, data, SendFlags::NOSIGNAL, &to.to_any()?)?)
+    Ok(traffic::sent(net::sendto(fd, data, SendFlags::NOSIGNAL, &to.to_any()?)?))
 }
 
 /// The socket's own address.

@@ -7,50 +7,35 @@
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{self, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown};
 
 use crate::fd::with_raw;
+use crate::traffic;
 
 /// How many pieces one [`send_pieces`] takes at most: the kernel's limit.
 pub const MOST_PIECES: usize = 1024;
 
-/// Bytes that have gone through the sockets of the process, for its metrics.
-static RECEIVED: AtomicU64 = AtomicU64::new(0);
-static SENT: AtomicU64 = AtomicU64::new(0);
-
-/// How many bytes have been received and sent by the calls of this file.
-pub fn traffic() -> (u64, u64) {
-    (RECEIVED.load(Ordering::Relaxed), SENT.load(Ordering::Relaxed))
-}
-
-#[inline]
-fn counted(counter: &AtomicU64, bytes: usize) -> usize {
-    counter.fetch_add(bytes as u64, Ordering::Relaxed);
-    bytes
-}
-
 /// Receives what is there, up to the length of `buffer`; 0 is the end of the stream.
 #[inline]
 pub fn recv(fd: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
-    with_raw(fd, |fd| Ok(counted(&RECEIVED, net::recv(fd, buffer, RecvFlags::empty())?.1)))
+    with_raw(fd, |fd| Ok(traffic::received(net::recv(fd, buffer, RecvFlags::empty())?.1)))
 }
 
 /// Receives into memory that nobody has written yet; the part that has been written.
 #[inline]
 pub fn recv_uninit(fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<&mut [u8]> {
     let written = with_raw(fd, |fd| Ok(net::recv(fd, buffer, RecvFlags::empty())?.0.0))?;
-    counted(&RECEIVED, written.len());
+    traffic::received(written.len());
     Ok(written)
 }
 
 /// Sends as much of `bytes` as the socket takes now.
 #[inline]
 pub fn send(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
-    with_raw(fd, |fd| Ok(counted(&SENT, net::send(fd, bytes, SendFlags::NOSIGNAL)?)))
+    with_raw(fd, |fd| Ok(traffic::sent(net::send(fd, bytes, SendFlags::NOSIGNAL)?)))
 }
 
 /// Sends as much of `pieces`, in order, as the socket takes now.
@@ -58,7 +43,7 @@ pub fn send_pieces(fd: RawFd, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
     let pieces = &pieces[..pieces.len().min(MOST_PIECES)];
     with_raw(fd, |fd| {
         let sent = net::sendmsg(fd, pieces, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL)?;
-        Ok(counted(&SENT, sent))
+        Ok(traffic::sent(sent))
     })
 }
 

@@ -8,8 +8,8 @@ use pyo3::sync::PyOnceLock;
 
 use super::EventLoop;
 use crate::ffi::cell::{Flag, Slot};
-use crate::ffi::context;
 use crate::ffi::gc::{Stopped, Visit};
+use crate::ffi::{context, origins};
 use crate::handles;
 use crate::job::Job;
 use crate::transports::Source;
@@ -97,7 +97,9 @@ pub(super) fn track_origins(this: &Bound<'_, EventLoop>, enabled: bool) -> PyRes
             depth
         }
     };
-    sys.call_method1("set_coroutine_origin_tracking_depth", (depth,)).map(drop)
+    sys.call_method1("set_coroutine_origin_tracking_depth", (depth,))?;
+    origins::want(enabled);
+    Ok(())
 }
 
 /// What a slow job shows.

@@ -1,26 +1,36 @@
 //! What turn.rs does more while instruments are on: it beats the pulse, measures, and runs jobs with what each
 //! instrument wants.
 
+use aioxide_core::metrics::{Metrics, Plan};
 use aioxide_sys::clock;
 use pyo3::prelude::*;
 
-use super::metrics::Metrics;
 use super::{EventLoop, debug};
 use crate::inspect::{accounts, trace};
 use crate::job::Job;
 use crate::pulse::instrument;
 
-/// A turn begins that runs `count` jobs.
-pub(super) fn turn(this: &Bound<'_, EventLoop>, count: usize) {
+/// A turn begins that runs `count` jobs; after how many of them [`go_on`] is to be asked.
+#[inline]
+pub(super) fn turn(this: &Bound<'_, EventLoop>, count: usize) -> usize {
     let core = EventLoop::core(this);
     core.pulse().beat(clock::monotonic);
-    if core.instruments() & instrument::METRICS != 0 {
-        let is_timed = with_metrics(this, |metrics| metrics.begin(count, clock::monotonic)).unwrap_or(false);
-        core.set_instrument(instrument::TIMED, is_timed);
-    }
     if core.instruments() & instrument::TRACE != 0 {
         trace::steps::turn(this);
     }
+    if core.instruments() & instrument::METRICS == 0 {
+        return count;
+    }
+    let plan = with_metrics(this, |metrics| metrics.begin(count, clock::monotonic));
+    let Plan { is_timed, part } = plan.unwrap_or(Plan { is_timed: false, part: count });
+    core.set_instrument(instrument::TIMED, is_timed);
+    part
+}
+
+/// A part of a turn is over, and so many jobs are left; how many of them the next part has.
+pub(super) fn go_on(this: &Bound<'_, EventLoop>, left: usize) -> usize {
+    let now = clock::monotonic();
+    with_metrics(this, |metrics| metrics.go_on(left, now)).unwrap_or(left)
 }
 
 /// The loop goes to sleep, or comes back from it.
@@ -37,6 +47,12 @@ pub(super) fn sleep(this: &Bound<'_, EventLoop>, falls: bool) {
         let now = clock::monotonic();
         with_metrics(this, |metrics| if falls { metrics.read(now) } else { metrics.woken(now) });
     }
+}
+
+/// The loop starts to run, or has stopped: what lies in between is no time of its own.
+pub(super) fn run_through(this: &Bound<'_, EventLoop>, starts: bool) {
+    let now = clock::monotonic();
+    with_metrics(this, |metrics| if starts { metrics.woken(now) } else { metrics.read(now) });
 }
 
 /// Timers are due, the first of them so many seconds ago.

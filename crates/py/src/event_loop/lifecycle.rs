@@ -12,7 +12,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple};
 
 use super::turn::Turns;
-use super::{EventLoop, debug, executor, signals};
+use super::{EventLoop, debug, executor, instruments, signals};
 use crate::errors::ends_the_loop;
 use crate::ffi::cell::{Flag, Slot};
 use crate::ffi::gc::{Stopped, Visit};
@@ -77,6 +77,7 @@ pub(super) fn set_up(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     sys.call_method1(intern!(py, "set_asyncgen_hooks"), (first, last))?;
     thread::set_running_loop(py, Some(this.as_any()))?;
     running::add(this, ident);
+    instruments::run_through(this, true);
     Ok(())
 }
 
@@ -86,6 +87,7 @@ pub(super) fn clean_up(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     core.set_stopping(false);
     core.set_thread(0);
     running::remove(this);
+    instruments::run_through(this, false);
     core.show_jobs(py);
     life.ident.set(None);
     let unset = thread::set_running_loop(py, None);

@@ -16,7 +16,6 @@ pub(crate) mod hooks;
 mod idle;
 pub(crate) mod instruments;
 mod lifecycle;
-pub(crate) mod metrics;
 pub(crate) mod names;
 mod pipes;
 pub(crate) mod readers;
@@ -35,6 +34,7 @@ mod watchers;
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, RawFd};
 
+use aioxide_core::metrics::Metrics;
 use aioxide_sys::{Driver, Interest, Key, fork};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
@@ -66,7 +66,7 @@ pub(crate) struct EventLoop {
     executor: executor::Default,
     debug: debug::Debug,
     idle_hook: idle::Hook,
-    metrics: GilCell<Option<Box<metrics::Metrics>>>,
+    metrics: GilCell<Option<Box<Metrics>>>,
     /// When the loop's thread looked at its processor time, and how much that was; none yet: negative.
     cpu_mark: Flag<(f64, f64)>,
     /// Where the loop is in a trace.

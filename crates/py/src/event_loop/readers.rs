@@ -143,7 +143,7 @@ pub(super) fn add_unchecked<'py>(
     let py = this.py();
     EventLoop::core(this).check_closed()?;
     let context = context::copy_current(py)?;
-    let handle = handles::for_report(this.as_any(), callback, args.clone(), context)?;
+    let handle = handles::for_job(this.as_any(), callback, args.clone(), context)?;
     let number = number(fd)?;
     let owner = (!fd.is_instance_of::<PyInt>()).then(|| fd.clone().unbind());
     let old = install(this, number, direction, Waiter::Handle(handle.clone().unbind()), owner)?;

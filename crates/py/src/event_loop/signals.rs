@@ -89,8 +89,7 @@ pub(super) fn add(
         let expected = error.is_instance_of::<PyValueError>(py) || error.is_instance_of::<PyOSError>(py);
         if expected { PyRuntimeError::new_err(error.value(py).to_string()) } else { error }
     })?;
-    let handle =
-        handles::for_report(this.as_any(), callback.clone(), args.clone(), context::copy_current(py)?)?;
+    let handle = handles::for_job(this.as_any(), callback.clone(), args.clone(), context::copy_current(py)?)?;
     let handlers = handlers(this)?;
     handlers.set_item(sig, handle)?;
     let install = || {
@@ -124,6 +123,7 @@ pub(super) fn remove(this: &Bound<'_, EventLoop>, sig: &Bound<'_, PyAny>) -> PyR
     }
     if handlers.is_empty() {
         forget_wakeup(py)?;
+        close_pipe(this.get(), py); // or a loop that nothing can wake would look as if a signal might
     }
     Ok(true)
 }
@@ -131,6 +131,10 @@ pub(super) fn remove(this: &Bound<'_, EventLoop>, sig: &Bound<'_, PyAny>) -> PyR
 /// In the child of a fork: the pair is the parent's, which would get what this process is sent. asyncio has told Python
 /// not to write there any more; the next handler makes another pair.
 pub(super) fn after_fork(event_loop: &EventLoop, py: Python<'_>) {
+    close_pipe(event_loop, py);
+}
+
+fn close_pipe(event_loop: &EventLoop, py: Python<'_>) {
     let pipe = event_loop.signals.pipe.with(py, Option::take);
     if let Some(key) = pipe.as_ref().and_then(|pipe| event_loop.key_of_fd(py, pipe.reader.as_raw_fd())) {
         drop(event_loop.forget(py, key));

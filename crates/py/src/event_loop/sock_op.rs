@@ -75,6 +75,7 @@ pub(super) struct SockOp {
 
 impl Class for SockOp {
     const NAME: &'static std::ffi::CStr = c"aioxide._core.SocketOperation";
+    const HAS_ORIGIN: bool = true;
     const SPARE: usize = 256;
 
     fn cell() -> &'static TypeCell {

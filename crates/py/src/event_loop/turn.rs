@@ -81,10 +81,15 @@ impl Turns {
         if count > 0 {
             self.idle.over();
         }
-        if core.instruments() & instrument::EACH_TURN != 0 {
-            instruments::turn(this, count);
-        }
-        for _ in 0..count {
+        let mut part = if core.instruments() & instrument::EACH_TURN == 0 {
+            count
+        } else {
+            instruments::turn(this, count)
+        };
+        for number in 0..count {
+            if number == part {
+                part += instruments::go_on(this, count - number);
+            }
             let Some(job) = core.scheduler().with(py, aioxide_core::Scheduler::pop) else { break };
             if core.instruments() & instrument::EACH_JOB != 0 {
                 instruments::run(this, job, run)?;

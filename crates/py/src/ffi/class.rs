@@ -22,6 +22,7 @@ use pyo3::types::PyTuple;
 use super::cell::GilCell;
 use super::gc::{Stopped, Visit, traverse_raw};
 use super::method::{Attribute, Method};
+use super::origins;
 
 /// A type object made when the module is imported, for fast exact checks.
 #[derive(Debug)]
@@ -73,6 +74,8 @@ pub(crate) trait Class: Sized + 'static {
     const SIBLINGS: &'static [&'static TypeCell] = &[];
     /// Whether the garbage collector has to know the instances: those that hold no objects it may ignore.
     const TRACKED: bool = true;
+    /// Whether it is a coroutine, which debug mode remembers the making of.
+    const HAS_ORIGIN: bool = false;
     /// Whether Python code may subclass it.
     const SUBCLASSABLE: bool = false;
     /// How many `__slots__` of a base class come before our part: they belong to the instance and hold objects.
@@ -281,7 +284,11 @@ pub(crate) fn create_hidden<'py, T: Class>(
         let instance = tail::<T>(object);
         (*instance).weakrefs = ptr::null_mut();
         ptr::write(&raw mut (*instance).value, ManuallyDrop::new(value));
-        Ok(Bound::from_owned_ptr(py, object))
+        let object = Bound::from_owned_ptr(py, object);
+        if T::HAS_ORIGIN {
+            origins::made(&object);
+        }
+        Ok(object)
     }
 }
 
@@ -333,6 +340,9 @@ unsafe extern "C" fn dealloc<T: Class>(slf: *mut PyObject) {
             ffi::PyObject_ClearWeakRefs(slf);
         }
         let py = Python::assume_attached();
+        if T::HAS_ORIGIN {
+            origins::gone(py, slf);
+        }
         // Objects first, one by one and in Python's own way; what is left needs no interpreter.
         clear_inherited::<T>(slf);
         (*instance).value.clear(py);

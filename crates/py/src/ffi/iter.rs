@@ -18,6 +18,7 @@ use super::class::{Builder, Class, Inst, bug, guard};
 use super::frames;
 use super::layout::Fut;
 use super::method::{Of, anyargs, getter, item, noargs, onearg, unary, wrong_count};
+use super::origins;
 #[cfg(Py_3_12)]
 use super::stop;
 
@@ -215,7 +216,7 @@ fn code<'py, T: Coroutine>(this: Inst<'_, 'py, T>) -> PyResult<Bound<'py, PyAny>
 }
 
 fn origin<'py, T: Coroutine>(this: Inst<'_, 'py, T>) -> PyResult<Bound<'py, PyAny>> {
-    Ok(this.py().None().into_bound(this.py()))
+    Ok(origins::of(&this.object()))
 }
 
 fn repr<'py, T: Coroutine>(this: Inst<'_, 'py, T>) -> PyResult<Bound<'py, PyAny>> {

@@ -18,6 +18,7 @@ pub(crate) mod holds;
 pub(crate) mod iter;
 pub(crate) mod layout;
 pub(crate) mod method;
+pub(crate) mod origins;
 pub(crate) mod scratch;
 #[cfg(Py_3_12)]
 pub(crate) mod stop;

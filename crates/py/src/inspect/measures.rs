@@ -1,7 +1,7 @@
 //! A loop's metrics as JSON: what it measures of itself, and what can be counted just now.
 
 use aioxide_core::histogram::Histogram;
-use aioxide_sys::stream;
+use aioxide_sys::traffic;
 use pyo3::intern;
 use pyo3::prelude::*;
 
@@ -38,16 +38,16 @@ pub(super) fn write(event_loop: &Bound<'_, EventLoop>, json: &mut Json) {
     let timers = core.scheduler().with(py, |s| s.timers_len());
     let (descriptors, transports) = event_loop.get().count_sources(py);
     let counted = tasks::counted();
-    let (received, sent) = stream::traffic();
+    let (received, sent) = traffic::so_far();
     let executor = executor_of(event_loop).unwrap_or_default();
     json.object(|json| {
         measure(event_loop, |metrics| {
-            json.key("iterations").number(metrics.turns);
-            json.key("callbacks").number(metrics.jobs);
-            json.key("ready").count(metrics.ready);
-            json.key("most_ready").count(metrics.most_ready);
+            json.key("iterations").number(metrics.turns());
+            json.key("callbacks").number(metrics.jobs());
+            json.key("ready").count(metrics.ready().0);
+            json.key("most_ready").count(metrics.ready().1);
             for (name, histogram) in
-                [("lag", &metrics.lag), ("iteration", &metrics.turn), ("callback", &metrics.callback)]
+                [("lag", metrics.lag()), ("iteration", metrics.turn()), ("callback", metrics.callback())]
             {
                 json.key(name);
                 spread(histogram, json);

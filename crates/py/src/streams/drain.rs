@@ -46,6 +46,7 @@ pub(super) struct Drain {
 
 impl Class for Drain {
     const NAME: &'static std::ffi::CStr = c"aioxide._core.Drain";
+    const HAS_ORIGIN: bool = true;
     const SPARE: usize = 256;
 
     fn cell() -> &'static TypeCell {

@@ -58,6 +58,7 @@ pub(super) struct Read {
 
 impl Class for Read {
     const NAME: &'static std::ffi::CStr = c"aioxide._core.Read";
+    const HAS_ORIGIN: bool = true;
     const SPARE: usize = 256;
 
     fn cell() -> &'static TypeCell {

@@ -43,6 +43,7 @@ pub(crate) struct Sleep {
 
 impl Class for Sleep {
     const NAME: &'static std::ffi::CStr = c"aioxide._core.Sleep";
+    const HAS_ORIGIN: bool = true;
     const SPARE: usize = 256;
 
     fn cell() -> &'static TypeCell {
@@ -211,6 +212,7 @@ pub(crate) struct Yield {
 
 impl Class for Yield {
     const NAME: &'static std::ffi::CStr = c"aioxide._core.Yield";
+    const HAS_ORIGIN: bool = true;
     const SPARE: usize = 256;
     const TRACKED: bool = false;
 

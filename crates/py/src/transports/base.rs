@@ -197,7 +197,7 @@ pub(super) fn soon<'py, T: Based, const N: usize>(
         return Ok(());
     };
     if let Some(core) = LoopCore::of(&event_loop).filter(|c| !c.is_debug() && !c.overrides_call_soon()) {
-        let handle = handles::for_report(&event_loop, callback.clone(), PyTuple::new(py, args)?, context)?;
+        let handle = handles::for_job(&event_loop, callback.clone(), PyTuple::new(py, args)?, context)?;
         return core.soon(py, Job::Handle(handle.unbind()));
     }
     let keywords = PyDict::new(py);

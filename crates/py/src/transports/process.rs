@@ -274,7 +274,7 @@ impl<'py> This<'_, 'py> {
             return Ok(());
         };
         if let Some(core) = LoopCore::of(&event_loop).filter(|c| !c.is_debug() && !c.overrides_call_soon()) {
-            let handle = handles::for_report(&event_loop, callback, args, context)?;
+            let handle = handles::for_job(&event_loop, callback, args, context)?;
             return core.soon(py, crate::job::Job::Handle(handle.unbind()));
         }
         let keywords = PyDict::new(py);

@@ -380,7 +380,7 @@ impl<'py> This<'_, 'py> {
         };
         if let Some(core) = self.plain_loop(&event_loop) {
             let args = PyTuple::new(py, [argument])?;
-            let handle = handles::for_report(&event_loop, callback.clone(), args, context)?;
+            let handle = handles::for_job(&event_loop, callback.clone(), args, context)?;
             return core.soon(py, Job::Handle(handle.unbind()));
         }
         let keywords = PyDict::new(py);

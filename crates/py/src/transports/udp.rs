@@ -313,8 +313,9 @@ pub(super) fn sendto<'py>(
     };
     let is_gone = !this.base.file.is_some() || address.is_some();
     if this.base.phase.get().is_lost() && is_gone {
-        let lost = report::lost_write(py, this.lost_writes.get(), "socket.send() raised exception.")?;
-        this.lost_writes.set(lost);
+        // The send that failed was the first.
+        let lost = report::lost_write(py, this.lost_writes.get() + 1, "socket.send() raised exception.")?;
+        this.lost_writes.set(lost - 1);
         return Ok(());
     }
     if !this.has_unsent() {
