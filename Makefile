@@ -9,7 +9,7 @@ venv = $(eval venv := .venv/$(shell tools/environment tag $(python)))$(venv)
 have = @$(MAKE) -s $(patsubst %,$(venv)/.%,$(patsubst built,built-$(PROFILE),$(1)))
 sources := $(shell find crates python Cargo.toml Cargo.lock pyproject.toml -type f ! -name '*.so' ! -name '*.pyc')
 needs_demo := aiohttp rich
-needs_examples := aiohttp rich websockets fastapi uvicorn httpx asyncpg distributed hypercorn ipykernel nbclient pytest-asyncio redis
+needs_examples := aiohttp rich websockets fastapi uvicorn httpx asyncpg distributed hypercorn ipykernel nbclient pytest-asyncio redis opentelemetry-sdk
 needs_bench := aiohttp uvicorn httptools
 peers := uvloop rloop rsloop zuvloop
 needs_test := pytest pytest-timeout hypothesis pyyaml

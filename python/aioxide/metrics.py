@@ -43,18 +43,19 @@ class Metrics:
     """How many ran in the last iteration: the length of the ready queue."""
     most_ready: int
     lag: Spread
-    """How late timers were."""
+    """How late the first timer of each iteration was."""
     iteration: Spread
     """How long iterations took, without the waiting."""
     callback: Spread
-    """How long callbacks and steps took: a sample of one in a hundred, and each that took over a millisecond."""
+    """How long callbacks and steps took.  One in a hundred is timed and stands for the others; those that take over a
+    millisecond are found all the same, and known to half of one."""
     timers: int
     """How many are set."""
     descriptors: int
     """How many are watched."""
     transports: int
     bytes_received: int
-    """By the sockets of all transports of the process."""
+    """By sockets and pipes: this and the next are of all loops of the process."""
     bytes_sent: int
     executor_queue: int
     """How many jobs wait for a thread of the default executor."""
@@ -81,12 +82,12 @@ _HELP = {
     "most_ready": ("gauge", "The most callbacks in an iteration."),
     "lag": ("histogram", "How late timers were."),
     "iteration": ("histogram", "How long iterations took."),
-    "callback": ("histogram", "How long callbacks took (a sample, and all long ones)."),
+    "callback": ("histogram", "How long callbacks took, by samples."),
     "timers": ("gauge", "Timers that are set."),
     "descriptors": ("gauge", "Descriptors that are watched."),
     "transports": ("gauge", "Transports that are open."),
-    "bytes_received": ("counter", "Bytes received by sockets."),
-    "bytes_sent": ("counter", "Bytes sent by sockets."),
+    "bytes_received": ("counter", "Bytes received by sockets and pipes."),
+    "bytes_sent": ("counter", "Bytes sent by sockets and pipes."),
     "executor_queue": ("gauge", "Jobs that wait for a thread of the default executor."),
     "executor_threads": ("gauge", "Threads of the default executor."),
     "tasks_made": ("counter", "Tasks that were made."),

@@ -177,7 +177,8 @@ WAITS = {
     "lock": "gate = asyncio.Lock(); await asyncio.create_task(gate.acquire(), name='careless'); await gate.acquire()",
     "ring": (
         "tasks = []\n    async def wait(number): await asyncio.shield(tasks[number])\n"
-        "    tasks += [asyncio.create_task(wait((number + 1) % 3)) for number in range(3)]\n    await asyncio.wait(tasks)"
+        "    tasks += [asyncio.create_task(wait((number + 1) % 3)) for number in range(3)]\n"
+        "    await asyncio.wait(tasks)"
     ),
 }
 

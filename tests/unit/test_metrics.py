@@ -1,7 +1,9 @@
 """What a loop measures of itself, on programs that do a known amount."""
 
 import asyncio
+import concurrent.futures
 import socket
+import threading
 import time
 
 import aioxide
@@ -128,6 +130,137 @@ def test_what_is_there_now():
     assert after.executor_queue == 0
 
 
+def test_steady_callbacks_are_what_they_are():
+    """Whatever they take, none is taken for a long one because several share a look at the clock."""
+
+    def work():
+        end = time.perf_counter() + 0.0002
+        while time.perf_counter() < end:
+            pass
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.metrics()
+        for _ in range(1000):
+            work()
+            await asyncio.sleep(0)
+        return loop.metrics()
+
+    found = run(main())
+    for spread in (found.iteration, found.callback):
+        assert 0.0002 <= spread.p50 < 0.0005
+        assert 0.9 < spread.count / 1000 < 1.1
+        assert 0.2 < spread.sum < 5
+    assert found.iteration.p99 < 0.01  # by the neighbours' leave
+
+
+def test_quantiles_are_those_of_all_callbacks():
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.metrics()
+        for number in range(20_000):
+            if number % 2000 == 1000:
+                time.sleep(0.005)
+            await asyncio.sleep(0)
+        return loop.metrics()
+
+    found = run(main())
+    assert found.callback.count > 18_000
+    assert found.callback.p99 < 0.001  # ten in twenty thousand are no hundredth
+    assert found.callback.max > 0.004
+    long = found.callback.count - dict(found.callback.buckets)[0.001]
+    assert 10 <= long < 100
+
+
+def test_what_lies_between_two_runs_is_nobodys_time():
+    loop = aioxide.new_event_loop()
+
+    async def look():
+        return asyncio.get_running_loop().metrics()
+
+    loop.run_until_complete(look())
+    time.sleep(0.3)
+    found = loop.run_until_complete(look())
+    assert loop.metrics().iterations >= found.iterations  # also while it rests
+    loop.close()
+    assert found.iteration.max < 0.25
+
+
+def test_from_another_thread():
+    async def main():
+        loop = asyncio.get_running_loop()
+        for _ in range(100):
+            await asyncio.sleep(0)
+        found = [await asyncio.to_thread(loop.metrics) for _ in range(3)]
+        for _ in range(100):
+            await asyncio.sleep(0)
+        return [*found, loop.metrics()]
+
+    first, *_, last = run(main())
+    assert last.iterations - first.iterations >= 100
+    assert last.executor_threads >= 1
+
+
+def test_bytes_of_pipes_datagrams_and_files(tmp_path):
+    class Receiver(asyncio.DatagramProtocol):
+        def __init__(self):
+            self.got = asyncio.get_running_loop().create_future()
+
+        def datagram_received(self, data, address):
+            self.got.set_result(data)
+
+    async def traffic(loop, program):
+        before = loop.metrics()
+        await program
+        after = loop.metrics()
+        return after.bytes_received - before.bytes_received, after.bytes_sent - before.bytes_sent
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        here, receiver = await loop.create_datagram_endpoint(Receiver, local_addr=("127.0.0.1", 0))
+        there, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, family=socket.AF_INET)
+
+        async def datagram():
+            there.sendto(b"x" * 500, here.get_extra_info("sockname"))
+            await receiver.got
+
+        async def pipe():
+            child = await asyncio.create_subprocess_exec("cat", stdin=-1, stdout=-1)
+            assert len((await child.communicate(b"y" * 700))[0]) == 700
+
+        async def file():
+            (tmp_path / "file").write_bytes(b"z" * 900)
+            ours, theirs = socket.socketpair()
+            with ours, theirs, open(tmp_path / "file", "rb") as source:
+                ours.setblocking(False)
+                await loop.sock_sendfile(ours, source)
+
+        found = [await traffic(loop, program) for program in (datagram(), pipe(), file())]
+        here.close()
+        there.close()
+        return found
+
+    assert run(main()) == [(500, 500), (700, 700), (0, 900)]
+
+
+def test_jobs_that_wait_for_a_thread():
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(concurrent.futures.ThreadPoolExecutor(1))
+        gate = threading.Event()
+        jobs = [loop.run_in_executor(None, gate.wait, 10) for _ in range(4)]
+        while loop.metrics().executor_queue != 3:
+            await asyncio.sleep(0.001)
+        found = loop.metrics()
+        gate.set()
+        await asyncio.gather(*jobs)
+        return found, loop.metrics()
+
+    busy, idle = run(main())
+    assert (busy.executor_queue, busy.executor_threads) == (3, 1)
+    assert (idle.executor_queue, idle.executor_threads) == (0, 1)
+
+
 def test_prometheus():
     async def main():
         server = await metrics.serve(port=0)
@@ -150,7 +283,11 @@ def test_prometheus():
     assert other.startswith("HTTP/1.1 404 ")
     samples = dict(line.rsplit(" ", 1) for line in body.splitlines() if not line.startswith("#"))
     assert float(samples["aioxide_iterations_total"]) > 0
-    assert samples['aioxide_iteration_seconds_bucket{le="+Inf"}'] == samples["aioxide_iteration_seconds_count"]
+    for name in ("lag", "iteration", "callback"):
+        assert samples[f'aioxide_{name}_seconds_bucket{{le="+Inf"}}'] == samples[f"aioxide_{name}_seconds_count"]
+        buckets = [int(value) for sample, value in samples.items() if sample.startswith(f"aioxide_{name}_seconds_b")]
+        assert buckets == sorted(buckets)
+        assert len(buckets) == 13
     assert {line.split()[2] for line in body.splitlines() if line.startswith("# TYPE")} >= {"aioxide_timers"}
 
 

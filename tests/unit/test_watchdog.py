@@ -1,10 +1,12 @@
 """The watchdog, on programs that block where the tests know it."""
 
 import asyncio
+import ctypes
 import functools
 import gc
 import inspect
 import logging
+import re
 import subprocess
 import sys
 import threading
@@ -95,6 +97,89 @@ def test_a_callback_is_no_task(stalls):
     assert look.task is None
     assert look.stack[-1].function == "by_sleeping"
     assert len(look.stack) == 1
+
+
+def keeps_the_lock():
+    ctypes.PyDLL(None).usleep(300_000)  # PyDLL: the interpreter's lock is kept
+
+
+def searches():
+    re.match(r"(a+)+$", "a" * 22 + "b")
+
+
+@pytest.mark.parametrize("how", [keeps_the_lock, searches])
+def test_native_code_that_keeps_the_interpreters_lock(stalls, how):
+    run(blocks(how))
+    until(lambda: stalls)
+    time.sleep(4 * SHORT)
+    (stall,) = stalls
+    assert stall.over
+    assert stall.seconds > 0.1
+    # The stack comes late, when the lock is to be had, or not at all; never is it somebody else's.
+    for look in stall.looks:
+        assert look.stack[0].function == "blocks"
+        assert look.after <= stall.seconds + SHORT
+    assert stall.looks or "native code kept the interpreter's lock" in str(stall)
+
+
+def test_loops_in_several_threads_stall_at_once(stalls):
+    lengths = [0.2, 0.3, 0.4]
+    threads = [threading.Thread(target=run, args=(blocks(functools.partial(time.sleep, n)),)) for n in lengths]
+    for thread in threads:
+        thread.start()
+    idents = [thread.ident for thread in threads]
+    for thread in threads:
+        thread.join()
+    until(lambda: len(stalls) == 3)
+    found = {stall.thread: stall.seconds for stall in stalls}
+    for ident, length in zip(idents, lengths, strict=True):
+        assert length - SHORT < found[ident] < length + 5
+
+
+def test_a_stall_that_ends_with_its_loop_is_told(stalls):
+    def last():
+        time.sleep(0.2)
+        raise SystemExit
+
+    loop = aioxide.new_event_loop()
+    loop.call_soon(last)
+    with pytest.raises(SystemExit):
+        loop.run_forever()
+    loop.close()
+    del loop
+    gc.collect()
+    until(lambda: stalls)
+    assert stalls[0].over
+    assert 0.2 - SHORT < stalls[0].seconds < 5
+
+
+def test_what_lies_between_two_runs_is_no_stall(stalls):
+    loop = aioxide.new_event_loop()
+    for _ in range(2):
+        loop.run_until_complete(asyncio.sleep(0.01))
+        time.sleep(0.3)
+    loop.close()
+    time.sleep(4 * SHORT)
+    assert stalls == []
+
+
+def test_the_outer_loop_stalls_while_another_runs_inside_of_it(stalls):
+    def nested():
+        outer = asyncio.get_running_loop()
+        asyncio._set_running_loop(None)
+        inner = aioxide.new_event_loop()
+        inner.run_until_complete(inner.create_task(asyncio.sleep(0.3)))
+        inner.close()
+        asyncio._set_running_loop(outer)
+
+    async def main():
+        asyncio.get_running_loop().call_soon(nested)
+        await asyncio.sleep(0.02)
+
+    run(main())
+    until(lambda: stalls)
+    (stall,) = stalls
+    assert 0.3 - SHORT < stall.seconds < 5
 
 
 def test_several_stalls_are_several_reports(stalls):

@@ -46,6 +46,13 @@ pub(super) struct Look {
     pub(super) stack: Vec<Link>,
 }
 
+impl Look {
+    /// The task has left its coroutine already: native code has kept the GIL for all of its step.
+    fn is_too_late(&self) -> bool {
+        self.task.is_some() && self.stack.is_empty()
+    }
+}
+
 /// One stall.
 #[derive(Clone, Debug)]
 pub(super) struct Stall {
@@ -275,9 +282,13 @@ impl Watcher {
             seen.looks += 1;
             let pulse = Arc::clone(&seen.pulse);
             // Waits for the GIL: the thread that stalls hands it over between two instructions, or when it blocks.
-            let look =
-                Python::try_attach(|py| (pulse.busy_turn() == turn).then(|| look(py, pulse.ident(), after)));
+            let since = seen.since;
+            let look = Python::try_attach(|py| {
+                let is_same = pulse.busy_turn() == turn;
+                is_same.then(|| look(py, pulse.ident(), clock::monotonic() - since))
+            });
             match look.flatten() {
+                Some(look) if look.is_too_late() => {}
                 Some(look) if stall.looks.last().is_some_and(|last| last.stack == look.stack) => {}
                 Some(look) => stall.looks.push(look),
                 None => return, // over meanwhile: the next round sees that
@@ -313,7 +324,10 @@ fn look(py: Python<'_>, ident: u64, after: f64) -> Look {
     });
     let frame = chain::innermost(py, ident).ok().flatten();
     let mut stack = frame.map_or_else(Vec::new, |frame| chain::stack(frame, outermost.as_ref()));
-    if outermost.is_none() {
+    let outermost = outermost.and_then(|frame| Link::of(&frame).ok());
+    if outermost
+        .is_none_or(|outermost| stack.first().is_none_or(|first| first.function != outermost.function))
+    {
         chain::cut_runner(&mut stack);
     }
     let name = |task: &Bound<'_, PyAny>| text_of(task.call_method0(intern!(py, "get_name")), "?");
