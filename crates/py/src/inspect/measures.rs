@@ -75,7 +75,8 @@ pub(super) fn write_whole(event_loop: &Bound<'_, EventLoop>, ident: u64, json: &
         json.key("figures");
         write(event_loop, json);
         measure(event_loop, |metrics| {
-            let all = [("lag", &metrics.lag), ("iteration", &metrics.turn), ("callback", &metrics.callback)];
+            let all =
+                [("lag", metrics.lag()), ("iteration", metrics.turn()), ("callback", metrics.callback())];
             for (name, histogram) in all {
                 json.key(name).array(|json| {
                     for (limit, count) in histogram.filled() {
