@@ -114,7 +114,7 @@ def test_native_code_that_keeps_the_interpreters_lock(stalls, how):
     time.sleep(4 * SHORT)
     (stall,) = stalls
     assert stall.over
-    assert stall.seconds > 0.1
+    assert stall.seconds > SHORT
     # The stack comes late, when the lock is to be had, or not at all; never is it somebody else's.
     for look in stall.looks:
         assert look.stack[0].function == "blocks"
@@ -133,7 +133,7 @@ def test_loops_in_several_threads_stall_at_once(stalls):
     until(lambda: len(stalls) == 3)
     found = {stall.thread: stall.seconds for stall in stalls}
     for ident, length in zip(idents, lengths, strict=True):
-        assert length - SHORT < found[ident] < length + 5
+        assert length / 2 < found[ident] < length + 5  # from when it was first seen
 
 
 def test_a_stall_that_ends_with_its_loop_is_told(stalls):
@@ -150,7 +150,7 @@ def test_a_stall_that_ends_with_its_loop_is_told(stalls):
     gc.collect()
     until(lambda: stalls)
     assert stalls[0].over
-    assert 0.2 - SHORT < stalls[0].seconds < 5
+    assert 0.1 < stalls[0].seconds < 5
 
 
 def test_what_lies_between_two_runs_is_no_stall(stalls):
@@ -179,7 +179,7 @@ def test_the_outer_loop_stalls_while_another_runs_inside_of_it(stalls):
     run(main())
     until(lambda: stalls)
     (stall,) = stalls
-    assert 0.3 - SHORT < stall.seconds < 5
+    assert 0.1 < stall.seconds < 5  # from when it was first seen
 
 
 def test_several_stalls_are_several_reports(stalls):
