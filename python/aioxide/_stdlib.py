@@ -53,6 +53,9 @@ PUBLIC_ONLY = {
 DefaultPolicy: Any = unix_events._UnixDefaultEventLoopPolicy
 FACTORY_ATTRIBUTE = "_loop_factory"
 
+# CPython's event loop, whatever is installed.
+SelectorEventLoop: Any = unix_events._UnixSelectorEventLoop
+
 # How long a runner waits for the threads of the default executor.
 THREAD_JOIN_TIMEOUT: float = getattr(constants, "THREAD_JOIN_TIMEOUT", 300)
 

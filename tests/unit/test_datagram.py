@@ -498,3 +498,20 @@ def test_a_forgotten_transport_is_closed_and_reported(new_loop):
     with pytest.warns(ResourceWarning, match="unclosed transport"):
         del transport
         gc.collect()
+
+
+def test_the_end_of_a_pair_without_names_needs_no_address(go, aio):
+    async def main(endpoint):
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        theirs.settimeout(10)
+        with theirs:
+            transport, protocol = await endpoint(sock=ours)
+            theirs.send(b"to us")
+            assert await protocol.got.get() == (b"to us", None)
+            transport.sendto(b"to them")
+            if aio is asyncio:  # gives the socket an address of None
+                assert isinstance(await protocol.lost, TypeError)
+            else:
+                assert theirs.recv(100) == b"to them"
+
+    go(main)

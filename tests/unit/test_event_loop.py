@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import subprocess
+import logging
 import sys
 import threading
 import time
@@ -330,6 +331,31 @@ def test_a_handler_that_fails(loop, caplog):
     loop.default_exception_handler = None
     loop.call_exception_handler({"message": "hello"})
     assert caplog.records[-1].message.startswith("Exception in default exception handler")
+    assert caplog.records[-1].exc_info[0] is TypeError
+
+
+def test_a_default_handler_that_fails_is_logged_as_the_exception_under_way(loop, monkeypatch):
+    def fails(context):
+        raise ValueError("spam")
+
+    def error(*args, **kwargs):
+        calls.append((args, kwargs, sys.exc_info()))
+
+    calls = []
+    monkeypatch.setattr(logging.getLogger("asyncio"), "error", error)
+    loop.default_exception_handler = fails
+    try:
+        raise KeyError("before")
+    except KeyError as before:
+        loop.call_exception_handler({"message": "hello"})
+        assert sys.exception() is before
+    ((args, kwargs, (kind, value, traceback)),) = calls
+    assert args == ("Exception in default exception handler",)
+    assert kwargs == {"exc_info": True}
+    assert kind is ValueError
+    assert str(value) == "spam"
+    assert traceback.tb_next is None or traceback.tb_next.tb_frame.f_code.co_name == "fails"
+    assert sys.exception() is None
 
 
 def test_a_handler_runs_in_the_context_of_the_task(run, loop, aio):

@@ -561,3 +561,32 @@ def test_one_that_nobody_closed_is_found_out(new_loop):
         assert any("unclosed transport <" in str(warning.message) for warning in caught)
         assert theirs.recv(10) == b""
     loop.close()
+
+
+def test_a_protocol_that_can_only_be_buffered_is(run, pair, loop, aio):
+    if aio is asyncio:
+        pytest.skip("asyncio goes by the class alone, and then looks for data_received")
+
+    class Plain(asyncio.BaseProtocol):
+        def __init__(self):
+            self.memory, self.data, self.ended = bytearray(4), b"", loop.create_future()
+
+        def get_buffer(self, sizehint):
+            return self.memory
+
+        def buffer_updated(self, nbytes):
+            self.data += self.memory[:nbytes]
+
+        def eof_received(self):
+            self.ended.set_result(None)
+
+    async def main():
+        ours, theirs = pair
+        transport, protocol = await loop.connect_accepted_socket(Plain, ours)
+        theirs.sendall(b"some bytes")
+        theirs.close()
+        await protocol.ended
+        assert protocol.data == b"some bytes"
+        transport.close()
+
+    run(main())

@@ -6,6 +6,7 @@ mod anyfuture;
 mod as_completed;
 mod async_fn;
 mod await_on;
+mod blocking;
 mod calls;
 mod errors;
 mod event_loop;
@@ -84,5 +85,6 @@ fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     about::register(module)?;
     module.add_class::<local::LoopCore>()?;
     module.add_class::<event_loop::EventLoop>()?;
+    ffi::coroutine_method::init(module)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))
 }

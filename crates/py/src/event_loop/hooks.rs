@@ -14,6 +14,7 @@ use crate::errors::ends_the_loop;
 use crate::ffi::cell::{Flag, Slot};
 use crate::ffi::context;
 use crate::ffi::gc::{Stopped, Visit};
+use crate::ffi::handled::handling;
 use crate::names::names;
 use crate::{futures, handles, tasks};
 
@@ -91,13 +92,15 @@ pub(super) fn handle_exception(this: &Bound<'_, EventLoop>, details: &Bound<'_, 
     }
 }
 
-/// Logs what a handler raised.
+/// Logs what a handler raised, as asyncio does in its `except` block.
 fn guarded(py: Python<'_>, result: PyResult<()>, text: &str) -> PyResult<()> {
     match result {
         Err(error) if !ends_the_loop(py, &error) => {
             let keywords = PyDict::new(py);
-            keywords.set_item("exc_info", error.into_value(py))?;
-            debug::logger(py)?.call_method("error", (text,), Some(&keywords)).map(drop)
+            keywords.set_item("exc_info", true)?;
+            let logger = debug::logger(py)?;
+            handling(error.into_value(py).bind(py), || logger.call_method("error", (text,), Some(&keywords)))
+                .map(drop)
         }
         result => result,
     }

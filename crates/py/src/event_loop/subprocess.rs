@@ -12,6 +12,7 @@ use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 use super::debug::logger;
 use super::watchers;
 use crate::async_fn::{self, attached};
+use crate::blocking::Place;
 use crate::errors::ends_the_loop;
 use crate::ffi::args::Args;
 use crate::ffi::context;
@@ -191,7 +192,12 @@ fn spawn(py: Python<'_>, kind: Kind) -> PyResult<Option<String>> {
     let is_debug = is_debug(&event_loop)?;
     let shown = if is_debug { Some(log(kind, &command, &options)?) } else { None };
     watchers::around(py, |watcher| {
-        let process = module(py, intern!(py, "Popen"))?.call((&command,), Some(&options))?;
+        let place = match kind {
+            Kind::Exec => Place::SubprocessExec,
+            Kind::Shell => Place::SubprocessShell,
+        };
+        let popen = module(py, intern!(py, "Popen"))?;
+        let process = place.of(py)?.call((popen, &command), Some(&options))?;
         let context = context::copy_current(py)?;
         let transport = process::make(&event_loop, &process, &protocol, &context, extra.as_ref())?;
         root.append(&transport)?;

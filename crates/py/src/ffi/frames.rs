@@ -30,7 +30,7 @@ pub(crate) fn name_of(qualname: &str) -> &str {
 }
 
 /// The code object of the coroutine with that name, the same one each time.
-pub(crate) fn code<'py>(py: Python<'py>, qualname: &'static str) -> Object<'py> {
+pub(crate) fn code<'py>(py: Python<'py>, qualname: &str) -> Object<'py> {
     static CODES: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
     let codes = CODES.get_or_init(py, || PyDict::new(py).unbind()).bind(py);
     if let Some(code) = codes.get_item(qualname)? {

@@ -4,14 +4,17 @@
 
 use std::ffi::{CStr, c_void};
 
+use pyo3::exceptions::PyAttributeError;
 use pyo3::ffi::{self, PyObject};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyString};
 
 use super::args::Args;
 use super::cell::Slot;
 use super::class::{Builder, Class, Inst, TypeCell, create, guard};
+use super::coroutine_method;
+use super::frames;
 use super::gc::{Stopped, Visit};
 use super::method::{Of, getter, item};
 
@@ -78,28 +81,30 @@ fn get_signature<'py>(this: Inst<'_, 'py, Function>) -> Object<'py> {
     this.py().import("inspect")?.getattr("signature")?.call1((stock(this)?,))
 }
 
-/// What `inspect.markcoroutinefunction` leaves on a function (3.12 and later).
 fn get_mark<'py>(this: Inst<'_, 'py, Function>) -> Object<'py> {
-    let name = if cfg!(Py_3_15) { "_is_coroutine_mark" } else { "_is_coroutine_marker" };
-    mark(this, "inspect", name)
+    if this.is_coroutine { coroutine_method::mark(this.py()) } else { Err(unmarked("_is_coroutine_marker")) }
 }
 
-/// What `asyncio.coroutine` left on a function, and `asyncio.iscoroutinefunction` looks for.
 fn get_old_mark<'py>(this: Inst<'_, 'py, Function>) -> Object<'py> {
-    mark(this, "asyncio.coroutines", "_is_coroutine")
+    if this.is_coroutine { coroutine_method::old_mark(this.py()) } else { Err(unmarked("_is_coroutine")) }
 }
 
-fn mark<'py>(this: Inst<'_, 'py, Function>, module: &str, name: &str) -> Object<'py> {
-    if this.is_coroutine {
-        this.py().import(module)?.getattr(name)
-    } else {
-        Err(pyo3::exceptions::PyAttributeError::new_err(name.to_owned()))
+/// As a function written in Python has it; mocks look for it.
+fn get_code<'py>(this: Inst<'_, 'py, Function>) -> Object<'py> {
+    if !this.is_coroutine {
+        return Err(unmarked("__code__"));
     }
+    let name = get_name(this)?;
+    frames::code(this.py(), &name.cast::<PyString>()?.to_string_lossy())
+}
+
+fn unmarked(name: &'static str) -> PyErr {
+    PyAttributeError::new_err(name)
 }
 
 fn repr<'py>(this: Inst<'_, 'py, Function>) -> Object<'py> {
     let text = format!("<function {} at {:#x}>", get_name(this)?, this.object().as_ptr().addr());
-    Ok(pyo3::types::PyString::new(this.py(), &text).into_any())
+    Ok(PyString::new(this.py(), &text).into_any())
 }
 
 /// A function that asyncio's own function `module.name` describes.
@@ -156,6 +161,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .attribute(getter::<Of<Function>, _>(c"__signature__", get_signature))
         .attribute(getter::<Of<Function>, _>(c"_is_coroutine_marker", get_mark))
         .attribute(getter::<Of<Function>, _>(c"_is_coroutine", get_old_mark))
+        .attribute(getter::<Of<Function>, _>(c"__code__", get_code))
         .build(module, None, Function::cell())?;
     Ok(())
 }

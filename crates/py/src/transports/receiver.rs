@@ -28,6 +28,13 @@ pub(crate) enum Receiver {
     Tls,
 }
 
+/// Whether a protocol can only be a buffered one, by its methods. asyncio goes by the class alone, and fails with the
+/// first byte; protocols that were written for uvloop rely on this.
+fn lends(protocol: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let py = protocol.py();
+    Ok(!protocol.hasattr(intern!(py, "data_received"))? && protocol.hasattr(intern!(py, "get_buffer"))?)
+}
+
 /// A protocol that is called without Python.
 enum Native<'a, 'py> {
     Streams(Inst<'a, 'py, streams::Protocol>),
@@ -56,7 +63,7 @@ impl Receiver {
             return Ok(Self::Tls);
         }
         let class = BUFFERED.import(protocol.py(), "asyncio.protocols", "BufferedProtocol")?;
-        Ok(if protocol.is_instance(class)? { Self::Buffered } else { Self::Python })
+        Ok(if protocol.is_instance(class)? || lends(protocol)? { Self::Buffered } else { Self::Python })
     }
 
     /// `connection_made(transport)`.

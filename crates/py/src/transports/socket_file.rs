@@ -6,6 +6,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
+use crate::blocking::Place;
 use crate::event_loop::debug::logger;
 
 /// Whether an address names a file: an abstract one begins with a zero. IndexError for an empty one.
@@ -21,18 +22,19 @@ pub(crate) fn is_file(address: &Bound<'_, PyAny>) -> PyResult<bool> {
     address.get_item(0)?.ne(0)
 }
 
-fn stat<'py>(address: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+/// What a function of `os` says of, or does to, the file.
+fn os<'py>(place: Place, function: &str, address: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     let py = address.py();
-    py.import(intern!(py, "os"))?.call_method1(intern!(py, "stat"), (address,))
+    place.of(py)?.call1((py.import(intern!(py, "os"))?.getattr(function)?, address))
 }
 
 /// Removes the socket at a path that somebody is about to bind to. What fails is logged only: the bind will tell.
 pub(crate) fn remove_stale(address: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = address.py();
     let remove = || -> PyResult<()> {
-        let mode = stat(address)?.getattr(intern!(py, "st_mode"))?;
+        let mode = os(Place::CreateUnixServer, "stat", address)?.getattr(intern!(py, "st_mode"))?;
         if py.import(intern!(py, "stat"))?.call_method1(intern!(py, "S_ISSOCK"), (mode,))?.is_truthy()? {
-            py.import(intern!(py, "os"))?.call_method1(intern!(py, "remove"), (address,))?;
+            os(Place::CreateUnixServer, "remove", address)?;
         }
         Ok(())
     };
@@ -46,7 +48,7 @@ pub(crate) fn inode(sock: &Bound<'_, PyAny>) -> PyResult<Option<u64>> {
     if !address.is_truthy()? || !is_file(&address)? {
         return Ok(None);
     }
-    match stat(&address) {
+    match os(Place::CreateUnixServer, "stat", &address) {
         Ok(status) => status.getattr(intern!(py, "st_ino"))?.extract().map(Some),
         Err(error) if error.is_instance_of::<PyFileNotFoundError>(py) => Ok(None),
         Err(error) => Err(error),
@@ -57,8 +59,8 @@ pub(crate) fn inode(sock: &Bound<'_, PyAny>) -> PyResult<Option<u64>> {
 pub(super) fn remove(address: &Bound<'_, PyAny>, inode: u64) -> PyResult<()> {
     let py = address.py();
     let remove = || -> PyResult<()> {
-        if stat(address)?.getattr(intern!(py, "st_ino"))?.eq(inode)? {
-            py.import(intern!(py, "os"))?.call_method1(intern!(py, "unlink"), (address,))?;
+        if os(Place::StopServing, "stat", address)?.getattr(intern!(py, "st_ino"))?.eq(inode)? {
+            os(Place::StopServing, "unlink", address)?;
         }
         Ok(())
     };

@@ -49,6 +49,8 @@ pub(crate) struct Datagram {
     pub(super) address: Slot,
     /// The kernel knows the peer.
     connected: bool,
+    /// The kernel knows the peer, which has no name: the other end of a `socket.socketpair()`.
+    paired: bool,
     /// A plain IP socket: no need to go through its methods.
     direct: bool,
     pub(super) packets: GilCell<Packets<Packet>>,
@@ -130,11 +132,13 @@ pub(crate) fn make<'py>(
     let fd = sock.call_method0(intern!(py, "fileno"))?.extract()?;
     let extra = owned::describe(sock, None)?;
     let peername = extra.get_item(intern!(py, "peername"))?;
+    let connected = peername.as_ref().map_or(Ok(false), |name| name.is_truthy())?;
     let family = sockets::plain_ip(sock)?;
     let value = Datagram {
         base: Base::new(event_loop, protocol, sock, fd)?,
         address: Slot::new(address.map(Bound::unbind)),
-        connected: peername.map_or(Ok(false), |name| name.is_truthy())?,
+        connected,
+        paired: !connected && peername.is_some_and(|name| !name.is_none()),
         direct: family.is_some(),
         packets: GilCell::new(Packets::new()),
         addresses: Addresses::new(family == Some(sockets::Ip::V6)),
@@ -266,7 +270,7 @@ fn send(this: This<'_, '_>, data: &Bound<'_, PyAny>, to: Option<&Bound<'_, PyAny
         return Ok(sorted(sent));
     }
     let Some(sock) = this.base.file.get(py) else { return Ok(Sent::Yes) };
-    let sent = if this.connected {
+    let sent = if this.connected || (this.paired && to.is_none()) {
         sock.call_method1(intern!(py, "send"), (data,))
     } else {
         sock.call_method1(intern!(py, "sendto"), (data, to))
