@@ -4,11 +4,11 @@ import asyncio
 import contextlib
 import contextvars
 import gc
+import logging
 import os
 import signal
 import socket
 import subprocess
-import logging
 import sys
 import threading
 import time
@@ -344,18 +344,22 @@ def test_a_default_handler_that_fails_is_logged_as_the_exception_under_way(loop,
     calls = []
     monkeypatch.setattr(logging.getLogger("asyncio"), "error", error)
     loop.default_exception_handler = fails
-    try:
-        raise KeyError("before")
-    except KeyError as before:
-        loop.call_exception_handler({"message": "hello"})
-        assert sys.exception() is before
+    with contextlib.suppress(KeyError):
+        try:
+            raise KeyError("before")
+        finally:
+            before = sys.exc_info()
+            loop.call_exception_handler({"message": "hello"})
+            after = sys.exc_info()
+    assert after == before
+    assert before[0] is KeyError
     ((args, kwargs, (kind, value, traceback)),) = calls
     assert args == ("Exception in default exception handler",)
     assert kwargs == {"exc_info": True}
     assert kind is ValueError
     assert str(value) == "spam"
     assert traceback.tb_next is None or traceback.tb_next.tb_frame.f_code.co_name == "fails"
-    assert sys.exception() is None
+    assert sys.exc_info() == (None, None, None)
 
 
 def test_a_handler_runs_in_the_context_of_the_task(run, loop, aio):
