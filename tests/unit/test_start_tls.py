@@ -270,3 +270,14 @@ def test_tls_over_a_transport_written_in_python(run_clean):
         assert await ours.lost is None
 
     run_clean(main())
+
+
+def test_an_upgrade_of_a_connection_that_is_lost_meanwhile(run_clean):
+    async def main():
+        loop = asyncio.get_running_loop()
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            transport, protocol = await loop.create_connection(asyncio.Protocol, *listener.getsockname())
+            transport.close()
+            assert await loop.start_tls(transport, protocol, client_context()) is None
+
+    run_clean(main())

@@ -18,8 +18,8 @@ type Object<'py> = PyResult<Bound<'py, PyAny>>;
 /// An upgrade under way.
 struct Begun {
     waiter: Py<PyAny>,
-    /// The transport that the program gets.
-    transport: Py<PyAny>,
+    /// The layer, which knows the transport that the program gets.
+    layer: Py<PyAny>,
     /// What was scheduled for it.
     handles: [Py<PyAny>; 2],
 }
@@ -39,7 +39,8 @@ pub(super) fn start_tls<'py>(
             begin(event_loop.bind(py), transport, &protocol, &options)
         })?;
         match async_fn::wait(begun.waiter).await {
-            Ok(_) => Ok(begun.transport),
+            // None if the connection was lost meanwhile: asyncio's answer to a transport that was closed before.
+            Ok(_) => attached(|py| begun.layer.getattr(py, intern!(py, "_app_transport"))),
             Err(error) => {
                 attached(|py| {
                     transport.call_method0(py, intern!(py, "close"))?;
@@ -73,7 +74,7 @@ fn begin<'py>(
     let waiter = futures::new(event_loop)?;
     let parts =
         tls::Parts { event_loop, protocol, waiter: Some(&waiter), options, upgrade: true, accepted: false };
-    let (layer, upgraded) = tls::make(parts)?;
+    let (layer, _) = tls::make(parts)?;
     // Nothing may reach the layer before it knows its transport.
     transport.call_method0(intern!(py, "pause_reading"))?;
     if options.server_side {
@@ -85,7 +86,7 @@ fn begin<'py>(
     let resumed = soon(transport.getattr(intern!(py, "resume_reading"))?)?;
     Ok(Begun {
         waiter: waiter.unbind(),
-        transport: upgraded.unbind(),
+        layer: layer.unbind(),
         handles: [connected.unbind(), resumed.unbind()],
     })
 }
