@@ -278,6 +278,7 @@ def test_an_upgrade_of_a_connection_that_is_lost_meanwhile(run_clean):
         with socket.create_server(("127.0.0.1", 0)) as listener:
             transport, protocol = await loop.create_connection(asyncio.Protocol, *listener.getsockname())
             transport.close()
-            assert await loop.start_tls(transport, protocol, client_context()) is None
+            context = client_context()
+            assert await loop.start_tls(transport, protocol, context, server_hostname="localhost") is None
 
     run_clean(main())
