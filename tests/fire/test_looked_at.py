@@ -62,7 +62,8 @@ async def main():
     forks = asyncio.create_task(fork_now_and_then())
     threading.Thread(target=loops_come_and_go, daemon=True).start()
     server = await asyncio.start_server(handle, "127.0.0.1", 0)
-    print(server.sockets[0].getsockname()[1], flush=True)
+    # Only when this task waits for its clients.
+    loop.call_later(0.2, lambda port=server.sockets[0].getsockname()[1]: print(port, flush=True))
     async with server:
         await server.serve_forever()
 
