@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import ctypes
 import http.client
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -18,7 +20,8 @@ import browser
 import pytest
 
 PROGRAM = """
-import asyncio, re, sys, threading, time
+import asyncio, re, signal, sys, threading, time
+signal.signal(signal.SIGUSR1, lambda *_: None)
 async def waits(lock):
     async with lock:
         secret = "the value of a variable"
@@ -204,6 +207,34 @@ def test_what_the_answers_say_of_themselves(start):
     assert "unsafe" not in policy and "http" not in policy
     assert not re.search(r"""(?:src|href)=["'](?!data:)""", content)
     assert set(re.findall(r"https?://[\w./]+", content)) == {"http://www.w3.org/2000/svg"}  # a name, not an address
+
+
+@pytest.mark.parametrize("thread", ["aioxide-inspect", "aioxide-page"])
+def test_signals_do_not_end_an_answer(start, directory, thread):
+    """A signal that a native thread gets while it waits for a question is nothing to whoever asks."""
+    process = start()
+    tgkill = ctypes.CDLL(None).syscall
+    number = {"x86_64": 234, "aarch64": 131}[os.uname().machine]
+    parts = urlsplit(process.url)
+    if thread == "aioxide-page":
+        connection = socket.create_connection((parts.hostname, parts.port), timeout=30)
+        question = f"GET /figures?{parts.query} HTTP/1.1\r\nHost: {parts.netloc}\r\n\r\n"
+    else:
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(30)
+        connection.connect(str(directory / f"{process.pid}.sock"))
+        question = "tasks\n"
+    with connection:
+        signalled = 0
+        for _ in range(20):
+            time.sleep(0.02)
+            for task in Path(f"/proc/{process.pid}/task").iterdir():
+                if (task / "comm").read_text().strip() == thread:
+                    assert tgkill(number, process.pid, int(task.name), signal.SIGUSR1) == 0
+                    signalled += 1
+        assert signalled
+        connection.sendall(question.encode())
+        assert b'"metrics"' in b"".join(iter(lambda: connection.recv(1 << 16), b""))
 
 
 def test_the_page_is_in_the_package():
@@ -425,7 +456,7 @@ class TestInABrowser:
             assert f"process {process.pid}" in text
             rows = page.run("[...document.querySelectorAll('#tasks summary')].map((row) => row.innerText)")
             (worker,) = [row for row in rows if row.startswith("worker 1")]
-            assert re.search(r"waits <string>:4 · waits for lock 0x\w+, held by worker 0", worker), worker
+            assert re.search(r"waits <string>:5 · waits for lock 0x\w+, held by worker 0", worker), worker
             assert any(row.startswith("<img src=x onerror=alert(1)>?") for row in rows)  # text, and no more than that
             assert page.run("document.querySelectorAll('img').length") == 0
             assert any(row.startswith("?\n") for row in rows)  # a name that raises
@@ -453,9 +484,9 @@ class TestInABrowser:
             page.run("document.querySelector('#order').dispatchEvent(new Event('change'))")
             page.until(f"{rows}[0].startsWith('spins')")
             page.run("document.querySelector('#tasks summary').click()")
-            page.until("document.querySelector('#tasks details[open]')?.innerText.includes('spins  <string>:21')")
+            page.until("document.querySelector('#tasks details[open]')?.innerText.includes('spins  <string>:22')")
             time.sleep(2.5)  # it stays open when the list is drawn anew
-            assert page.run("document.querySelector('#tasks details[open] .here').innerText") == "spins  <string>:21"
+            assert page.run("document.querySelector('#tasks details[open] .here').innerText") == "spins  <string>:22"
             page.run("document.querySelector('#look').click()")
             page.until("document.querySelector('#threads').innerText.includes('MainThread')")
             page.run("document.querySelector('#pause').click()")
@@ -476,8 +507,8 @@ class TestInABrowser:
             page.until("document.querySelector('#status').textContent.startsWith('stalled for ')")
             shown = page.until("document.querySelector('#stalls article.lasting')?.innerText")
             assert "in task stalls_for_good" in shown
-            assert "blocks  <string>:8" in shown
-            assert page.run("document.querySelector('#stalls .here').innerText") == "blocks  <string>:8"
+            assert "blocks  <string>:9" in shown
+            assert page.run("document.querySelector('#stalls .here').innerText") == "blocks  <string>:9"
             page.until("document.querySelectorAll('#plots rect.stall').length === 1")
             assert page.complaints() == []
 

@@ -124,9 +124,11 @@ impl Host {
         let mut request = Vec::new();
         let mut buffer = [0; LONGEST];
         while !request.contains(&b'\n') && request.len() < LONGEST {
-            match client.read(&mut buffer)? {
-                0 => return Ok(()),
-                n => request.extend_from_slice(&buffer[..n]),
+            match client.read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(n) => request.extend_from_slice(&buffer[..n]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {} // by a signal, which is nothing to us
+                Err(error) => return Err(error),
             }
         }
         let text = match request.split(|byte| *byte == b'\n').next().unwrap_or_default() {

@@ -158,9 +158,11 @@ impl Site {
                 return Ok(());
             }
             client.set_read_timeout(Some(left))?;
-            match client.read(&mut buffer)? {
-                0 => return Ok(()),
-                n => head.extend_from_slice(&buffer[..n]),
+            match client.read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(n) => head.extend_from_slice(&buffer[..n]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {} // by a signal, which is nothing to us
+                Err(error) => return Err(error),
             }
         };
         let text = self.answer(&head[..length]);
