@@ -625,10 +625,12 @@ thing.task = loop.create_task(asyncio.sleep(10))
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="3.11 ends the process without finalizing a native loop")
-def test_a_loop_left_open_at_the_end_of_the_process(aio):
+@pytest.mark.parametrize("debug", ["", "1"])
+def test_a_loop_left_open_at_the_end_of_the_process(aio, debug):
     """The interpreter imports nothing more by then; what there is to say is said all the same."""
     command = [sys.executable, "-W", "always", "-c", LEFT_OPEN, "stock" if aio is asyncio else "aioxide"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    environment = {**os.environ, "PYTHONASYNCIODEBUG": debug}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode == 0
     assert result.stdout == ""
     assert "ResourceWarning: unclosed event loop" in result.stderr

@@ -185,7 +185,10 @@ pub(super) fn default_exception_handler(
 }
 
 fn traceback(summary: &Bound<'_, PyAny>) -> PyResult<String> {
-    let lines = summary.py().import("traceback")?.getattr("format_list")?.call1((summary,))?;
+    let lines = match summary.getattr_opt("format")? {
+        Some(format) => format.call0()?, // asyncio's own, also while the interpreter ends and imports nothing more
+        None => summary.py().import("traceback")?.getattr("format_list")?.call1((summary,))?,
+    };
     let text: Vec<String> = lines.extract()?;
     Ok(text.concat().trim_end().to_owned())
 }
