@@ -31,7 +31,7 @@ demo: ## Build, run the main job on aioxide, and show its figure on other loops
 test: ## Run the tests of the Rust crates and of the Python package
 	$(call have,built has-test)
 	cargo test --quiet -p aioxide-core -p aioxide-sys
-	$(venv)/bin/python -m pytest --timeout 600 --ignore tests/examples $(ARGS)
+	$(venv)/bin/python -m pytest --timeout 600 --durations 10 --ignore tests/examples $(ARGS)
 
 examples: ## Run every example, and the recipes for servers, test runners and notebooks
 	$(call have,built has-test has-examples)
