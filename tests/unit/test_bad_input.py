@@ -11,11 +11,12 @@ MISUSE = Path(__file__).with_name("misuse.py")
 
 
 @pytest.mark.parametrize("part", ["functions", "classes", "loop", "transports"])
-def test_misuse_ends_in_exceptions(part):
+def test_misuse_ends_in_exceptions(part, tmp_path):
     environment = {**os.environ, "RUST_BACKTRACE": "1"}
     done = subprocess.run(
         [sys.executable, "-X", "faulthandler", MISUSE, part],
         env=environment,
+        cwd=tmp_path,  # files are made of some of the names
         capture_output=True,
         text=True,
         errors="replace",

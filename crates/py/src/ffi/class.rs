@@ -330,10 +330,16 @@ unsafe extern "C" fn dealloc<T: Class>(slf: *mut PyObject) {
     unsafe {
         let class = ffi::Py_TYPE(slf);
         let instance = tail::<T>(slf);
-        if (*instance).value.wants_finalize() && ffi::PyObject_CallFinalizerFromDealloc(slf) < 0 {
-            return; // alive again
+        if (*instance).value.wants_finalize() {
+            // The finalizer may hand it to somebody, and the collector has to know what lives on.
+            if is_hidden(slf) {
+                ffi::PyObject_GC_Track(slf.cast());
+            }
+            if ffi::PyObject_CallFinalizerFromDealloc(slf) < 0 {
+                return; // alive again
+            }
         }
-        if T::TRACKED && !is_hidden(slf) {
+        if !is_hidden(slf) {
             ffi::PyObject_GC_UnTrack(slf.cast());
         }
         if !(*instance).weakrefs.is_null() {
