@@ -148,8 +148,8 @@ def test_steady_callbacks_are_what_they_are():
 
     found = run(main())
     for spread in (found.iteration, found.callback):
-        assert 0.0002 <= spread.p50 < 0.001
-        assert 0.9 < spread.count / 1000 < 1.1
+        assert 0.0002 <= spread.p50 < 0.005
+        assert 0.8 < spread.count / 1000 < 1.3
         assert 0.2 < spread.sum < 60  # the machine has others to serve, too
 
 
@@ -308,7 +308,7 @@ def test_accounts_of_tasks():
         for _ in range(10):
             burn(0.01)
             await asyncio.sleep(0)
-        time.sleep(0.2)  # no processor time
+        time.sleep(1)  # no processor time
         await asyncio.Event().wait()
 
     async def main():
@@ -330,8 +330,8 @@ def test_accounts_of_tasks():
     assert (before.age, before.steps, before.cpu) == (None, None, None)
     assert (after.age, after.steps, after.cpu) == (None, None, None)
     assert found["work"].steps == 11
-    assert 0.1 <= found["work"].cpu < 0.28
-    assert found["work"].age >= 0.3
+    assert 0.05 <= found["work"].cpu < 0.6
+    assert found["work"].age >= 1.1
     assert found["idle"].steps == 1
     assert found["idle"].cpu < 0.05
     assert "11 steps" in text
