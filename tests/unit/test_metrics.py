@@ -150,7 +150,7 @@ def test_steady_callbacks_are_what_they_are():
     for spread in (found.iteration, found.callback):
         assert 0.0002 <= spread.p50 < 0.005
         assert 0.8 < spread.count / 1000 < 1.3
-        assert 0.2 < spread.sum < 60  # the machine has others to serve, too
+        assert 0.15 < spread.sum < 60  # the machine has others to serve, too
 
 
 def test_quantiles_are_those_of_all_callbacks():
