@@ -282,10 +282,8 @@ async def lock_contended(n):
     return done
 
 
-@workload("primitives", 20_000)
-async def queue_1(n):
-    """A producer and a consumer with room for one item between them."""
-    queue = asyncio.Queue(1)
+async def through_queue(room, n):
+    queue = asyncio.Queue(room)
 
     async def produce():
         for number in range(n):
@@ -296,22 +294,18 @@ async def queue_1(n):
         assert await queue.get() == number
     await producer
     return n
+
+
+@workload("primitives", 20_000)
+async def queue_1(n):
+    """A producer and a consumer with room for one item between them."""
+    return await through_queue(1, n)
 
 
 @workload("primitives", 100_000)
 async def queue_100(n):
     """A producer and a consumer with room for a hundred items between them."""
-    queue = asyncio.Queue(100)
-
-    async def produce():
-        for number in range(n):
-            await queue.put(number)
-
-    producer = asyncio.create_task(produce())
-    for number in range(n):
-        assert await queue.get() == number
-    await producer
-    return n
+    return await through_queue(100, n)
 
 
 @workload("primitives", 20_000)

@@ -10,6 +10,7 @@ import sys
 import aioxide
 import pytest
 from children import children, open_descriptors
+from traces import File, run as run_traced
 
 
 @pytest.fixture(params=["stock", "aioxide"])
@@ -53,6 +54,26 @@ def run(loop, aio):
 def installed():
     with aioxide.install():
         yield
+
+
+@pytest.fixture
+def directory(tmp_path, monkeypatch):
+    """Where processes that can be looked at have their sockets."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    return tmp_path / "aioxide"
+
+
+@pytest.fixture
+def record(tmp_path):
+    """Runs a coroutine function and returns the trace of it."""
+
+    def go(main, **options):
+        path = tmp_path / "trace.json"
+        with aioxide.trace(path, **options):
+            run_traced(main())
+        return File(path)
+
+    return go
 
 
 @pytest.fixture

@@ -40,13 +40,10 @@ asyncio.run(main())
 """
 
 
-pytestmark = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # is multi-threaded
-
-
-@pytest.fixture(autouse=True)
-def directory(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    return tmp_path / "aioxide"
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:This process:DeprecationWarning"),  # is multi-threaded
+    pytest.mark.usefixtures("directory"),
+]
 
 
 @pytest.fixture

@@ -25,19 +25,6 @@ def at(function, text):
     return f"{function.__qualname__}  {__file__}:{line_of(function, text)}"
 
 
-@pytest.fixture
-def record(tmp_path):
-    """Runs a coroutine function and returns what was recorded."""
-
-    def go(main, **options):
-        path = tmp_path / "trace.json"
-        with aioxide.trace(path, **options):
-            run(main())
-        return File(path)
-
-    return go
-
-
 # --- steps, waits, arrows -----------------------------------------------------------------------------------------
 
 

@@ -15,20 +15,6 @@ import aioxide
 import pytest
 from traces import File, run
 
-
-@pytest.fixture
-def record(tmp_path):
-    """Runs a coroutine function and returns what was recorded."""
-
-    def go(main, **options):
-        path = tmp_path / "trace.json"
-        with aioxide.trace(path, **options):
-            run(main())
-        return File(path)
-
-    return go
-
-
 # --- bounds -------------------------------------------------------------------------------------------------------
 
 

@@ -14,12 +14,13 @@ use pyo3::exceptions::{
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use crate::errors::{generator_exit, made};
+use crate::errors::generator_exit;
 use crate::ffi::cell::{Flag, GilCell, Slot};
 use crate::ffi::class::{Builder, Class, Inst, TypeCell, create};
 use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::iter::{self, Awaitable, Life, Step};
 use crate::ffi::layout::Fut;
+use crate::frame::closed;
 use crate::futures;
 
 type Body = Pin<Box<dyn Future<Output = PyResult<Py<PyAny>>> + Send>>;
@@ -384,14 +385,7 @@ impl Awaitable for Coroutine {
                 this.end(py);
                 Ok(())
             }
-            Stage::Suspended => match this.step(py, Some(generator_exit(py))) {
-                Ok(Step::Yield(_)) => Err(PyRuntimeError::new_err("coroutine ignored GeneratorExit")),
-                Ok(Step::Return(_)) => Ok(()),
-                Err(error) => {
-                    let error = made(py, error);
-                    if error.is_instance_of::<PyGeneratorExit>(py) { Ok(()) } else { Err(error) }
-                }
-            },
+            Stage::Suspended => closed(py, this.step(py, Some(generator_exit(py)))),
         }
     }
 }

@@ -55,14 +55,19 @@ impl<T: Frame> Awaitable for T {
                 Ok(())
             }
             Life::Running => Err(already_executing()),
-            Life::Suspended => match T::step(this, Some(generator_exit(py))) {
-                Ok(Step::Yield(_)) => Err(PyRuntimeError::new_err("coroutine ignored GeneratorExit")),
-                Ok(Step::Return(_)) => Ok(()),
-                Err(error) => {
-                    let error = made(py, error);
-                    if error.is_instance_of::<PyGeneratorExit>(py) { Ok(()) } else { Err(error) }
-                }
-            },
+            Life::Suspended => closed(py, T::step(this, Some(generator_exit(py)))),
+        }
+    }
+}
+
+/// What `close()` answers to the step that was thrown the GeneratorExit.
+pub(crate) fn closed(py: Python<'_>, outcome: PyResult<Step<'_>>) -> PyResult<()> {
+    match outcome {
+        Ok(Step::Yield(_)) => Err(PyRuntimeError::new_err("coroutine ignored GeneratorExit")),
+        Ok(Step::Return(_)) => Ok(()),
+        Err(error) => {
+            let error = made(py, error);
+            if error.is_instance_of::<PyGeneratorExit>(py) { Ok(()) } else { Err(error) }
         }
     }
 }

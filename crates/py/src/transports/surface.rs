@@ -205,7 +205,7 @@ fn get_protocol_paused<'py>(this: This<'_, 'py>) -> Object<'py> {
 
 /// 0 while connected, then one more for each write that was lost.
 fn get_conn_lost<'py>(this: This<'_, 'py>) -> Object<'py> {
-    let count = if this.phase.get().is_lost() { this.lost_writes.get() + 1 } else { 0 };
+    let count = if this.phase.get().is_lost() { this.lost_writes.get() } else { 0 };
     Ok(PyInt::new(this.py(), count).into_any())
 }
 

@@ -64,6 +64,7 @@ pub(crate) struct TcpTransport {
     pub(super) sock: Owned,
     pub(super) server: Slot,
     pub(super) outbox: GilCell<Outbox<Chunk>>,
+    /// Once the connection is lost: the write that failed, and those since.
     pub(super) lost_writes: Flag<u32>,
     /// What a program has put on the instance, methods in the place of ours among it.
     attributes: Slot,
@@ -166,7 +167,7 @@ pub(crate) fn make<'py>(parts: Parts<'_, 'py>) -> Object<'py> {
         sock,
         server: Slot::new(server.map(|s| s.clone().unbind())),
         outbox: GilCell::new(Outbox::new()),
-        lost_writes: Flag::new(0),
+        lost_writes: Flag::new(1),
         attributes: Slot::empty(),
     };
     let object = create(py, value)?;

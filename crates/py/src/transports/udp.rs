@@ -55,6 +55,7 @@ pub(crate) struct Datagram {
     direct: bool,
     pub(super) packets: GilCell<Packets<Packet>>,
     addresses: Addresses,
+    /// Once the socket is lost: the send that failed, and those since.
     pub(super) lost_writes: Flag<u32>,
 }
 
@@ -142,7 +143,7 @@ pub(crate) fn make<'py>(
         direct: family.is_some(),
         packets: GilCell::new(Packets::new()),
         addresses: Addresses::new(family == Some(sockets::Ip::V6)),
-        lost_writes: Flag::new(0),
+        lost_writes: Flag::new(1),
     };
     let object = create(py, value)?;
     object.setattr(intern!(py, "_extra"), extra)?;
@@ -317,9 +318,8 @@ pub(super) fn sendto<'py>(
     };
     let is_gone = !this.base.file.is_some() || address.is_some();
     if this.base.phase.get().is_lost() && is_gone {
-        // The send that failed was the first.
-        let lost = report::lost_write(py, this.lost_writes.get() + 1, "socket.send() raised exception.")?;
-        this.lost_writes.set(lost - 1);
+        let lost = report::lost_write(py, this.lost_writes.get(), "socket.send() raised exception.")?;
+        this.lost_writes.set(lost);
         return Ok(());
     }
     if !this.has_unsent() {
@@ -435,7 +435,7 @@ fn get_address<'py>(this: This<'_, 'py>) -> Object<'py> {
 }
 
 fn get_conn_lost<'py>(this: This<'_, 'py>) -> Object<'py> {
-    let count = if this.base.phase.get().is_lost() { this.lost_writes.get() + 1 } else { 0 };
+    let count = if this.base.phase.get().is_lost() { this.lost_writes.get() } else { 0 };
     Ok(PyInt::new(this.py(), count).into_any())
 }
 

@@ -97,9 +97,8 @@ fn may_write(this: This<'_, '_>, empty: bool, method: &str, verb: &str) -> PyRes
         return Ok(false);
     }
     if this.phase.get().is_lost() {
-        // The write that failed was the first.
-        let before = this.lost_writes.get() + 1;
-        this.lost_writes.set(report::lost_write(this.py(), before, "socket.send() raised exception.")? - 1);
+        let before = this.lost_writes.get();
+        this.lost_writes.set(report::lost_write(this.py(), before, "socket.send() raised exception.")?);
         return Ok(false);
     }
     Ok(true)
