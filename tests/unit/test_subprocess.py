@@ -459,7 +459,7 @@ def test_a_child_that_does_not_read(run, aio):
     run(main())
 
 
-@pytest.mark.stock_since((3, 12))
+@pytest.mark.stock_since((3, 13))
 def test_the_end_is_known_although_a_grandchild_holds_the_pipe(run, aio):
     async def main():
         command = "sleep 100 & echo $!"
