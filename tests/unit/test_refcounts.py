@@ -9,7 +9,7 @@ import sys
 
 import aioxide
 import pytest
-from tls import Recorder, client_context, server_context
+from tls import Lender, Recorder, client_context, server_context
 
 OURS, THEIRS = client_context(), server_context()
 
@@ -197,6 +197,20 @@ async def tls(aio, loop):
     await aio.sleep(0)
 
 
+async def much_over_tls(aio, loop):
+    """More than fits a record, into a buffer of the protocol's and back."""
+    here, there = socket.socketpair()
+    (transport, protocol), (_, echo) = await aio.gather(
+        loop.create_connection(Recorder, sock=here, ssl=OURS, server_hostname="localhost"),
+        loop.connect_accepted_socket(lambda: Lender(100_000), there, ssl=THEIRS),
+    )
+    transport.write(b"x" * 300_000)
+    await protocol.until(300_000)
+    transport.close()
+    await aio.gather(protocol.lost, echo.lost)
+    await aio.sleep(0)
+
+
 OPERATIONS = [
     tasks,
     failing_tasks,
@@ -212,6 +226,7 @@ OPERATIONS = [
     threads,
     streams,
     tls,
+    much_over_tls,
 ]
 
 
@@ -228,7 +243,7 @@ def growth(do):
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.__name__)
 def test_operation_leaves_nothing_behind(operation, aio, loop):
-    times = TIMES // 5 if operation in (streams, timers, tls) else TIMES
+    times = TIMES // 5 if operation in (streams, timers, tls, much_over_tls) else TIMES
 
     async def repeat():
         for _ in range(times):

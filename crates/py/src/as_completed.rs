@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use aioxide_core::{WaiterKey, Waiters};
 use pyo3::exceptions::{PyStopAsyncIteration, PyTimeoutError, PyTypeError};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PySet;
 
@@ -90,7 +91,7 @@ fn as_completed<'py>(args: Args<'_, 'py>) -> Object<'py> {
         return Err(PyTypeError::new_err("as_completed() needs an argument"));
     };
     if !wait::is_collection(&awaitables)
-        && py.import("inspect")?.call_method1("isawaitable", (awaitables,))?.is_truthy()?
+        && py.import("inspect")?.call_method1(intern!(py, "isawaitable"), (awaitables,))?.is_truthy()?
     {
         let class = awaitables.get_type().name()?;
         return Err(PyTypeError::new_err(format!("expects an iterable of awaitables, not {class}")));
@@ -132,7 +133,10 @@ fn as_completed<'py>(args: Args<'_, 'py>) -> Object<'py> {
 /// The elements, each once.
 fn distinct<'py>(awaitables: &Bound<'py, PyAny>) -> PyResult<impl Iterator<Item = Object<'py>>> {
     // A dict keeps the order; a set, which asyncio uses, leaves it to the addresses.
-    let keys = awaitables.py().get_type::<pyo3::types::PyDict>().call_method1("fromkeys", (awaitables,))?;
+    let keys = awaitables
+        .py()
+        .get_type::<pyo3::types::PyDict>()
+        .call_method1(intern!(awaitables.py(), "fromkeys"), (awaitables,))?;
     keys.try_iter()
 }
 

@@ -179,7 +179,7 @@ fn refuse<'py>(this: This<'_, 'py>, args: Args<'_, 'py>, reason: &str) -> PyErr 
             None => args.to_call()?.1.map(|keywords| keywords.get_item("coro")).transpose()?.flatten(),
         };
         if let Some(coro) = coro {
-            coro.call_method0("close")?;
+            coro.call_method0(intern!(coro.py(), "close"))?;
         }
         Ok(PyRuntimeError::new_err(format!("TaskGroup {} {reason}", this.object().repr()?)))
     };

@@ -1,6 +1,7 @@
 //! `asyncio.shield`: a future that follows another one but whose cancellation does not reach it.
 
 use pyo3::exceptions::PyTypeError;
+use pyo3::intern;
 use pyo3::prelude::*;
 
 use crate::anyfuture::{self, Outcome};
@@ -120,9 +121,11 @@ fn follow<'py>(inner: &Bound<'py, PyAny>, outer: &Bound<'py, PyAny>) -> PyResult
 fn follow_by_methods<'py>(inner: &Bound<'py, PyAny>, outer: &Bound<'py, PyAny>) -> PyResult<()> {
     match anyfuture::outcome(inner)? {
         Outcome::Pending => Ok(()),
-        Outcome::Cancelled => outer.call_method0("cancel").map(drop),
-        Outcome::Failed(error) => outer.call_method1("set_exception", (error,)).map(drop),
-        Outcome::Returned(value) => outer.call_method1("set_result", (value,)).map(drop),
+        Outcome::Cancelled => outer.call_method0(intern!(outer.py(), "cancel")).map(drop),
+        Outcome::Failed(error) => {
+            outer.call_method1(intern!(outer.py(), "set_exception"), (error,)).map(drop)
+        }
+        Outcome::Returned(value) => outer.call_method1(intern!(outer.py(), "set_result"), (value,)).map(drop),
     }
 }
 

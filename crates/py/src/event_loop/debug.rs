@@ -65,7 +65,7 @@ pub(crate) fn logger(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
 
 /// Whether new loops start in debug mode: -X dev or PYTHONASYNCIODEBUG.
 pub(super) fn is_default(py: Python<'_>) -> PyResult<bool> {
-    py.import("asyncio.coroutines")?.call_method0("_is_debug_mode")?.is_truthy()
+    py.import("asyncio.coroutines")?.call_method0(intern!(py, "_is_debug_mode"))?.is_truthy()
 }
 
 /// `set_debug(enabled)`.
@@ -74,8 +74,8 @@ pub(super) fn set(this: &Bound<'_, EventLoop>, enabled: bool) -> PyResult<()> {
     core.set_debug(enabled);
     if core.thread() != 0 {
         // Origins are tracked by thread, so the thread that runs the loop has to say so.
-        let track = this.getattr("_set_coroutine_origin_tracking")?;
-        this.call_method1("call_soon_threadsafe", (track, enabled))?;
+        let track = this.getattr(intern!(this.py(), "_set_coroutine_origin_tracking"))?;
+        this.call_method1(intern!(this.py(), "call_soon_threadsafe"), (track, enabled))?;
     }
     Ok(())
 }
@@ -89,15 +89,16 @@ pub(super) fn track_origins(this: &Bound<'_, EventLoop>, enabled: bool) -> PyRes
     let sys = py.import("sys")?;
     let depth = match before.get() {
         None => {
-            before.set(Some(sys.call_method0("get_coroutine_origin_tracking_depth")?.extract()?));
-            py.import("asyncio.constants")?.getattr("DEBUG_STACK_DEPTH")?.extract()?
+            before
+                .set(Some(sys.call_method0(intern!(py, "get_coroutine_origin_tracking_depth"))?.extract()?));
+            py.import("asyncio.constants")?.getattr(intern!(py, "DEBUG_STACK_DEPTH"))?.extract()?
         }
         Some(depth) => {
             before.set(None);
             depth
         }
     };
-    sys.call_method1("set_coroutine_origin_tracking_depth", (depth,))?;
+    sys.call_method1(intern!(py, "set_coroutine_origin_tracking_depth"), (depth,))?;
     origins::want(enabled);
     Ok(())
 }
@@ -151,8 +152,8 @@ impl Subject {
             Self::Nothing => return Ok("input or output".to_owned()),
         };
         let callback = handle.getattr(intern!(py, "_callback"))?;
-        if let Some(receiver) = callback.getattr_opt("__self__")?
-            && receiver.is_instance(&py.import("asyncio.tasks")?.getattr("Task")?)?
+        if let Some(receiver) = callback.getattr_opt(intern!(py, "__self__"))?
+            && receiver.is_instance(&py.import("asyncio.tasks")?.getattr(intern!(py, "Task"))?)?
         {
             return Ok(receiver.repr()?.to_string());
         }

@@ -117,7 +117,7 @@ pub(super) fn close(this: &Bound<'_, EventLoop>) -> PyResult<()> {
 fn shut_down(executor: &Bound<'_, PyAny>, wait: bool) -> PyResult<()> {
     let keywords = PyDict::new(executor.py());
     keywords.set_item("wait", wait)?;
-    executor.call_method("shutdown", (), Some(&keywords)).map(drop)
+    executor.call_method(intern!(executor.py(), "shutdown"), (), Some(&keywords)).map(drop)
 }
 
 // --- the end -----------------------------------------------------------------------------------
@@ -147,7 +147,7 @@ async fn join(event_loop: Py<EventLoop>, timeout: Option<Py<PyAny>>) -> PyResult
         let timeout = timeout.unwrap_or_else(|| py.None());
         let text = format!("The executor did not finishing joining its threads within {timeout} seconds.");
         let category = py.get_type::<PyRuntimeWarning>();
-        py.import("warnings")?.call_method1("warn", (text, category, 2))?;
+        py.import("warnings")?.call_method1(intern!(py, "warn"), (text, category, 2))?;
         match event_loop.bind(py).get().executor.get(py) {
             Some(executor) => shut_down(&executor, false),
             None => Ok(()),
@@ -172,10 +172,10 @@ fn begin(this: &Bound<'_, EventLoop>, timeout: Option<&Bound<'_, PyAny>>) -> PyR
     }
     let end = futures::new(this.as_any())?;
     let keywords = PyDict::new(py);
-    keywords.set_item("target", this.getattr("_do_shutdown")?)?;
+    keywords.set_item("target", this.getattr(intern!(py, "_do_shutdown"))?)?;
     keywords.set_item("args", (&end,))?;
-    let thread = py.import("threading")?.getattr("Thread")?.call((), Some(&keywords))?;
-    thread.call_method0("start")?;
+    let thread = py.import("threading")?.getattr(intern!(py, "Thread"))?.call((), Some(&keywords))?;
+    thread.call_method0(intern!(py, "start"))?;
     let timer = match timeout.filter(|t| !t.is_none()) {
         Some(timeout) => {
             let late = wrap_pyfunction!(_too_late, py)?;
@@ -205,8 +205,8 @@ pub(super) fn do_shutdown(this: &Bound<'_, EventLoop>, future: &Bound<'_, PyAny>
     match result {
         Ok(()) => core.remote().push(Job::Complete(future.clone().unbind())),
         Err(error) => {
-            if !future.call_method0("cancelled")?.is_truthy()? {
-                let set = future.getattr("set_exception")?;
+            if !future.call_method0(intern!(py, "cancelled"))?.is_truthy()? {
+                let set = future.getattr(intern!(py, "set_exception"))?;
                 this.call_method1(intern!(py, "call_soon_threadsafe"), (set, error.into_value(py)))?;
             }
         }
@@ -241,7 +241,7 @@ fn wrap_future_function<'py>(args: Args<'_, 'py>) -> PyResult<Bound<'py, PyAny>>
     // Another loop: as asyncio does it, by `call_soon_threadsafe`.
     check_concurrent(&future)?;
     let target = event_loop.call_method0(intern!(py, "create_future"))?;
-    py.import("asyncio.futures")?.call_method1("_chain_future", (future, &target))?;
+    py.import("asyncio.futures")?.call_method1(intern!(py, "_chain_future"), (future, &target))?;
     Ok(target)
 }
 
@@ -266,7 +266,7 @@ pub(crate) fn wrap_future<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = event_loop.py();
     if Fut::cast_any(source).is_some()
-        || py.import("asyncio.futures")?.call_method1("isfuture", (source,))?.is_truthy()?
+        || py.import("asyncio.futures")?.call_method1(intern!(py, "isfuture"), (source,))?.is_truthy()?
     {
         return Ok(source.clone());
     }
@@ -417,9 +417,12 @@ fn ours(error: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyAny>> {
     ];
     for (name, twin) in table {
         if class.is(&concurrent(py, name)?) {
-            let args = error.getattr("args")?.cast_into::<PyTuple>()?;
+            let args = error.getattr(intern!(py, "args"))?.cast_into::<PyTuple>()?;
             let twin = twin.bind(py).call1(args)?;
-            return twin.call_method1("with_traceback", (error.getattr("__traceback__")?,));
+            return twin.call_method1(
+                intern!(py, "with_traceback"),
+                (error.getattr(intern!(py, "__traceback__"))?,),
+            );
         }
     }
     Ok(error)

@@ -162,7 +162,7 @@ impl Attempts {
         let keywords = PyDict::new(py);
         keywords.set_item("timeout", seconds)?;
         keywords.set_item("return_when", "FIRST_COMPLETED")?;
-        let wait = py.import("asyncio")?.getattr("wait")?;
+        let wait = py.import("asyncio")?.getattr(intern!(py, "wait"))?;
         Ok(Some(wait.call((running,), Some(&keywords))?.unbind()))
     }
 }

@@ -99,8 +99,10 @@ fn guarded(py: Python<'_>, result: PyResult<()>, text: &str) -> PyResult<()> {
             let keywords = PyDict::new(py);
             keywords.set_item("exc_info", true)?;
             let logger = debug::logger(py)?;
-            handling(error.into_value(py).bind(py), || logger.call_method("error", (text,), Some(&keywords)))
-                .map(drop)
+            handling(error.into_value(py).bind(py), || {
+                logger.call_method(intern!(py, "error"), (text,), Some(&keywords))
+            })
+            .map(drop)
         }
         result => result,
     }
@@ -114,21 +116,21 @@ fn call_in_its_context(
 ) -> PyResult<()> {
     let mut thing = None;
     for key in ["task", "future", "handle"] {
-        let found = details.call_method1("get", (key,))?;
+        let found = details.call_method1(intern!(details.py(), "get"), (key,))?;
         if !found.is_none() {
             thing = Some(found);
             break;
         }
     }
     let get_context = match thing {
-        Some(thing) => thing.getattr_opt("get_context")?,
+        Some(thing) => thing.getattr_opt(intern!(thing.py(), "get_context"))?,
         None => None,
     };
     let context = match get_context {
         Some(get_context) => get_context.call0()?,
         None => return handler.call1((this, details)).map(drop),
     };
-    match context.getattr_opt("run")? {
+    match context.getattr_opt(intern!(context.py(), "run"))? {
         Some(run) if !context.is_none() => run.call1((handler, this, details)).map(drop),
         _ => handler.call1((this, details)).map(drop),
     }
@@ -149,11 +151,13 @@ pub(super) fn default_exception_handler(
     let info = if exception.is_none() {
         false.into_pyobject(py)?.to_owned().into_any()
     } else {
-        (exception.get_type(), &exception, exception.getattr("__traceback__")?).into_pyobject(py)?.into_any()
+        (exception.get_type(), &exception, exception.getattr(intern!(py, "__traceback__"))?)
+            .into_pyobject(py)?
+            .into_any()
     };
     if !details.contains("source_traceback")?
         && let Some(handle) = this.get().debug.current_handle(py)
-        && let Some(source) = handle.getattr_opt("_source_traceback")?
+        && let Some(source) = handle.getattr_opt(intern!(py, "_source_traceback"))?
         && source.is_truthy()?
     {
         details.set_item("handle_traceback", source)?;
@@ -185,9 +189,13 @@ pub(super) fn default_exception_handler(
 }
 
 fn traceback(summary: &Bound<'_, PyAny>) -> PyResult<String> {
-    let lines = match summary.getattr_opt("format")? {
+    let lines = match summary.getattr_opt(intern!(summary.py(), "format"))? {
         Some(format) => format.call0()?, // asyncio's own, also while the interpreter ends and imports nothing more
-        None => summary.py().import("traceback")?.getattr("format_list")?.call1((summary,))?,
+        None => summary
+            .py()
+            .import("traceback")?
+            .getattr(intern!(summary.py(), "format_list"))?
+            .call1((summary,))?,
     };
     let text: Vec<String> = lines.extract()?;
     Ok(text.concat().trim_end().to_owned())
@@ -288,7 +296,7 @@ pub(super) fn asyncgens<'py>(this: &Bound<'py, EventLoop>) -> PyResult<Bound<'py
     if let Some(set) = slot.get(py) {
         return Ok(set);
     }
-    let set = py.import("weakref")?.getattr("WeakSet")?.call0()?;
+    let set = py.import("weakref")?.getattr(intern!(py, "WeakSet"))?.call0()?;
     slot.set(py, set.clone());
     Ok(set)
 }
@@ -340,7 +348,7 @@ async fn close_asyncgens(event_loop: Py<EventLoop>) -> PyResult<Py<PyAny>> {
             .collect::<PyResult<_>>()?;
         let keywords = PyDict::new(py);
         keywords.set_item("return_exceptions", true)?;
-        let gather = py.import("asyncio.tasks")?.getattr("gather")?;
+        let gather = py.import("asyncio.tasks")?.getattr(intern!(py, "gather"))?;
         let all = gather.call(PyTuple::new(py, ends)?, Some(&keywords))?;
         Ok(Some((closing, all.unbind())))
     })?;

@@ -136,7 +136,7 @@ pub(super) fn run_until_complete<'py>(
     EventLoop::core(this).check_closed()?;
     check_running(this)?;
     let is_new = Fut::cast_any(awaitable).is_none()
-        && !py.import("asyncio.futures")?.call_method1("isfuture", (awaitable,))?.is_truthy()?;
+        && !py.import("asyncio.futures")?.call_method1(intern!(py, "isfuture"), (awaitable,))?.is_truthy()?;
     let keywords = PyDict::new(py);
     keywords.set_item(intern!(py, "loop"), this)?;
     let ensure = py.import(intern!(py, "asyncio.tasks"))?.getattr(intern!(py, "ensure_future"))?;
@@ -193,7 +193,7 @@ pub(super) fn close(this: &Bound<'_, EventLoop>) -> PyResult<()> {
         return Ok(());
     }
     if core.is_debug() {
-        debug::logger(py)?.call_method1("debug", ("Close %r", this))?;
+        debug::logger(py)?.call_method1(intern!(py, "debug"), ("Close %r", this))?;
     }
     core.set_closed();
     let (jobs, sources) = (core.take_jobs(py), this.get().take_sources(py));
@@ -231,8 +231,8 @@ pub(super) fn prepare_for_the_end(py: Python<'_>) -> PyResult<()> {
     AT_THE_END
         .get_or_try_init(py, || {
             Ok(AtTheEnd {
-                warn: py.import("warnings")?.getattr("warn")?.unbind(),
-                is_finalizing: py.import("sys")?.getattr("is_finalizing")?.unbind(),
+                warn: py.import("warnings")?.getattr(intern!(py, "warn"))?.unbind(),
+                is_finalizing: py.import("sys")?.getattr(intern!(py, "is_finalizing"))?.unbind(),
             })
         })
         .map(drop)

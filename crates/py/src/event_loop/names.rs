@@ -21,7 +21,10 @@ static OWN: PyOnceLock<[Py<PyAny>; 2]> = PyOnceLock::new();
 /// Looks them up, before a program can replace them.
 pub(crate) fn init(py: Python<'_>) -> PyResult<()> {
     let socket = py.import("socket")?;
-    let own = [socket.getattr("getaddrinfo")?.unbind(), socket.getattr("getnameinfo")?.unbind()];
+    let own = [
+        socket.getattr(intern!(py, "getaddrinfo"))?.unbind(),
+        socket.getattr(intern!(py, "getnameinfo"))?.unbind(),
+    ];
     let _ = OWN.set(py, own);
     Ok(())
 }
@@ -124,8 +127,8 @@ fn is_numeric_port(port: &Bound<'_, PyAny>) -> bool {
 /// Whether `getnameinfo` is asked for numbers only.
 fn wants_numbers(socket: &Bound<'_, PyModule>, flags: &Bound<'_, PyAny>) -> PyResult<bool> {
     let Ok(flags) = flags.extract::<i32>() else { return Ok(false) };
-    let host: i32 = socket.getattr("NI_NUMERICHOST")?.extract()?;
-    let port: i32 = socket.getattr("NI_NUMERICSERV")?.extract()?;
+    let host: i32 = socket.getattr(intern!(socket.py(), "NI_NUMERICHOST"))?.extract()?;
+    let port: i32 = socket.getattr(intern!(socket.py(), "NI_NUMERICSERV"))?.extract()?;
     Ok(flags & (host | port) == host | port)
 }
 
@@ -156,9 +159,9 @@ pub(super) fn resolve_and_log<'py>(
         }
     }
     let logger = debug::logger(py)?;
-    logger.call_method1("debug", ("Get address info %s", PyString::new(py, &shown)))?;
+    logger.call_method1(intern!(py, "debug"), ("Get address info %s", PyString::new(py, &shown)))?;
     let started = core.now();
-    let found = py.import("socket")?.getattr("getaddrinfo")?.call1(query)?;
+    let found = py.import("socket")?.getattr(intern!(py, "getaddrinfo"))?.call1(query)?;
     let seconds = core.now() - started;
     let text = format!("Getting address info {shown} took {:.3}ms: {}", seconds * 1e3, found.repr()?);
     let level = if seconds >= this.get().debug.slow_callback_duration() { "info" } else { "debug" };

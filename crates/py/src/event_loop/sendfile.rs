@@ -10,7 +10,7 @@ use aioxide_sys::{Raw, sendfile};
 use pyo3::exceptions::{PyAttributeError, PyConnectionError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyInt, PyMemoryView, PySlice};
+use pyo3::types::{PyByteArray, PyInt};
 
 use super::fallback::Fallback;
 use super::readers::{self, Direction};
@@ -19,6 +19,7 @@ use super::sockets::{self, fileno};
 use crate::async_fn::{self, attached, coroutine};
 use crate::errors::os_error;
 use crate::ffi::args::{Args, Signature, given};
+use crate::ffi::buffer;
 use crate::ffi::method::{AnyLoop, LoopRef, Method, anyargs};
 use crate::futures;
 use crate::local::LoopCore;
@@ -134,10 +135,10 @@ fn mode(transport: &Bound<'_, PyAny>) -> PyResult<Mode> {
     let Some(mode) = transport.getattr_opt(intern!(py, "_sendfile_compatible"))? else {
         return Ok(Mode::Unsupported);
     };
-    let modes = py.import("asyncio.constants")?.getattr("_SendfileMode")?;
-    Ok(if mode.is(&modes.getattr("TRY_NATIVE")?) {
+    let modes = py.import("asyncio.constants")?.getattr(intern!(py, "_SendfileMode"))?;
+    Ok(if mode.is(&modes.getattr(intern!(py, "TRY_NATIVE"))?) {
         Mode::TryNative
-    } else if mode.is(&modes.getattr("UNSUPPORTED")?) {
+    } else if mode.is(&modes.getattr(intern!(py, "UNSUPPORTED"))?) {
         Mode::Unsupported
     } else {
         Mode::Fallback
@@ -188,7 +189,7 @@ fn regular(py: Python<'_>, file: &Py<PyAny>) -> PyResult<(RawFd, u64)> {
     let fd: RawFd = match number {
         Ok(fd) => fd,
         Err(error) => {
-            let unsupported = py.import("io")?.getattr("UnsupportedOperation")?;
+            let unsupported = py.import("io")?.getattr(intern!(py, "UnsupportedOperation"))?;
             let plain = error.is_instance_of::<PyAttributeError>(py) || error.matches(py, unsupported)?;
             return Err(if plain { not_available(py, "not a regular file") } else { error });
         }
@@ -371,7 +372,8 @@ impl<'a> Pieces<'a> {
             return Ok(None);
         }
         let (view, reading) = attached(|py| -> PyResult<_> {
-            let view = slice(PyMemoryView::from(self.buffer.bind(py))?.as_any(), left)?;
+            let room = usize::try_from(left).unwrap_or(usize::MAX);
+            let view = buffer::part(self.buffer.bind(py), 0, room)?;
             let read = self.job.file.bind(py).getattr(intern!(py, "readinto"))?;
             let args = (py.None(), read, &view);
             let reading = self.job.event_loop.bind(py).call_method1(intern!(py, "run_in_executor"), args)?;
@@ -383,7 +385,7 @@ impl<'a> Pieces<'a> {
             if !read.is_truthy()? {
                 return Ok(None);
             }
-            slice(view.bind(py), read.extract()?).map(|piece| Some(piece.unbind()))
+            buffer::part(view.bind(py), 0, read.extract()?).map(|piece| Some(piece.unbind()))
         })
     }
 
@@ -401,10 +403,6 @@ impl<'a> Pieces<'a> {
         }
         Ok(())
     }
-}
-
-fn slice<'py>(view: &Bound<'py, PyAny>, end: u64) -> Object<'py> {
-    view.get_item(view.py().get_type::<PySlice>().call1((end,))?)
 }
 
 /// `_sock_sendfile_fallback(sock, file, offset, count)`.

@@ -113,7 +113,7 @@ pub(super) fn create_server<'py>(event_loop: &Bound<'py, PyAny>, request: Reques
         }
         attached(|py| {
             if is_debug(event_loop.bind(py))? {
-                logger(py)?.call_method1("info", ("%r is serving", &server))?;
+                logger(py)?.call_method1(intern!(py, "info"), ("%r is serving", &server))?;
             }
             Ok(server)
         })
@@ -144,7 +144,7 @@ async fn addresses(event_loop: &Py<PyAny>, request: &Request) -> PyResult<Vec<Py
                     infos_of(&event_loop, wanted).await
                 })?);
             }
-            let gather = py.import("asyncio")?.getattr("gather")?;
+            let gather = py.import("asyncio")?.getattr(intern!(py, "gather"))?;
             gather.call1(pyo3::types::PyTuple::new(py, queries)?).map(Bound::unbind)
         })?;
         lists.push(async_fn::wait(gathered).await?);
@@ -244,7 +244,11 @@ fn bind_one<'py>(
                 let keywords = PyDict::new(py);
                 keywords.set_item("exc_info", error.into_value(py))?;
                 let text = "create_server() failed to create socket.socket(%r, %r, %r)";
-                logger(py)?.call_method("warning", (text, family, kind, proto), Some(&keywords))?;
+                logger(py)?.call_method(
+                    intern!(py, "warning"),
+                    (text, family, kind, proto),
+                    Some(&keywords),
+                )?;
             }
             return Ok(());
         }
@@ -275,15 +279,15 @@ fn bind_one<'py>(
     }
     let explained = bind_error(&address, &error)?;
     let errno = error.value(py).getattr(intern!(py, "errno"))?;
-    if !errno.eq(py.import("errno")?.getattr("EADDRNOTAVAIL")?)? {
+    if !errno.eq(py.import("errno")?.getattr(intern!(py, "EADDRNOTAVAIL"))?)? {
         return Err(explained);
     }
     // The family may be switched off.
     sockets.del_item(sockets.len() - 1)?;
     sock.call_method0(intern!(py, "close"))?;
     if is_debug(event_loop)? {
-        let text = explained.value(py).getattr("strerror")?;
-        logger(py)?.call_method1("warning", (text,))?;
+        let text = explained.value(py).getattr(intern!(py, "strerror"))?;
+        logger(py)?.call_method1(intern!(py, "warning"), (text,))?;
     }
     Ok(())
 }

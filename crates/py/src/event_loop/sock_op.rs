@@ -10,7 +10,7 @@ use aioxide_sys::stream;
 use pyo3::exceptions::{PyBlockingIOError, PyInterruptedError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyInt, PyMemoryView, PySlice};
+use pyo3::types::{PyBytes, PyInt};
 
 use super::readers::{self, Direction};
 use super::sockets::{check_ssl_socket, is_plain};
@@ -248,12 +248,7 @@ impl SockOp {
             }
         } else {
             let length = data.len()?;
-            let rest = if start == 0 {
-                data
-            } else {
-                let slice = py.get_type::<PySlice>().call1((start, py.None()))?;
-                PyMemoryView::from(&data)?.get_item(slice)?
-            };
+            let rest = if start == 0 { data } else { buffer::part(&data, start, length)? };
             let sent = tried(sock.call_method1(intern!(py, "send"), (rest,)))?;
             (sent.map(|sent| sent.extract()).transpose()?, length)
         };

@@ -24,7 +24,7 @@ type Object<'py> = PyResult<Bound<'py, PyAny>>;
 /// TypeError for a TLS socket: its bytes are not the descriptor's.
 pub(super) fn check_ssl_socket(sock: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = sock.py();
-    let modules = py.import("sys")?.getattr("modules")?;
+    let modules = py.import("sys")?.getattr(intern!(py, "modules"))?;
     let is_tls = match modules.call_method1(intern!(py, "get"), (intern!(py, "ssl"),))? {
         ssl if ssl.is_none() => false, // never imported: then nothing is one
         ssl => sock.is_instance(&ssl.getattr(intern!(py, "SSLSocket"))?)?,
@@ -122,7 +122,7 @@ pub(super) fn sock_connect<'py>(
 fn connect_outcome(sock: &Bound<'_, PyAny>, address: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = sock.py();
     let module = py.import("socket")?;
-    let option = (module.getattr("SOL_SOCKET")?, module.getattr("SO_ERROR")?);
+    let option = (module.getattr(intern!(py, "SOL_SOCKET"))?, module.getattr(intern!(py, "SO_ERROR"))?);
     let errno: i32 = sock.call_method1(intern!(py, "getsockopt"), option)?.extract()?;
     if errno == 0 {
         return Ok(());

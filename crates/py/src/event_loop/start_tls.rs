@@ -103,7 +103,8 @@ fn soon_with<'py>(
 fn hand_on<'py>(protocol: &Bound<'py, PyAny>, layer: &Bound<'py, PyAny>) -> PyResult<()> {
     let py = protocol.py();
     let is_streams = Inst::<streams::Protocol>::cast(protocol).is_some()
-        || protocol.is_instance(&py.import("asyncio.streams")?.getattr("StreamReaderProtocol")?)?;
+        || protocol
+            .is_instance(&py.import("asyncio.streams")?.getattr(intern!(py, "StreamReaderProtocol"))?)?;
     if !is_streams {
         return Ok(());
     }

@@ -1,7 +1,7 @@
 //! Memory that Python objects lend for the time of one call: the buffer protocol.
 //!
-//! And bytes objects that are received into, before anybody sees them. The closures get plain slices and no interpreter: nothing in them can run Python code, so nobody else changes or
-//! frees the memory meanwhile.
+//! And bytes objects that are received into, before anybody sees them. The closures get plain slices and no interpreter:
+//! nothing in them can run Python code, so nobody else changes or frees the memory meanwhile.
 #![allow(unsafe_code, reason = "the buffer protocol")]
 
 use std::io;
@@ -10,7 +10,7 @@ use std::slice;
 
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyMemoryView, PySlice};
 
 /// Releases the buffer when the call is over, whatever happens in it.
 struct Lent(ffi::Py_buffer);
@@ -59,6 +59,13 @@ pub(crate) fn write<R>(object: &Bound<'_, PyAny>, f: impl FnOnce(&mut [u8]) -> R
     }
     // SAFETY: as above; the exporter allows writing, and with the GIL held nobody else looks at the bytes.
     Ok(f(unsafe { slice::from_raw_parts_mut(lent.0.buf.cast(), lent.len()) }))
+}
+
+/// A view of a bytes-like object from `start` up to `end`, counted as the object's own items.
+pub(crate) fn part<'py>(object: &Bound<'py, PyAny>, start: usize, end: usize) -> PyResult<Bound<'py, PyAny>> {
+    // By the class: PySlice::new never gives its numbers back.
+    let range = object.py().get_type::<PySlice>().call1((start, end))?;
+    PyMemoryView::from(object)?.get_item(range)
 }
 
 unsafe extern "C" {

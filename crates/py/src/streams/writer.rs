@@ -270,25 +270,27 @@ fn start_tls<'py>(this: This<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
     }
     let keywords = keywords.unbind();
     async_fn::rooted(this.to_owned(), "StreamWriter.start_tls", async move {
-        let protocol = attached(|py| async_fn::root(py)?.getattr("_protocol").map(Bound::unbind))?;
+        let protocol =
+            attached(|py| async_fn::root(py)?.getattr(intern!(py, "_protocol")).map(Bound::unbind))?;
         attached(|py| {
-            let server_side = !protocol.bind(py).getattr("_client_connected_cb")?.is_none();
+            let server_side = !protocol.bind(py).getattr(intern!(py, "_client_connected_cb"))?.is_none();
             keywords.bind(py).set_item("server_side", server_side)
         })?;
-        let draining = attached(|py| async_fn::root(py)?.call_method0("drain").map(Bound::unbind))?;
+        let draining =
+            attached(|py| async_fn::root(py)?.call_method0(intern!(py, "drain")).map(Bound::unbind))?;
         async_fn::wait(draining).await?;
         let starting = attached(|py| {
             let writer = async_fn::root(py)?;
-            let args = (writer.getattr("_transport")?, &protocol, context);
+            let args = (writer.getattr(intern!(py, "_transport"))?, &protocol, context);
             writer
-                .getattr("_loop")?
-                .call_method("start_tls", args, Some(keywords.bind(py)))
+                .getattr(intern!(py, "_loop"))?
+                .call_method(intern!(py, "start_tls"), args, Some(keywords.bind(py)))
                 .map(Bound::unbind)
         })?;
         let transport = async_fn::wait(starting).await?;
         attached(|py| {
-            async_fn::root(py)?.setattr("_transport", &transport)?;
-            protocol.bind(py).call_method1("_replace_transport", (transport,)).map(Bound::unbind)
+            async_fn::root(py)?.setattr(intern!(py, "_transport"), &transport)?;
+            protocol.bind(py).call_method1(intern!(py, "_replace_transport"), (transport,)).map(Bound::unbind)
         })?;
         async_fn::none()
     })

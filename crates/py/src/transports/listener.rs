@@ -40,9 +40,9 @@ impl Listener {
         let py = sock.py();
         let module = py.import("socket")?;
         let number = |name| module.getattr(name)?.extract::<i32>();
-        let family: i32 = sock.getattr("family")?.extract()?;
-        let protocol: i32 = sock.getattr("proto")?.extract()?;
-        let plain = sock.get_type().is(&module.getattr("socket")?)
+        let family: i32 = sock.getattr(intern!(py, "family"))?.extract()?;
+        let protocol: i32 = sock.getattr(intern!(py, "proto"))?.extract()?;
+        let plain = sock.get_type().is(&module.getattr(intern!(py, "socket"))?)
             && (family == number("AF_INET")? || family == number("AF_INET6")?)
             && (protocol == 0 || protocol == number("IPPROTO_TCP")?);
         Ok(Self { server, sock: sock.clone().unbind(), fd: fileno(sock)?, plain })

@@ -354,9 +354,9 @@ fn serve_forever<'py>(this: This<'_, 'py>) -> Object<'py> {
             if !cancelled {
                 return Ok(None);
             }
-            server.call_method0("close")?;
-            server.call_method0("close_clients")?;
-            server.call_method0("wait_closed").map(|closed| Some(closed.unbind()))
+            server.call_method0(intern!(py, "close"))?;
+            server.call_method0(intern!(py, "close_clients"))?;
+            server.call_method0(intern!(py, "wait_closed")).map(|closed| Some(closed.unbind()))
         });
         // Whatever goes wrong here, the cancellation is what the caller gets.
         if let Ok(Some(closed)) = cancelled {
@@ -408,8 +408,8 @@ fn exit<'py>(this: This<'_, 'py>, _: Args<'_, 'py>) -> Object<'py> {
     async_fn::rooted(this.to_owned(), "Server.__aexit__", async move {
         let closed = attached(|py| {
             let server = async_fn::root(py)?;
-            server.call_method0("close")?;
-            server.call_method0("wait_closed").map(Bound::unbind)
+            server.call_method0(intern!(py, "close"))?;
+            server.call_method0(intern!(py, "wait_closed")).map(Bound::unbind)
         })?;
         async_fn::wait(closed).await?;
         async_fn::none()

@@ -214,8 +214,8 @@ fn start_tls_compatible<'py>(this: This<'_, 'py>) -> Object<'py> {
 }
 
 fn sendfile_compatible<'py>(this: This<'_, 'py>) -> Object<'py> {
-    let modes = this.py().import("asyncio.constants")?.getattr("_SendfileMode")?;
-    modes.getattr("TRY_NATIVE")
+    let modes = this.py().import("asyncio.constants")?.getattr(intern!(this.py(), "_SendfileMode"))?;
+    modes.getattr(intern!(modes.py(), "TRY_NATIVE"))
 }
 
 fn repr<'py>(this: This<'_, 'py>) -> Object<'py> {
@@ -242,10 +242,10 @@ fn repr<'py>(this: This<'_, 'py>) -> Object<'py> {
 /// Makes the type.
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
-    let base = py.import("asyncio.transports")?.getattr("Transport")?;
-    let size: usize = base.getattr("__basicsize__")?.extract()?;
-    let plain = base.getattr("__dictoffset__")?.extract::<isize>()? == 0
-        && base.getattr("__weakrefoffset__")?.extract::<isize>()? == 0;
+    let base = py.import("asyncio.transports")?.getattr(intern!(py, "Transport"))?;
+    let size: usize = base.getattr(intern!(py, "__basicsize__"))?.extract()?;
+    let plain = base.getattr(intern!(py, "__dictoffset__"))?.extract::<isize>()? == 0
+        && base.getattr(intern!(py, "__weakrefoffset__"))?.extract::<isize>()? == 0;
     if !plain || size != size_of::<ffi::PyObject>() + TcpTransport::INHERITED * size_of::<usize>() {
         return Err(PyImportError::new_err(
             "aioxide does not know the layout of this Python's asyncio.Transport",

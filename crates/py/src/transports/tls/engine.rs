@@ -6,9 +6,10 @@
 
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict};
+use pyo3::types::{PyBytes, PyDict, PyMemoryView};
 
 use super::options::{Checked, Names, missing, names};
+use crate::ffi::buffer;
 use crate::ffi::cell::{Flag, Slot};
 use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::scratch::{self, Scratch};
@@ -164,13 +165,10 @@ impl Engine {
             return Ok((length, end));
         }
         // More records: each goes behind the one before.
-        let view = py.import("builtins")?.getattr("memoryview")?.call1((memory,))?;
-        let view = view.call_method1(intern!(py, "cast"), ("B",))?;
+        let view = PyMemoryView::from(memory)?.call_method1(intern!(py, "cast"), ("B",))?;
         loop {
             let left = room - length;
-            let part =
-                view.get_item(pyo3::types::PySlice::new(py, length.cast_signed(), room.cast_signed(), 1))?;
-            let got = self.read_into(&part, left);
+            let got = self.read_into(&buffer::part(&view, length, room)?, left);
             if let Some(end) = self.ended(py, got, left, &mut length) {
                 return Ok((length, end));
             }
@@ -188,7 +186,7 @@ impl Engine {
     fn read_bytes(&self, py: Python<'_>, scratch: &mut Scratch<'_>, at: usize) -> PyResult<usize> {
         let room = scratch::SIZE - at;
         let data = Self::part(py, &self.target)?.call_method1(intern!(py, "read"), (room,))?;
-        crate::ffi::buffer::read(&data, |data| {
+        buffer::read(&data, |data| {
             scratch.fill(|memory| {
                 let length = data.len().min(room);
                 memory[at..at + length].copy_from_slice(&data[..length]);

@@ -4,7 +4,7 @@
 use aioxide_core::TlsPhase;
 use aioxide_core::tls_phase::TlsHappening;
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyInt, PyTuple};
+use pyo3::types::{PyByteArray, PyInt, PyMemoryView, PyTuple};
 use pyo3::{Borrowed, ffi, intern};
 
 use super::{This, Tls, handshake, read, shutdown};
@@ -44,7 +44,7 @@ fn get_buffer<'py>(this: This<'_, 'py>, _hint: Borrowed<'_, 'py, PyAny>) -> Obje
         return Ok(landing);
     }
     let memory = PyByteArray::new_with(py, scratch::SIZE, |_| Ok(()))?;
-    let landing = py.import("builtins")?.getattr("memoryview")?.call1((memory,))?;
+    let landing = PyMemoryView::from(&memory)?.into_any();
     this.landing.set(py, landing.clone());
     Ok(landing)
 }
@@ -110,7 +110,7 @@ fn get_state<'py>(this: This<'_, 'py>) -> Object<'py> {
         TlsPhase::Flushing => "FLUSHING",
         TlsPhase::Shutting => "SHUTDOWN",
     };
-    this.py().import("asyncio.sslproto")?.getattr("SSLProtocolState")?.getattr(name)
+    this.py().import("asyncio.sslproto")?.getattr(intern!(this.py(), "SSLProtocolState"))?.getattr(name)
 }
 
 fn get_transport<'py>(this: This<'_, 'py>) -> Object<'py> {
@@ -197,7 +197,7 @@ fn get_write_buffer_size<'py>(this: This<'_, 'py>) -> Object<'py> {
 /// Makes the type.
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
-    let base = py.import("asyncio.protocols")?.getattr("BufferedProtocol")?;
+    let base = py.import("asyncio.protocols")?.getattr(intern!(py, "BufferedProtocol"))?;
     super::surface::check_layout(&base, size_of::<ffi::PyObject>(), "asyncio.BufferedProtocol")?;
     let class = Builder::of::<Tls>()
         .method(onearg::<Layer, _>(c"connection_made", connection_made))

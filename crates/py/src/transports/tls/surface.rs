@@ -329,7 +329,10 @@ fn start_tls_compatible<'py>(this: This<'_, 'py>) -> Object<'py> {
 }
 
 fn sendfile_compatible<'py>(this: This<'_, 'py>) -> Object<'py> {
-    this.py().import("asyncio.constants")?.getattr("_SendfileMode")?.getattr("FALLBACK")
+    this.py()
+        .import("asyncio.constants")?
+        .getattr(intern!(this.py(), "_SendfileMode"))?
+        .getattr(intern!(this.py(), "FALLBACK"))
 }
 
 /// Puts data where writes wait for the handshake; CPython's tests look at what becomes of it.
@@ -346,9 +349,9 @@ fn append_write_backlog<'py>(this: This<'_, 'py>, data: Borrowed<'_, 'py, PyAny>
 
 /// ImportError if a base class of ours is not as long as we take it for, or has a `__dict__`.
 pub(super) fn check_layout(base: &Bound<'_, PyAny>, expected: usize, name: &str) -> PyResult<()> {
-    let size: usize = base.getattr("__basicsize__")?.extract()?;
-    let plain = base.getattr("__dictoffset__")?.extract::<isize>()? == 0
-        && base.getattr("__weakrefoffset__")?.extract::<isize>()? == 0;
+    let size: usize = base.getattr(intern!(base.py(), "__basicsize__"))?.extract()?;
+    let plain = base.getattr(intern!(base.py(), "__dictoffset__"))?.extract::<isize>()? == 0
+        && base.getattr(intern!(base.py(), "__weakrefoffset__"))?.extract::<isize>()? == 0;
     if plain && size == expected {
         return Ok(());
     }
@@ -358,7 +361,7 @@ pub(super) fn check_layout(base: &Bound<'_, PyAny>, expected: usize, name: &str)
 /// Makes the type.
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
-    let base = py.import("asyncio.transports")?.getattr("Transport")?;
+    let base = py.import("asyncio.transports")?.getattr(intern!(py, "Transport"))?;
     let size = size_of::<ffi::PyObject>() + TlsTransport::INHERITED * size_of::<usize>();
     check_layout(&base, size, "asyncio.Transport")?;
     let class = Builder::of::<TlsTransport>()

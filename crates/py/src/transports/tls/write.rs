@@ -188,13 +188,11 @@ fn encrypt<'py>(this: This<'_, 'py>, chunk: &Bound<'py, PyBytes>) -> PyResult<(u
             Got::Later => (0, true),
         });
     }
-    let py = this.py();
     let view = PyMemoryView::from(chunk.as_any())?;
     let mut taken = 0;
     while taken < length {
         let end = length.min(taken + PIECE);
-        let slice = pyo3::types::PySlice::new(py, taken.cast_signed(), end.cast_signed(), 1);
-        match this.engine.write(&view.get_item(slice)?)? {
+        match this.engine.write(&buffer::part(&view, taken, end)?)? {
             Got::Done(count) => taken += count.min(end - taken),
             Got::Later => return Ok((taken, true)),
         }
