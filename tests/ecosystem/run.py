@@ -150,10 +150,12 @@ def keep(path, session, **more):
 
 
 def tried_again(session, test):
-    """How often the test passes alone, of some tries on each loop."""
+    """How often the test passes alone, of some tries on each loop; nothing if it is not found again."""
     luck = {}
     for loop in ("stock", "aioxide"):
-        rows = [session(loop, [test]).results.get(test, {"status": "absent"}) for _ in range(AGAIN)]
+        rows = [session(loop, [test]).results.get(test) for _ in range(AGAIN)]
+        if None in rows:
+            return None
         luck[loop] = sum(row["status"] == "pass" for row in rows)
     return luck
 

@@ -26,7 +26,7 @@ class Session:
         self.made = {"loops": 0, "tasks": 0}
 
     def run(self, tests=None):
-        """Run these tests, or all that the project's arguments name."""
+        """Run these tests of those that the project's arguments name, or all."""
         log = self._project.home / f"{self._loop}.log"
         deadline = time.monotonic() + 60 * self._project.minutes
         with open(log if tests is None else os.devnull, "wb") as output:
@@ -42,8 +42,8 @@ class Session:
         with tempfile.TemporaryDirectory(prefix="ecosystem-") as scratch:
             record, done = os.path.join(scratch, "record"), os.path.join(scratch, "done")
             with open(done, "w") as file:
-                json.dump(list(self.results), file)
-            words = [word.format(**self._words) for word in project.arguments] if tests is None else tests
+                json.dump({"done": list(self.results), "only": tests}, file)
+            words = [word.format(**self._words) for word in self._arguments(tests)]
             started = output.tell()
             process = subprocess.Popen(
                 [
@@ -75,6 +75,13 @@ class Session:
             )
             ended = self._wait(process, record, deadline)
             return self._read(record, ended, tail_of(output.name, started))
+
+    def _arguments(self, tests):
+        """The project's arguments; where tests are files below its source, those instead: to collect all takes long."""
+        files = list(dict.fromkeys(test.partition("::")[0] for test in tests or ()))
+        if not files or not all((self._project.source / name).is_file() for name in files):
+            return self._project.arguments
+        return [word for word in self._project.arguments if not (self._project.source / word).exists()] + files
 
     def _wait(self, process, record, deadline):
         """How the process ended: its exit status, or why it was killed."""

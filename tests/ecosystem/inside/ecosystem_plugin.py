@@ -28,7 +28,8 @@ class Recorder:
         self._stacks = os.dup(2)
         self._patience = float(os.environ["ECOSYSTEM_PATIENCE"])
         with open(os.environ["ECOSYSTEM_DONE"]) as file:
-            self._done = set(json.load(file))
+            wanted = json.load(file)
+        self._done, self._only = set(wanted["done"]), wanted["only"]
 
     def tell(self, **line):
         if os.getpid() == self._owner:
@@ -36,9 +37,12 @@ class Recorder:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, config, items):
-        left = [item for item in items if item.nodeid not in self._done]
-        if len(left) < len(items):
-            config.hook.pytest_deselected(items=[item for item in items if item.nodeid in self._done])
+        left, others = [], []
+        for item in items:
+            wanted = item.nodeid not in self._done and (self._only is None or item.nodeid in self._only)
+            (left if wanted else others).append(item)
+        if others:
+            config.hook.pytest_deselected(items=others)
             items[:] = left
 
     def pytest_collectreport(self, report):
