@@ -92,7 +92,7 @@ def table(figures, name):
     """The workloads of a group: what one operation costs, and how aioxide stands to the others."""
     members = {workload: costs for workload, costs in figures["costs"].items() if group(workload) == name}
     columns = [*figures["loops"], *([loops.C] if any(costs.get(loops.C) for costs in members.values()) else [])]
-    bases = [base for base in ("asyncio", "uvloop") if base in columns and "aioxide" in columns]
+    bases = [base for base in ("asyncio", "uvloop", loops.C) if base in columns and "aioxide" in columns]
     yield row(["workload", *columns, *(f"against {base}" for base in bases)])
     yield "|---|" + "---:|" * (len(columns) + len(bases))
     for workload, costs in members.items():

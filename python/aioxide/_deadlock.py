@@ -15,7 +15,8 @@ import signal
 import threading
 from typing import Any, Literal, get_args
 
-from aioxide import _core, _resolver, inspect
+import aioxide
+from aioxide import _core, _resolver
 
 OnDeadlock = Literal["warn", "raise", "ignore"]
 
@@ -45,12 +46,12 @@ class Guard:
         its inbox before it calls it one, and asks for the report then.
         """
         if question == "rest":
-            rings = inspect.circles(inspect.tasks(loop))
+            rings = aioxide.inspect.circles(aioxide.inspect.tasks(loop))
             if rings:
                 self.report(loop, "tasks wait for each other in a circle", rings, is_circle=True)
             return True
         if question == "deadlock":
-            rings = inspect.circles(inspect.tasks(loop))
+            rings = aioxide.inspect.circles(aioxide.inspect.tasks(loop))
             self.report(loop, "nothing can wake this program any more", rings, is_circle=False)
             return True
         if signals_may_come():
@@ -60,12 +61,17 @@ class Guard:
         return False if threads_may_come(loop) else None
 
     def report(
-        self, loop: asyncio.AbstractEventLoop, what: str, rings: list[list[inspect.TaskInfo]], *, is_circle: bool
+        self,
+        loop: asyncio.AbstractEventLoop,
+        what: str,
+        rings: "list[list[aioxide.inspect.TaskInfo]]",
+        *,
+        is_circle: bool,
     ) -> None:
         """Log the deadlock, and raise it in the main task if that waits for it."""
         lines = [f"deadlock: {what}"]
-        lines += [f"  {inspect.format_circle(ring)}" for ring in rings]
-        lines += [f"  {line}" for line in inspect.format_tasks(loop).splitlines()]
+        lines += [f"  {aioxide.inspect.format_circle(ring)}" for ring in rings]
+        lines += [f"  {line}" for line in aioxide.inspect.format_tasks(loop).splitlines()]
         text = "\n".join(lines)
         _logger.warning("%s", text)
         main = self.main
@@ -80,7 +86,7 @@ class Guard:
 
 def _leads_to(loop: asyncio.AbstractEventLoop, start: int, goals: set[int]) -> bool:
     """Whether a task waits, by whatever way, for one of those tasks."""
-    by_id = {task.id: task for task in inspect.tasks(loop)}
+    by_id = {task.id: task for task in aioxide.inspect.tasks(loop)}
     ahead, seen = [start], set()
     while ahead:
         at = ahead.pop()

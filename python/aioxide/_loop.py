@@ -2,7 +2,8 @@
 
 import asyncio
 
-from aioxide import _core, _stdlib, metrics as _metrics
+import aioxide
+from aioxide import _core, _stdlib
 
 
 class EventLoop(_core.EventLoop, asyncio.AbstractEventLoop):
@@ -15,9 +16,9 @@ class EventLoop(_core.EventLoop, asyncio.AbstractEventLoop):
     def __init__(self, selector: object = None) -> None:
         super().__init__()
 
-    def metrics(self) -> _metrics.Metrics:
+    def metrics(self) -> "aioxide.metrics.Metrics":
         """What this loop does and has done; the first call starts the measurements."""
-        return _metrics.of(self)
+        return aioxide.metrics.of(self)
 
 
 EventLoop.__module__ = "aioxide"

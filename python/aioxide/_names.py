@@ -5,8 +5,10 @@ aioxide exports is asyncio's own object.
 """
 
 import asyncio
+from types import ModuleType
 from typing import Any
 
+import aioxide
 from aioxide import _core, _loop, _runners, _stdlib
 
 
@@ -20,3 +22,26 @@ def twins() -> dict[str, Any]:
     if "DefaultEventLoopPolicy" in asyncio.__all__:
         found["DefaultEventLoopPolicy"] = _loop.EventLoopPolicy
     return found
+
+
+class TasksModule(ModuleType):
+    """`aioxide.tasks`: the function, and asyncio's module of that name for those who `import aioxide as asyncio`."""
+
+    def __init__(self, module: ModuleType) -> None:
+        super().__init__(module.__name__, module.__doc__)
+        self.__dict__["_module"] = module
+
+    def __call__(self, loop: asyncio.AbstractEventLoop | None = None) -> "list[aioxide.inspect.TaskInfo]":
+        return aioxide.inspect.tasks(loop)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        setattr(self._module, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(self._module, name)
+
+    def __dir__(self) -> list[str]:
+        return dir(self._module)

@@ -13,7 +13,6 @@ import re
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from aioxide import _core
@@ -282,29 +281,6 @@ def _private_directory() -> str:
         if stat.S_ISDIR(state.st_mode) and state.st_uid == os.getuid() and not state.st_mode & 0o077:
             return path
     raise PermissionError(f"no directory that is only ours for the socket: tried {', '.join(directories())}")
-
-
-class _TasksModule(ModuleType):
-    """`aioxide.tasks`: the function, and asyncio's module of that name for those who `import aioxide as asyncio`."""
-
-    def __init__(self, module: ModuleType) -> None:
-        super().__init__(module.__name__, module.__doc__)
-        self.__dict__["_module"] = module
-
-    def __call__(self, loop: asyncio.AbstractEventLoop | None = None) -> list[TaskInfo]:
-        return tasks(loop)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._module, name)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        setattr(self._module, name, value)
-
-    def __delattr__(self, name: str) -> None:
-        delattr(self._module, name)
-
-    def __dir__(self) -> list[str]:
-        return dir(self._module)
 
 
 def accounting(on: bool = True) -> None:

@@ -45,7 +45,7 @@ impl Link {
 
     /// Whether it is in code of ours that shows what others do.
     fn is_ours(&self) -> bool {
-        self.file.rsplit_once("/aioxide/").is_some_and(|(_, name)| name == "inspect.py")
+        self.file.rsplit_once("/aioxide/").is_some_and(|(_, name)| matches!(name, "inspect.py" | "_names.py"))
     }
 
     pub(crate) fn write(&self, json: &mut Json) {
