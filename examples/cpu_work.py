@@ -39,7 +39,7 @@ async def dask_executor(address: str | None) -> AsyncIterator[concurrent.futures
     from distributed import Client, LocalCluster
 
     def start() -> tuple[LocalCluster | None, Client]:
-        cluster = None if address else LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
+        cluster = None if address else LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0")
         return cluster, Client(cluster or address)
 
     cluster, client = await asyncio.to_thread(start)
