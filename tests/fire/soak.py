@@ -11,8 +11,11 @@ import asyncio
 import contextlib
 import gc
 import os
+import pathlib
 import random
 import socket
+import ssl
+import struct
 import sys
 import tempfile
 import time
@@ -20,6 +23,7 @@ import time
 import aioxide
 
 chance = random.Random(7)
+CERTIFICATES = pathlib.Path(__file__).parents[1] / "unit" / "certificates"
 
 
 def resident_mebibytes():
@@ -58,11 +62,61 @@ async def unix(place):
     await exchange(*await asyncio.open_unix_connection(place.path))
 
 
+async def tls(place):
+    await exchange(*await asyncio.open_connection(*place.secure, ssl=place.trust, server_hostname="localhost"))
+
+
+async def upgraded(place):
+    """Plain bytes first, then TLS on the same connection."""
+    reader, writer = await asyncio.open_connection(*place.upgrading)
+    writer.write(b"plain\n")
+    assert await reader.readline() == b"go on\n"
+    await writer.start_tls(place.trust, server_hostname="localhost")
+    await exchange(reader, writer)
+
+
+async def upgrade(reader, writer, context):
+    try:
+        if await reader.readline() == b"plain\n":  # else given up
+            writer.write(b"go on\n")
+            await writer.start_tls(context)
+            await echo(reader, writer)
+    except OSError:
+        pass
+    finally:
+        writer.close()
+
+
+async def broken(place):
+    """Peers of the TLS server that break off: with nonsense, in the middle of the handshake, or by a reset."""
+    reader, writer = await asyncio.open_connection(*place.secure)
+    hello, out = ssl.MemoryBIO(), ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        place.trust.wrap_bio(hello, out, server_hostname="localhost").do_handshake()
+    data = out.read()
+    how = chance.randrange(4)
+    if how == 0:
+        data = chance.randbytes(300)
+    elif how == 1:
+        data = data[: chance.randrange(len(data))]
+    elif how == 2:
+        sock = writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.write(data)
+    with contextlib.suppress(OSError):
+        if how == 3:
+            await reader.read(100)
+        writer.close()
+        await writer.wait_closed()
+
+
 async def given_up(place):
     """Connections that are cancelled anywhere."""
-    task = asyncio.ensure_future(tcp(place))
+    task = asyncio.ensure_future(chance.choice([tcp, tls, upgraded])(place))
     for _ in range(chance.randrange(10)):
         await asyncio.sleep(0)
+    if chance.randrange(2):
+        await asyncio.sleep(chance.random() / 200)
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
@@ -104,6 +158,57 @@ async def datagrams(place):
     with contextlib.suppress(TimeoutError):
         assert await asyncio.wait_for(protocol.answer, 5) == b"ping"
     transport.close()
+
+
+async def local_datagrams(place):
+    """Unix datagrams, both ways over a pair."""
+    received = asyncio.get_running_loop().create_future()
+
+    class Last(asyncio.DatagramProtocol):
+        def datagram_received(self, data, addr):
+            if data == b"the last":
+                received.set_result(data)
+
+    loop = asyncio.get_running_loop()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    sender, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, sock=ours)
+    receiver, _ = await loop.create_datagram_endpoint(Last, sock=theirs)
+    for _ in range(chance.randrange(50)):
+        sender.sendto(chance.randbytes(500))
+    sender.sendto(b"the last")
+    await received
+    sender.close()
+    receiver.close()
+
+
+async def files(place):
+    """A file over a connection, as the kernel does it and, over TLS, by hand."""
+    loop = asyncio.get_running_loop()
+    secure = chance.choice([None, place.trust])
+    where = {"ssl": secure, "server_hostname": "localhost"} if secure else {}
+    reader, writer = await asyncio.open_connection(*(place.secure if secure else place.address), **where)
+    with open(place.file, "rb") as file:
+        sent, echoed = await asyncio.gather(
+            loop.sendfile(writer.transport, file), reader.readexactly(len(place.content))
+        )
+    assert sent == len(place.content)
+    assert echoed == place.content
+    writer.close()
+    await writer.wait_closed()
+
+
+async def pipes(place):
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader()
+    inlet, outlet = os.pipe()
+    receiving, _ = await loop.connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), open(inlet, "rb", buffering=0)
+    )
+    sending, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, open(outlet, "wb", buffering=0))
+    sending.write(b"through a pipe")
+    sending.close()
+    assert await reader.read() == b"through a pipe"
+    receiving.close()
 
 
 async def sockets(place):
@@ -162,13 +267,35 @@ async def names(place):
     assert await asyncio.get_running_loop().getaddrinfo("127.0.0.1", 80, type=socket.SOCK_STREAM)
 
 
-KINDS = [tcp, unix, given_up, protocols, datagrams, sockets, threads, children, pipeline, timeouts, names]
+async def failures(place):
+    """What goes wrong leaves nothing behind either."""
+    with contextlib.suppress(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", place.nobody)
+    try:
+        await asyncio.open_connection(*place.secure, ssl=place.distrust, server_hostname="localhost")
+    except ssl.SSLCertVerificationError:
+        pass
+    else:
+        raise AssertionError("an unknown authority was trusted")
+
+
+KINDS = [tcp, unix, tls, upgraded, broken, given_up, protocols, datagrams, local_datagrams, files, pipes, sockets]
+KINDS += [threads, children, pipeline, timeouts, names, failures]
 
 
 class Place:
     """Where the servers are."""
 
-    async def open(self, stack, directory):
+    def __init__(self, directory):
+        self.path = os.path.join(directory, "echo")
+        self.file = os.path.join(directory, "content")
+        self.content = chance.randbytes(300_000)
+        with open(self.file, "wb") as file:
+            file.write(self.content)
+        self.trust = ssl.create_default_context(cafile=CERTIFICATES / "authority.pem")
+        self.distrust = ssl.create_default_context(cafile=CERTIFICATES / "other.pem")
+
+    async def open(self, stack):
         class Reflect(asyncio.DatagramProtocol):
             def connection_made(self, transport):
                 self.transport = transport
@@ -176,9 +303,19 @@ class Place:
             def datagram_received(self, data, addr):
                 self.transport.sendto(data, addr)
 
-        server = await stack.enter_async_context(await asyncio.start_server(echo, "127.0.0.1", 0, backlog=500))
-        self.address = server.sockets[0].getsockname()
-        self.path = os.path.join(directory, "echo")
+        async def serve(handler, **options):
+            server = await asyncio.start_server(handler, "127.0.0.1", 0, backlog=500, **options)
+            await stack.enter_async_context(server)
+            return server.sockets[0].getsockname()
+
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(CERTIFICATES / "server.pem")
+        self.address = await serve(echo)
+        self.secure = await serve(echo, ssl=context)
+        self.upgrading = await serve(lambda reader, writer: upgrade(reader, writer, context))
+        refusing = stack.enter_context(socket.socket())
+        refusing.bind(("127.0.0.1", 0))  # and never listens
+        self.nobody = refusing.getsockname()[1]
         await stack.enter_async_context(await asyncio.start_unix_server(echo, self.path))
         loop = asyncio.get_running_loop()
         transport, _ = await loop.create_datagram_endpoint(Reflect, local_addr=("127.0.0.1", 0))
@@ -188,7 +325,8 @@ class Place:
 
 async def main(seconds):
     reports = []
-    asyncio.get_running_loop().set_exception_handler(lambda loop, context: reports.append(context))
+    # As text: the objects are not to be kept.
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: reports.append(str(context)))
     rounds = dict.fromkeys(KINDS, 0)
     until = time.monotonic() + seconds
     descriptors, figures = open_descriptors(), []
@@ -212,8 +350,8 @@ async def main(seconds):
 
     with tempfile.TemporaryDirectory() as directory:
         async with contextlib.AsyncExitStack() as stack:
-            place = Place()
-            await place.open(stack, directory)
+            place = Place(directory)
+            await place.open(stack)
             async with asyncio.TaskGroup() as group:
                 group.create_task(watch())
                 for kind in KINDS:
@@ -223,7 +361,9 @@ async def main(seconds):
     look("end")
     for kind, count in rounds.items():
         print(f"{kind.__name__:12} {count}")
-    problems = [f"reported: {report}" for report in reports]
+    problems = [f"reported: {report}" for report in reports[:10]]
+    if len(reports) > 10:
+        problems.append(f"{len(reports) - 10} more reports")
     problems += [f"{kind.__name__} never came round" for kind, count in rounds.items() if not count]
     growth = figures[-1] - figures[0]
     if growth > max(3, figures[0] * 0.1):

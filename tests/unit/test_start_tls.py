@@ -6,6 +6,7 @@ import inspect
 import os
 import socket
 import ssl
+import struct
 import sys
 
 import pytest
@@ -140,6 +141,33 @@ def test_a_failed_upgrade_closes_the_connection(run_clean):
         assert isinstance(await protocol.lost, ssl.SSLError)
         assert transport.is_closing()
         there.close()
+
+    run_clean(main())
+
+
+@pytest.mark.parametrize("how", ["reset", "timeout"])
+def test_a_connection_that_is_lost_in_an_upgrade(aio, run_clean, how):
+    """Its protocol hears of it, as it does of any other end: `wait_closed` comes back."""
+    if aio is asyncio:
+        pytest.skip("asyncio leaves the protocol waiting")
+
+    async def main():
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            reader, writer = await aio.open_connection(*listener.getsockname())
+            sock, _ = listener.accept()
+            error = ConnectionResetError if how == "reset" else ConnectionAbortedError
+            with sock:
+                if how == "reset":
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    asyncio.get_running_loop().call_later(0.02, sock.close)
+                timeout = 0.05 if how == "timeout" else None
+                with pytest.raises(error):
+                    await writer.start_tls(client_context(), server_hostname="localhost", ssl_handshake_timeout=timeout)
+                writer.close()
+                with pytest.raises(error):
+                    await writer.wait_closed()
+                with pytest.raises(error):
+                    await reader.read()
 
     run_clean(main())
 

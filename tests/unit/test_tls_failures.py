@@ -109,6 +109,34 @@ def test_a_server_gives_up_a_silent_client(run_clean):
     run_clean(main())
 
 
+@pytest.mark.parametrize("how", ["reset", "end", "silence"])
+def test_the_server_hears_of_handshakes_that_fail_in_debug_mode(run_clean, loop, how):
+    reports = []
+    loop.set_exception_handler(lambda _, context: reports.append(context))
+    loop.set_debug(True)
+
+    async def main():
+        async with serving(Echo, ssl_handshake_timeout=0.2) as address:
+            with socket.create_connection(address) as peer:
+                if how == "reset":
+                    await asyncio.sleep(0.05)
+                    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    peer.close()
+                elif how == "end":
+                    peer.shutdown(socket.SHUT_WR)
+                while not reports:
+                    await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)
+
+    run_clean(main())
+    (report,) = reports
+    assert report["message"] == "Error on transport creation for incoming connection"
+    error = ConnectionAbortedError if how == "silence" else ConnectionResetError
+    assert isinstance(report["exception"], error)
+    assert isinstance(report["protocol"], Echo)
+    assert report["transport"] is not None
+
+
 def test_a_failed_handshake_is_explained_to_the_peer(aio, run_clean):
     if aio is asyncio:
         pytest.skip("asyncio drops the alert")

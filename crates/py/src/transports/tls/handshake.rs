@@ -100,12 +100,18 @@ fn give_up(this: This<'_, '_>, error: PyErr) -> PyResult<()> {
     let error = error.into_value(py);
     let error = error.bind(py).as_any();
     this.fatal(error, message)?;
-    report_accepted(this, error)?;
+    let (protocol, transport) = (this.protocol.get(py), this.app_transport.get(py));
+    report_accepted(this, error, protocol.as_ref(), transport.as_ref())?;
     this.wake(Some(error))
 }
 
 /// Nobody waits for the handshake of an accepted connection: in debug mode the program hears of it all the same.
-fn report_accepted<'py>(this: This<'_, 'py>, error: &Bound<'py, PyAny>) -> PyResult<()> {
+pub(super) fn report_accepted<'py>(
+    this: This<'_, 'py>,
+    error: &Bound<'py, PyAny>,
+    protocol: Option<&Bound<'py, PyAny>>,
+    transport: Option<&Bound<'py, PyAny>>,
+) -> PyResult<()> {
     let py = this.py();
     let Some(event_loop) = this.event_loop.get(py).filter(|_| this.accepted) else { return Ok(()) };
     if !is_debug(&event_loop)? {
@@ -114,8 +120,8 @@ fn report_accepted<'py>(this: This<'_, 'py>, error: &Bound<'py, PyAny>) -> PyRes
     let details = PyDict::new(py);
     details.set_item("message", "Error on transport creation for incoming connection")?;
     details.set_item("exception", error)?;
-    details.set_item("protocol", this.protocol.get(py))?;
-    details.set_item("transport", this.app_transport.get(py))?;
+    details.set_item("protocol", protocol)?;
+    details.set_item("transport", transport)?;
     event_loop.call_method1(intern!(py, "call_exception_handler"), (details,)).map(drop)
 }
 
@@ -129,7 +135,5 @@ pub(super) fn check_timeout(this: This<'_, '_>) -> PyResult<()> {
     let error = PyConnectionAbortedError::new_err(format!(
         "SSL handshake is taking longer than {timeout} seconds: aborting the connection"
     ));
-    let error = error.into_value(py);
-    report_accepted(this, error.bind(py).as_any())?;
-    this.fatal(error.bind(py).as_any(), "Fatal error on transport")
+    this.fatal(error.into_value(py).bind(py).as_any(), "Fatal error on transport")
 }

@@ -353,8 +353,10 @@ impl<'py> This<'_, 'py> {
             surface::mark_closed(transport);
         }
         let shaking = matches!(self.phase.get(), TlsPhase::Fresh | TlsPhase::Handshaking);
-        let told = match (self.app.get(), self.protocol.take(py), self.event_loop.get(py)) {
-            (App::Connected | App::Ended, Some(protocol), Some(event_loop)) if !shaking => {
+        let protocol = self.protocol.take(py);
+        let told = match (self.app.get(), &protocol, self.event_loop.get(py)) {
+            // In the handshake too, if it had a connection before that: asyncio leaves it waiting then.
+            (App::Connected | App::Ended, Some(protocol), Some(event_loop)) => {
                 self.app.set(App::Lost);
                 let callback = protocol.getattr(intern!(py, "connection_lost"));
                 callback.and_then(|callback| soon(&event_loop, &callback, Some(error)))
@@ -362,10 +364,14 @@ impl<'py> This<'_, 'py> {
             _ => Ok(()),
         };
         self.phase.set(TlsPhase::Ended);
-        drop((self.transport.take(py), app_transport, self.landing.take(py)));
+        drop((self.transport.take(py), self.landing.take(py)));
         let woken = self.wake((!error.is_none()).then_some(error));
         let stopped = self.stop_timer(&self.shutdown_timer).and(self.stop_timer(&self.handshake_timer));
-        owed.and(told).and(woken).and(stopped)
+        owed.and(told).and(woken).and(stopped)?;
+        if shaking && !error.is_none() {
+            return handshake::report_accepted(self, error, protocol.as_ref(), app_transport.as_ref());
+        }
+        Ok(())
     }
 
     /// Completes the future of whoever waits for the handshake.
