@@ -136,12 +136,12 @@ def stock_of(project, options, session):
     kept = project.home / "stock.json"
     if options.reuse_stock and kept.exists():
         old = json.loads(kept.read_text())
-        if old["version"] == project.version:
+        if (old["version"], old.get("arguments")) == (project.version, project.arguments):
             stock = Session(project, "stock", {}, {})
             stock.results, stock.trouble = old["results"], old["trouble"]
             return stock
     stock = session("stock")
-    keep(kept, stock, version=project.version)
+    keep(kept, stock, version=project.version, arguments=project.arguments)
     return stock
 
 
