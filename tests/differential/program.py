@@ -562,8 +562,9 @@ def run(program: Program, asyncio: Any, new_loop: Callable[[], Any]) -> list[tup
             every = execution.tasks + execution.detached
             # The children of a gather that failed are in neither list; by their names, in the order they were made.
             known = {asyncio.current_task(), *every}
-            every += sorted(asyncio.all_tasks() - known, key=lambda task: (len(task.get_name()), task.get_name()))
-            execution.log("main", "waited", [outcome(t) for t in every])
+            others = sorted(asyncio.all_tasks() - known, key=lambda task: (len(task.get_name()), task.get_name()))
+            every += others
+            execution.log("main", "waited", [outcome(t) for t in every], [t.get_coro().__qualname__ for t in others])
             if all(t.done() for t in every):
                 break
             for task in every:
