@@ -526,6 +526,16 @@ def test_a_program_may_put_its_own_methods_on_an_instance(run, pair):
     run(main())
 
 
+def test_what_a_program_patches_in_the_class_of_all_transports_is_called(run, pair, monkeypatch):
+    async def main():
+        ours, _ = pair
+        async with connected(ours) as (transport, _):
+            monkeypatch.setattr(asyncio.BaseTransport, "get_extra_info", lambda self, name: ("patched", name))
+            assert transport.get_extra_info("peername") == ("patched", "peername")
+
+    run(main())
+
+
 def test_its_descriptor_is_refused_to_others(run, loop, pair):
     async def main():
         ours, _ = pair

@@ -1,12 +1,13 @@
 //! What Python sees of a stream transport: asyncio.Transport's methods, and the private names that asyncio's own
-//! code and popular libraries use. The type is a true subclass of `asyncio.Transport`.
+//! code and popular libraries use. The type is a true subclass of `asyncio.Transport`, and leaves `get_extra_info` to it:
+//! it looks into `_extra`, and who puts another method in its place in asyncio's class finds it called.
 
 use aioxide_core::outbox::Outbox;
 use aioxide_core::phase::Happening;
 use aioxide_sys::Interest;
 use pyo3::exceptions::{PyImportError, PyTypeError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict, PyInt, PyString, PyTuple};
+use pyo3::types::{PyBool, PyInt, PyString, PyTuple};
 use pyo3::{Borrowed, ffi, intern};
 
 use super::tcp::{TcpTransport, This, given};
@@ -35,25 +36,6 @@ fn held<'py>(this: This<'_, 'py>, slot: &Slot) -> Object<'py> {
 }
 
 // --- any transport -------------------------------------------------------------------------------
-
-fn get_extra_info<'py>(this: This<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
-    const SIGNATURE: Signature = Signature {
-        name: "get_extra_info",
-        positional: &["name", "default"],
-        required: 1,
-        positional_only: 0,
-        keyword_only: &[],
-    };
-    let py = this.py();
-    let [name, default] = SIGNATURE.bind::<2>(args)?;
-    let default = default.map_or_else(|| none(py), Borrowed::to_owned);
-    let Some(name) = name else { return Ok(default) };
-    let extra = this.sock.extra(py)?;
-    match extra.cast::<PyDict>() {
-        Ok(extra) => Ok(extra.get_item(name)?.unwrap_or(default)),
-        Err(_) => extra.call_method1(intern!(py, "get"), (name, default)),
-    }
-}
 
 fn is_closing<'py>(this: This<'_, 'py>) -> Object<'py> {
     Ok(boolean(this, this.phase.get().is_closing()))
@@ -253,7 +235,6 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     }
     let class = Builder::of::<TcpTransport>()
         .slot(ffi::Py_tp_repr, unary::<Tcp, _>(repr))
-        .method(anyargs::<Tcp, _>(c"get_extra_info", get_extra_info))
         .method(noargs::<Tcp, _>(c"is_closing", is_closing))
         .method(noargs::<Tcp, _>(c"close", close))
         .method(onearg::<Tcp, _>(c"set_protocol", set_protocol))
