@@ -20,7 +20,7 @@ import pytest
 from .conftest import resident_bytes, size
 
 CERTIFICATES = pathlib.Path(__file__).parents[1] / "unit" / "certificates"
-PEERS = size(4, 300)  # of each kind
+PEERS = size(4, 100)  # of each kind
 AT_ONCE = 50
 HEALTHY = 3
 SLOW = 1.5  # seconds after which a handshake is given up
