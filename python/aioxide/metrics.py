@@ -54,6 +54,7 @@ class Metrics:
     descriptors: int
     """How many are watched."""
     transports: int
+    """How many are open, those included that are paused and not watched."""
     bytes_received: int
     """By sockets and pipes: this and the next are of all loops of the process."""
     bytes_sent: int

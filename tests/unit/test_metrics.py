@@ -2,9 +2,12 @@
 
 import asyncio
 import concurrent.futures
+import gc
+import os
 import socket
 import threading
 import time
+import warnings
 
 import aioxide
 import pytest
@@ -128,6 +131,71 @@ def test_what_is_there_now():
     assert after.bytes_sent - before.bytes_sent == 300
     assert after.executor_threads == 1
     assert after.executor_queue == 0
+
+
+def test_transports_count_until_their_end():
+    """Watched or not: one that is paused, and one that has nothing to write, are still there."""
+
+    class Protocol(asyncio.SubprocessProtocol, asyncio.Protocol):
+        def __init__(self):
+            self.lost = asyncio.get_running_loop().create_future()
+
+        def connection_lost(self, error):
+            self.lost.set_result(error)
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        counts = [loop.metrics().transports]
+
+        def count():
+            counts.append(loop.metrics().transports)
+
+        ours, theirs = socket.socketpair()
+        stream, stream_protocol = await loop.create_connection(Protocol, sock=ours)
+        count()
+        stream.pause_reading()
+        count()
+        end, begin = os.pipe()
+        reader, reader_protocol = await loop.connect_read_pipe(Protocol, open(end, "rb", 0))
+        reader.pause_reading()
+        writer, writer_protocol = await loop.connect_write_pipe(Protocol, open(begin, "wb", 0))
+        count()
+        datagram, datagram_protocol = await loop.create_datagram_endpoint(Protocol, local_addr=("127.0.0.1", 0))
+        count()
+        ended = []
+        for transport, protocol in (
+            (stream, stream_protocol),
+            (writer, writer_protocol),
+            (reader, reader_protocol),
+            (datagram, datagram_protocol),
+        ):
+            transport.close()
+            await protocol.lost
+            await asyncio.sleep(0)
+            ended.append(loop.metrics().transports)
+        theirs.close()
+
+        process, process_protocol = await loop.subprocess_exec(Protocol, "cat", stdin=-1, stdout=-1, stderr=None)
+        count()
+        process.close()
+        await process_protocol.lost
+        count()
+
+        lost, theirs = socket.socketpair()
+        with theirs, warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            transport, _ = await loop.create_connection(asyncio.Protocol, sock=lost)
+            transport.pause_reading()
+            count()
+            transport.itself = transport  # a cycle, and nobody else has it
+            del transport, _, lost
+            gc.collect()
+            count()
+        return counts, ended
+
+    counts, ended = run(main())
+    assert counts == [0, 1, 1, 3, 4, 3, 0, 1, 0]
+    assert ended == [3, 2, 1, 0]
 
 
 def test_steady_callbacks_are_what_they_are():

@@ -6,6 +6,7 @@ import functools
 import gc
 import inspect
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -330,6 +331,44 @@ aioxide.run(main())
 """
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, timeout=60)
     assert done.returncode == 3, done.stderr
+
+
+SIGNALS = """
+import asyncio, os, re, signal, subprocess, time, aioxide
+def report(stall):
+    status = subprocess.run(["cat", "/proc/self/status"], capture_output=True, text=True, check=True).stdout
+    print("a child of a report blocks", re.search(r"SigBlk:\\s(\\w+)", status)[1], flush=True)
+async def main():
+    loop, count = asyncio.get_running_loop(), 0
+    came = asyncio.Event()
+    loop.add_signal_handler(signal.SIGUSR2, came.set)
+    for _ in range(300):
+        os.kill(os.getpid(), signal.SIGUSR2)
+        await came.wait()
+        came.clear()
+        count += 1
+    time.sleep(0.2)
+    await asyncio.sleep(0)
+    return count
+aioxide.inspect.serve()
+with aioxide.watchdog(0.05, callback=report):
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    for _ in range(300):
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert signal.sigwait({signal.SIGUSR1}) == signal.SIGUSR1
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
+    print("handled", aioxide.run(main()))
+"""
+
+
+def test_signals_are_the_programs_own(tmp_path):
+    """No native thread takes one that the program waits for; and what a report starts can be sent signals."""
+    environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", SIGNALS]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "handled 300\n" in done.stdout
+    assert "a child of a report blocks 0000000000000000\n" in done.stdout
 
 
 def test_nothing_is_kept(stalls):

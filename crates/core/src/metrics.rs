@@ -10,7 +10,7 @@
 use crate::histogram::Histogram;
 
 /// So many jobs share a reading of the clock, at most.
-const MOST_JOBS: usize = 64;
+const MOST_JOBS: usize = 256;
 /// Spans are to take about this long, in nanoseconds.
 const SHORT_SPAN: u64 = 100_000;
 const LONG_SPAN: u64 = 400_000;
@@ -55,6 +55,8 @@ pub struct Metrics {
     /// The jobs of the turn under way are timed, and so many jobs each of them stands for.
     is_timed: bool,
     weight: u64,
+    /// The end of the last of them: one reading of the clock ends a job and begins the next.
+    timed_from: f64,
     /// Jobs that no sample stands for yet; turns since some were timed, and whether the loop has slept meanwhile.
     unsampled: u64,
     untimed_turns: u64,
@@ -81,6 +83,7 @@ impl Metrics {
             usual_job: 0,
             is_timed: false,
             weight: 1,
+            timed_from: now,
             unsampled: 0,
             untimed_turns: 0,
             has_slept: false,
@@ -135,6 +138,7 @@ impl Metrics {
         self.span_turns += 1;
         if is_timed {
             self.weight = self.unsampled / jobs as u64 + 1;
+            self.timed_from = self.mark;
             (self.unsampled, self.untimed_turns, self.has_slept) = (0, 0, false);
             self.span_jobs = jobs;
             return Plan { is_timed, part: jobs };
@@ -186,9 +190,10 @@ impl Metrics {
         self.has_slept = true;
     }
 
-    /// A job that was to be timed took so many seconds.
-    pub fn timed(&mut self, seconds: f64) {
-        let took = nanoseconds(seconds);
+    /// A job that was to be timed is over.
+    pub fn timed(&mut self, now: f64) {
+        let took = nanoseconds(now - self.timed_from);
+        self.timed_from = now;
         if took < LONG {
             self.callback.record(took, self.weight);
         } else {
@@ -281,8 +286,8 @@ mod tests {
                 part -= 1;
                 self.now += f64::from(job) * 1e-6;
                 if is_timed {
-                    self.readings += 2;
-                    self.metrics.timed(f64::from(job) * 1e-6);
+                    self.readings += 1;
+                    self.metrics.timed(self.now);
                 }
             }
         }
@@ -318,7 +323,7 @@ mod tests {
         assert_eq!(metrics.turn().count(), 10_000);
         assert!(is_about(metrics.callback().max(), 1));
         assert!((9_800..=10_000).contains(&metrics.callback().count()));
-        assert!(simulation.readings < 600, "{}", simulation.readings);
+        assert!(simulation.readings < 300, "{}", simulation.readings);
     }
 
     #[test]
@@ -435,7 +440,7 @@ mod tests {
             let others = total - u64::from(long);
             for found in [metrics.turn().max(), metrics.callback().max()] {
                 prop_assert!(found + LONG_SPAN >= u64::from(long) * 1000);
-                prop_assert!(found <= (u64::from(long) + others.min(64 * 40 + 30 * 40)) * 1000 + 1000);
+                prop_assert!(found <= (u64::from(long) + others.min(MOST_JOBS as u64 * 40)) * 1000 + 1000);
             }
             prop_assert_eq!(metrics.turn().count(), turns.len() as u64);
             prop_assert!(metrics.callback().count() <= metrics.jobs());

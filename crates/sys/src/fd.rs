@@ -4,8 +4,8 @@
 //! checks each one: a closed descriptor makes the call fail with EBADF. So lending a number for the length of
 //! one system call is memory-safe; whether it still means the same file is what [`Key`](crate::Key)
 //! generations and the single-owner rule answer. Also here: system calls that rustix does not offer in this form,
-//! `epoll_pwait2` with a fallback, `kill` and `pidfd_send_signal` with a number, `recvmmsg`, and whether there is
-//! io_uring.
+//! `epoll_pwait2` with a fallback, `kill` and `pidfd_send_signal` with a number, `recvmmsg`, a thread's signal mask, and
+//! whether there is io_uring.
 
 #![allow(
     unsafe_code,
@@ -69,6 +69,41 @@ pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Resul
 pub(crate) fn kill(pid: i32, signal: i32) -> io::Result<()> {
     // SAFETY: two numbers, which the kernel checks.
     if unsafe { libc::kill(pid, signal) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Which signals a thread blocks.
+#[derive(Clone, Copy)]
+pub(crate) struct SignalMask(libc::sigset_t);
+
+impl SignalMask {
+    /// All but those that tell a thread of its own faults.
+    pub(crate) fn most() -> Self {
+        let mut set = MaybeUninit::uninit();
+        // SAFETY: the set is filled by the first call, which cannot fail, and then changed by numbers of signals.
+        unsafe {
+            libc::sigfillset(set.as_mut_ptr());
+            for fault in
+                [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGSYS, libc::SIGABRT]
+            {
+                libc::sigdelset(set.as_mut_ptr(), fault);
+            }
+            Self(set.assume_init())
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn has(&self, signal: i32) -> bool {
+        // SAFETY: a set that has been filled, and a number that is checked.
+        unsafe { libc::sigismember(&raw const self.0, signal) == 1 }
+    }
+}
+
+/// Has the calling thread block other signals; which it did before.
+pub(crate) fn set_signal_mask(mask: &SignalMask) -> SignalMask {
+    let mut before = *mask;
+    // SAFETY: two sets that outlive the call; it cannot fail with a verb that there is, and writes the second.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const mask.0, &raw mut before.0) };
+    before
 }
 
 /// Has `hook` called in the child of every fork of this process.

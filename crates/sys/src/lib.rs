@@ -17,6 +17,7 @@ pub mod signal;
 pub mod slots;
 pub mod socket;
 pub mod stream;
+pub mod thread;
 pub mod traffic;
 pub mod waker;
 

@@ -76,14 +76,14 @@ pub(super) fn run(
         _ => None,
     };
     let traced = (on & instrument::TRACE != 0).then(|| trace::steps::begin(this, &job));
-    let started = (on & (instrument::TIMED | instrument::ACCOUNTS) != 0).then(clock::monotonic);
+    let started = task.as_ref().map(|_| clock::monotonic());
     let result = if on & instrument::DEBUG != 0 { debug::run(this, job, run) } else { run(this, job) };
-    if let Some(started) = started {
+    if started.is_some() || on & instrument::TIMED != 0 {
         let now = clock::monotonic();
         if on & instrument::TIMED != 0 {
-            with_metrics(this, |metrics| metrics.timed(now - started));
+            with_metrics(this, |metrics| metrics.timed(now));
         }
-        if let Some(task) = task {
+        if let (Some(task), Some(started)) = (task, started) {
             accounts::step(&task, processor_time(this, now - started, now));
         }
     }

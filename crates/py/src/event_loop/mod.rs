@@ -67,6 +67,8 @@ pub(crate) struct EventLoop {
     debug: debug::Debug,
     idle_hook: idle::Hook,
     metrics: GilCell<Option<Box<Metrics>>>,
+    /// How many transports it has.
+    pub(crate) transports: Flag<usize>,
     /// When the loop's thread looked at its processor time, and how much that was; none yet: negative.
     cpu_mark: Flag<(f64, f64)>,
     /// Where the loop is in a trace.
@@ -98,6 +100,7 @@ impl EventLoop {
             debug: debug::Debug::default(),
             idle_hook: idle::Hook::empty(),
             metrics: GilCell::new(None),
+            transports: Flag::new(0),
             cpu_mark: Flag::new((0.0, -1.0)),
             trace: Flag::new(trace::steps::Place::default()),
         };
@@ -163,15 +166,11 @@ impl EventLoop {
         self.driver.with(py, |driver| driver.as_ref().and_then(|d| d.key_of_fd(fd)))
     }
 
-    /// How many descriptors are watched, the loop's own aside, and how many of them are transports'.
-    pub(crate) fn count_sources(&self, py: Python<'_>) -> (usize, usize) {
+    /// How many descriptors are watched, the loop's own aside.
+    pub(crate) fn count_sources(&self, py: Python<'_>) -> usize {
         self.driver.with(py, |driver| {
-            let mut counts = (0, 0);
-            for (_, _, source) in driver.iter().flat_map(Driver::iter) {
-                counts.0 += usize::from(!matches!(source, Source::Waker | Source::Signals));
-                counts.1 += usize::from(source.is_transport());
-            }
-            counts
+            let sources = driver.iter().flat_map(Driver::iter);
+            sources.filter(|(_, _, source)| !matches!(source, Source::Waker | Source::Signals)).count()
         })
     }
 

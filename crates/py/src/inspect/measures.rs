@@ -36,7 +36,8 @@ pub(super) fn _metrics(event_loop: &Bound<'_, EventLoop>) -> String {
 pub(super) fn write(event_loop: &Bound<'_, EventLoop>, json: &mut Json) {
     let (py, core) = (event_loop.py(), EventLoop::core(event_loop));
     let timers = core.scheduler().with(py, |s| s.timers_len());
-    let (descriptors, transports) = event_loop.get().count_sources(py);
+    let descriptors = event_loop.get().count_sources(py);
+    let transports = event_loop.get().transports.get();
     let counted = tasks::counted();
     let (received, sent) = traffic::so_far();
     let executor = executor_of(event_loop).unwrap_or_default();

@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use aioxide_sys::clock;
+use aioxide_sys::{clock, thread};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -168,7 +168,7 @@ fn head(json: &mut Json) {
 fn help(what: What) -> std::io::Result<Receiver<Option<String>>> {
     let (answer, answers) = channel();
     let helper = Helper::new().ok_or(std::io::ErrorKind::NotConnected)?;
-    std::thread::Builder::new().name("aioxide-look".to_owned()).spawn(move || {
+    thread::spawn("aioxide-look", move || {
         let _counted = helper;
         let text = Python::try_attach(|py| look(py, what));
         let _ = answer.send(text); // nobody waits any more: so be it

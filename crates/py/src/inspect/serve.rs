@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use aioxide_sys::{Driver, Events, Interest, Waker};
+use aioxide_sys::{Driver, Events, Interest, Waker, thread};
 use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
 
@@ -55,9 +55,7 @@ pub(super) fn _serve_start(py: Python<'_>, path: PathBuf) -> PyResult<()> {
         looker: Looker::new(py),
         _waker: Arc::clone(&waker),
     };
-    std::thread::Builder::new()
-        .name("aioxide-inspect".to_owned())
-        .spawn(move || host.run())
+    thread::spawn("aioxide-inspect", move || host.run())
         .inspect_err(|_| picture::closed(py))
         .map_err(failed)?;
     SERVER.with(py, |server| *server = Some(Server { path, waker, is_wanted }));

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use aioxide_sys::clock;
+use aioxide_sys::{clock, thread as threads};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -120,9 +120,7 @@ pub(super) fn _watchdog_start(py: Python<'_>, threshold: f64, report: Py<PyAny>)
     let (loops, news) = channel();
     let is_wanted = Arc::new(AtomicBool::new(true));
     let watcher = Watcher { threshold, report, is_wanted: Arc::clone(&is_wanted), seen: Vec::new() };
-    let thread = std::thread::Builder::new()
-        .name("aioxide-watchdog".to_owned())
-        .spawn(move || watcher.run(&news))
+    let thread = threads::spawn("aioxide-watchdog", move || watcher.run(&news))
         .map_err(|error| PyRuntimeError::new_err(format!("no thread for the watchdog: {error}")))?;
     DOG.with(py, |dog| *dog = Some(Dog { is_wanted, loops, thread }));
     for (event_loop, _) in running::all(py) {
@@ -307,7 +305,7 @@ impl Watcher {
         stall.write(&mut json);
         Python::try_attach(|py| {
             let report = self.report.bind(py);
-            if let Err(error) = report.call1((json.into_text(),)) {
+            if let Err(error) = threads::with_signals(|| report.call1((json.into_text(),))) {
                 error.write_unraisable(py, Some(report));
             }
         });

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use aioxide_sys::{Driver, Events, Interest, Waker, clock};
+use aioxide_sys::{Driver, Events, Interest, Waker, clock, thread};
 use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
 
@@ -76,8 +76,7 @@ pub(super) fn _web_start(
         busy: AtomicUsize::new(0),
     });
     let shared = Arc::clone(&site);
-    let thread = std::thread::Builder::new().name("aioxide-web".to_owned());
-    let spawned = thread.spawn(move || accept(&shared, &driver));
+    let spawned = thread::spawn("aioxide-web", move || accept(&shared, &driver));
     spawned.inspect_err(|_| picture::closed(py)).map_err(failed)?;
     WEB.with(py, |web| *web = Some(site));
     Ok(port)
@@ -117,8 +116,7 @@ fn accept(site: &Arc<Site>, driver: &Driver<()>) {
         while let Some(client) = site.next_client() {
             if site.busy.fetch_add(1, Ordering::Relaxed) < MOST {
                 let shared = Arc::clone(site);
-                let thread = std::thread::Builder::new().name("aioxide-page".to_owned());
-                let spawned = thread.spawn(move || {
+                let spawned = thread::spawn("aioxide-page", move || {
                     // Whoever goes away in the middle has no answer to get.
                     let _ = shared.serve(client);
                     shared.busy.fetch_sub(1, Ordering::Relaxed);

@@ -12,6 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyInt, PyTuple};
 use pyo3::{Borrowed, ffi, intern};
 
+use super::census::Place;
 use super::receiver::Receiver;
 use super::{Source, report};
 use crate::errors::ends_the_loop;
@@ -47,6 +48,7 @@ pub(super) struct Base {
     pub(super) phase: Flag<Phase>,
     /// `connection_made` has run.
     pub(super) started: Flag<bool>,
+    counted: Place,
     watched: Flag<Interest>,
     key: Flag<Option<Key>>,
 }
@@ -69,6 +71,7 @@ impl Base {
             fd,
             phase: Flag::new(Phase::Open),
             started: Flag::new(false),
+            counted: Place::none(),
             watched: Flag::new(Interest::NONE),
             key: Flag::new(None),
         })
@@ -83,6 +86,7 @@ impl Base {
     }
 
     pub(super) fn clear(&self, py: Python<'_>) {
+        self.counted.leave(py, &self.event_loop);
         for slot in self.slots() {
             drop(slot.take(py));
         }
@@ -126,6 +130,9 @@ pub(super) fn begin<'py, T: Based>(
     let py = object.py();
     let Some(this) = Inst::<T>::cast_exact(object) else { return Ok(()) };
     let Some(protocol) = this.base().protocol.get(py) else { return Ok(()) };
+    if let Some(event_loop) = this.base().event_loop.get(py) {
+        this.base().counted.take(&event_loop);
+    }
     soon(this, &protocol.getattr(intern!(py, "connection_made"))?, [object])?;
     let none = none(py);
     soon(this, &object.getattr(intern!(py, "_start"))?, [waiter.unwrap_or(&none)])
@@ -253,6 +260,7 @@ fn release<T: Based>(this: Inst<'_, '_, T>) -> PyResult<()> {
         Some(file) => file.call_method0(intern!(py, "close")).map(drop),
         None => Ok(()),
     };
+    base.counted.leave(py, &base.event_loop);
     drop((base.protocol.take(py), base.event_loop.take(py)));
     closed
 }

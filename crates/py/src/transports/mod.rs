@@ -5,6 +5,7 @@
 
 mod addresses;
 mod base;
+mod census;
 pub(crate) mod flow;
 mod listener;
 pub(crate) mod owned;
@@ -85,16 +86,6 @@ impl Source {
             | Self::Datagram(transport)
             | Self::Child(transport) => visit.call(Some(transport)),
             Self::Listener(listener) => listener.traverse(visit),
-        }
-    }
-
-    /// Whether a transport owns the descriptor.
-    pub(crate) fn is_transport(&self) -> bool {
-        match self {
-            Self::Tcp(_) | Self::ReadPipe(_) | Self::WritePipe(_) | Self::Datagram(_) | Self::Child(_) => {
-                true
-            }
-            Self::Waker | Self::Signals | Self::Watch(_) | Self::Listener(_) => false,
         }
     }
 

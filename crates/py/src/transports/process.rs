@@ -13,6 +13,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
+use super::census::Place;
 use super::process_pipe::Pipe;
 use super::{Source, report};
 use crate::async_fn;
@@ -51,6 +52,7 @@ pub(crate) struct ProcessTransport {
     /// The hold on the process, until it has ended; none where somebody else watches it.
     child: GilCell<Option<Child>>,
     key: Flag<Option<Key>>,
+    counted: Place,
     pub(super) returncode: Flag<Option<i32>>,
     pub(super) closed: Flag<bool>,
     /// Nothing more will happen: `connection_lost` is on its way.
@@ -85,6 +87,7 @@ impl Class for ProcessTransport {
     }
 
     fn clear(&self, py: Python<'_>) {
+        self.counted.leave(py, &self.event_loop);
         for slot in self.slots() {
             drop(slot.take(py));
         }
@@ -158,6 +161,7 @@ pub(crate) fn make<'py>(
         pid: process.getattr(intern!(py, "pid"))?.extract()?,
         child: GilCell::new(None),
         key: Flag::new(None),
+        counted: Place::none(),
         returncode: Flag::new(None),
         closed: Flag::new(false),
         finished: Flag::new(false),
@@ -166,6 +170,9 @@ pub(crate) fn make<'py>(
     };
     let object = create(py, value)?;
     object.setattr(intern!(py, "_extra"), info)?;
+    if let Some(this) = This::cast_exact(&object) {
+        this.counted.take(event_loop);
+    }
     Ok(object)
 }
 
@@ -352,6 +359,7 @@ impl<'py> This<'_, 'py> {
             Some(protocol) => protocol.call_method1(intern!(py, "connection_lost"), (error,)).map(drop),
             None => Ok(()),
         };
+        self.counted.leave(py, &self.event_loop);
         drop((self.event_loop.take(py), self.process.take(py), self.context.take(py)));
         result
     }

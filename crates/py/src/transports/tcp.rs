@@ -14,6 +14,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 use pyo3::{Borrowed, intern};
 
+use super::census::Place;
 use super::flow::Chunk;
 use super::owned::{Owned, Socket};
 use super::receiver::Receiver;
@@ -58,6 +59,7 @@ pub(crate) struct TcpTransport {
     edge: bool,
     /// The protocol has been set since the transport was made (it may be taken away by a subclass).
     connected: Flag<bool>,
+    counted: Place,
     watched: Flag<Interest>,
     key: Flag<Option<Key>>,
     pub(super) event_loop: Slot,
@@ -97,6 +99,7 @@ impl Class for TcpTransport {
     }
 
     fn clear(&self, py: Python<'_>) {
+        self.counted.leave(py, &self.event_loop);
         for slot in self.slots() {
             drop(slot.take(py));
         }
@@ -161,6 +164,7 @@ pub(crate) fn make<'py>(parts: Parts<'_, 'py>) -> Object<'py> {
         called: Flag::new(false),
         edge: is_tcp && plain,
         connected: Flag::new(false),
+        counted: Place::none(),
         watched: Flag::new(Interest::NONE),
         key: Flag::new(None),
         event_loop: Slot::holding(event_loop.clone().unbind()),
@@ -172,6 +176,7 @@ pub(crate) fn make<'py>(parts: Parts<'_, 'py>) -> Object<'py> {
     };
     let object = create(py, value)?;
     let Some(this) = This::cast_exact(&object) else { return Ok(object) };
+    this.counted.take(event_loop);
     this.set_protocol(protocol)?;
     if let Some(server) = server {
         server::attach(server, &object)?;
@@ -459,6 +464,7 @@ impl<'py> This<'_, 'py> {
         let py = self.py();
         self.unwatch(py);
         let closed = self.sock.close(py);
+        self.counted.leave(py, &self.event_loop);
         drop((self.protocol.take(py), self.event_loop.take(py)));
         let detached = match self.server.take(py) {
             Some(server) => server::detach(&server, &self.object()),
