@@ -10,7 +10,7 @@
 use crate::histogram::Histogram;
 
 /// So many jobs share a reading of the clock, at most.
-const MOST_JOBS: usize = 256;
+const MOST_JOBS: u64 = 256;
 /// Spans are to take about this long, in nanoseconds.
 const SHORT_SPAN: u64 = 100_000;
 const LONG_SPAN: u64 = 400_000;
@@ -32,21 +32,27 @@ pub struct Plan {
 }
 
 /// The measurements of one loop.
+///
+/// Turns and jobs are counted once, as they begin; what has passed since some moment is the difference to the count of
+/// then. So a turn that nothing is due in costs two additions and a few comparisons.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     turns: u64,
     jobs: u64,
+    /// Of those, so many are left for later parts of the turn under way.
+    later: u64,
     ready: usize,
     most_ready: usize,
     lag: Histogram,
     turn: Histogram,
     callback: Histogram,
-    /// The last reading of the clock, in seconds, and what has begun since.
+    /// The last reading of the clock, in seconds, and how many turns and jobs had begun by then.
     mark: f64,
-    span_turns: u64,
-    span_jobs: usize,
-    /// So many jobs may share the next reading.
-    stride: usize,
+    turns_then: u64,
+    jobs_then: u64,
+    /// So many jobs may share the next reading; where they end, or 0 if the next turn begins with a reading.
+    stride: u64,
+    span_end: u64,
     /// How long the turn under way has taken up to the last reading, if there was one within it.
     begun: Option<u64>,
     /// What a turn and a job take where nothing takes long.
@@ -57,10 +63,11 @@ pub struct Metrics {
     weight: u64,
     /// The end of the last of them: one reading of the clock ends a job and begins the next.
     timed_from: f64,
-    /// Jobs that no sample stands for yet; turns since some were timed, and whether the loop has slept meanwhile.
-    unsampled: u64,
-    untimed_turns: u64,
-    has_slept: bool,
+    /// So many jobs are sampled or stood for; the turn after the last that was timed, and the one that is to be timed
+    /// next, whatever the jobs.
+    sampled: u64,
+    after_timed: u64,
+    due: u64,
 }
 
 impl Metrics {
@@ -69,24 +76,26 @@ impl Metrics {
         Self {
             turns: 0,
             jobs: 0,
+            later: 0,
             ready: 0,
             most_ready: 0,
             lag: Histogram::new(),
             turn: Histogram::new(),
             callback: Histogram::new(),
             mark: now,
-            span_turns: 0,
-            span_jobs: 0,
+            turns_then: 0,
+            jobs_then: 0,
             stride: 1,
+            span_end: 0,
             begun: None,
             usual_turn: 0,
             usual_job: 0,
             is_timed: false,
             weight: 1,
             timed_from: now,
-            unsampled: 0,
-            untimed_turns: 0,
-            has_slept: false,
+            sampled: 0,
+            after_timed: 0,
+            due: 0,
         }
     }
 
@@ -120,50 +129,71 @@ impl Metrics {
         &self.callback
     }
 
-    /// A turn of `jobs` jobs begins.
+    /// A turn of `count` jobs begins.
     #[inline]
-    pub fn begin(&mut self, jobs: usize, now: impl FnOnce() -> f64) -> Plan {
+    pub fn begin(&mut self, count: usize, now: impl FnOnce() -> f64) -> Plan {
+        let after = self.jobs + count as u64;
+        if after > self.span_end || self.is_due(count) {
+            return self.begin_anew(count, now());
+        }
         self.turns += 1;
-        self.jobs += jobs as u64;
-        self.ready = jobs;
-        self.most_ready = self.most_ready.max(jobs);
-        let is_due = self.unsampled >= TIMED_EACH * jobs as u64
-            || (self.has_slept && self.untimed_turns >= TIMED_EACH_TURN)
-            || self.turns == 1;
-        let is_timed = is_due && jobs > 0;
-        if is_timed || self.is_timed || self.begun.is_some() || self.span_jobs + jobs > self.stride {
-            self.read(now());
-        }
-        self.is_timed = is_timed;
-        self.span_turns += 1;
-        if is_timed {
-            self.weight = self.unsampled / jobs as u64 + 1;
+        self.jobs = after;
+        self.ready = count;
+        self.most_ready = self.most_ready.max(count);
+        Plan { is_timed: false, part: count }
+    }
+
+    /// Whether the jobs of a turn of so many are to be timed.
+    #[inline]
+    fn is_due(&self, count: usize) -> bool {
+        self.turns >= self.due || self.jobs - self.sampled >= TIMED_EACH * count as u64
+    }
+
+    /// As [`begin`](Self::begin), with a reading of the clock.
+    #[cold]
+    fn begin_anew(&mut self, count: usize, now: f64) -> Plan {
+        self.read(now);
+        (self.later, self.jobs_then) = (0, self.jobs); // parts that an error has kept from being run are none of this turn
+        self.is_timed = count > 0 && self.is_due(count);
+        let unsampled = self.jobs - self.sampled;
+        self.turns += 1;
+        self.jobs += count as u64;
+        self.ready = count;
+        self.most_ready = self.most_ready.max(count);
+        if self.is_timed {
+            self.weight = unsampled / count as u64 + 1;
+            (self.sampled, self.after_timed, self.due) = (self.jobs, self.turns, u64::MAX);
             self.timed_from = self.mark;
-            (self.unsampled, self.untimed_turns, self.has_slept) = (0, 0, false);
-            self.span_jobs = jobs;
-            return Plan { is_timed, part: jobs };
+            self.span_end = 0;
+            return Plan { is_timed: true, part: count };
         }
-        self.unsampled += jobs as u64;
-        self.untimed_turns += 1;
-        let part = jobs.min(self.stride);
-        self.span_jobs += part;
-        Plan { is_timed, part }
+        self.span_end = self.jobs_then + self.stride;
+        Plan { is_timed: false, part: self.part_of(count) }
+    }
+
+    /// How many of so many jobs are to be run before the next look at the clock.
+    fn part_of(&mut self, left: usize) -> usize {
+        let part = usize::try_from(self.stride).map_or(left, |stride| left.min(stride));
+        self.later = (left - part) as u64;
+        part
     }
 
     /// A part of a turn is over; how many jobs the next has, of those that are left.
     pub fn go_on(&mut self, left: usize, now: f64) -> usize {
         let passed = self.passed(now);
-        self.note_jobs(passed);
         self.begun = Some(self.begun.unwrap_or(0) + passed);
-        self.span_jobs = left.min(self.stride);
-        self.span_jobs
+        self.span_end = 0;
+        self.part_of(left)
     }
 
     /// The clock says `now`, and the last turn is over; or somebody asks in the midst of it.
     pub fn read(&mut self, now: f64) {
         let passed = self.passed(now);
-        self.note_jobs(passed);
-        let turns = std::mem::take(&mut self.span_turns);
+        let turns = self.turns - self.turns_then;
+        self.turns_then = self.turns;
+        if self.span_end > 0 {
+            self.span_end = self.jobs_then + self.stride;
+        }
         if let Some(before) = self.begun.take() {
             self.turn.record(before + passed, 1);
             return;
@@ -184,10 +214,10 @@ impl Metrics {
         }
     }
 
-    /// The loop has slept until now.
+    /// The loop has slept until now: one that does so in between has jobs timed every few turns.
     pub fn woken(&mut self, now: f64) {
         self.mark = now;
-        self.has_slept = true;
+        self.due = self.due.min(self.after_timed + TIMED_EACH_TURN);
     }
 
     /// A job that was to be timed is over.
@@ -199,7 +229,7 @@ impl Metrics {
         } else {
             // All of these are known, so it stands for itself alone; the others wait for the next sample.
             self.callback.record(took, 1);
-            self.unsampled += self.weight - 1;
+            self.sampled = self.sampled.saturating_sub(self.weight - 1);
         }
     }
 
@@ -208,10 +238,12 @@ impl Metrics {
         self.lag.record(nanoseconds(seconds), 1);
     }
 
-    /// How long the span has taken that ends now; the next is cut accordingly.
+    /// How long the span has taken that ends now; the next is cut accordingly. A long job in it is noted.
     fn passed(&mut self, now: f64) -> u64 {
         let passed = nanoseconds(now - self.mark);
         self.mark = now;
+        let jobs = self.jobs - self.later - self.jobs_then;
+        self.jobs_then += jobs;
         if passed >= LONG {
             self.stride = 1;
         } else if passed > LONG_SPAN {
@@ -219,22 +251,17 @@ impl Metrics {
         } else if passed < SHORT_SPAN {
             self.stride = (self.stride * 2).min(MOST_JOBS);
         }
-        passed
-    }
-
-    /// Looks for a long job among those of a span that took so long.
-    fn note_jobs(&mut self, passed: u64) {
-        let jobs = std::mem::take(&mut self.span_jobs) as u64;
         if self.is_timed || jobs == 0 {
-            return;
+            return passed;
         }
         let long = passed.saturating_sub(others(self.usual_job, jobs));
         if long >= LONG {
             self.callback.record(long, 1);
-            self.unsampled = self.unsampled.saturating_sub(1);
+            self.sampled = (self.sampled + 1).min(self.jobs);
         } else {
             approach(&mut self.usual_job, passed / jobs);
         }
+        passed
     }
 }
 
@@ -414,6 +441,25 @@ mod tests {
     }
 
     #[test]
+    fn a_turn_that_an_error_ends_leaves_nothing_behind() {
+        let mut simulation = Simulation::new();
+        for number in 0..2000 {
+            if number % 100 == 50 {
+                let (now, jobs) = (simulation.now, 1000);
+                let Plan { part, .. } = simulation.metrics.begin(jobs, || now);
+                if number % 200 == 50 && part < jobs {
+                    simulation.metrics.go_on(jobs - part, simulation.now);
+                }
+            }
+            simulation.turn(&[10]);
+        }
+        let metrics = simulation.over();
+        assert_eq!((metrics.turns(), metrics.jobs()), (2020, 22_000));
+        assert!(metrics.callback().max() < 11_000 && metrics.turn().max() < 11_000);
+        assert!(metrics.turn().count() <= 2020);
+    }
+
+    #[test]
     fn timers() {
         let mut metrics = Metrics::new(0.0);
         metrics.late(0.25);
@@ -440,7 +486,7 @@ mod tests {
             let others = total - u64::from(long);
             for found in [metrics.turn().max(), metrics.callback().max()] {
                 prop_assert!(found + LONG_SPAN >= u64::from(long) * 1000);
-                prop_assert!(found <= (u64::from(long) + others.min(MOST_JOBS as u64 * 40)) * 1000 + 1000);
+                prop_assert!(found <= (u64::from(long) + others.min(MOST_JOBS * 40)) * 1000 + 1000);
             }
             prop_assert_eq!(metrics.turn().count(), turns.len() as u64);
             prop_assert!(metrics.callback().count() <= metrics.jobs());

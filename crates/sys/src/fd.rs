@@ -82,9 +82,15 @@ impl SignalMask {
         // SAFETY: the set is filled by the first call, which cannot fail, and then changed by numbers of signals.
         unsafe {
             libc::sigfillset(set.as_mut_ptr());
-            for fault in
-                [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGSYS, libc::SIGABRT]
-            {
+            for fault in [
+                libc::SIGSEGV,
+                libc::SIGBUS,
+                libc::SIGFPE,
+                libc::SIGILL,
+                libc::SIGTRAP,
+                libc::SIGSYS,
+                libc::SIGABRT,
+            ] {
                 libc::sigdelset(set.as_mut_ptr(), fault);
             }
             Self(set.assume_init())

@@ -23,7 +23,9 @@ pub(super) fn turn(this: &Bound<'_, EventLoop>, count: usize) -> usize {
     }
     let plan = with_metrics(this, |metrics| metrics.begin(count, clock::monotonic));
     let Plan { is_timed, part } = plan.unwrap_or(Plan { is_timed: false, part: count });
-    core.set_instrument(instrument::TIMED, is_timed);
+    if is_timed != (core.instruments() & instrument::TIMED != 0) {
+        core.set_instrument(instrument::TIMED, is_timed);
+    }
     part
 }
 
