@@ -26,6 +26,16 @@ SMALL = measure.Settings(scale=0.001, repeats=1, seconds=0.05)
 LOOPS = ["asyncio", "aioxide"]
 
 
+def test_what_looking_costs():
+    command = [sys.executable, BENCHMARKS / "looking.py", "--pairs", "1", "--only", "metrics"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    head, _, row = done.stdout.splitlines()
+    costs = [float(cell.rstrip("% ")) for cell in row.split("|")[2:-1]]
+    assert len(costs) == head.count("|") - 2 == 3
+    assert max(costs) < 1000
+
+
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("name", list(measure.registry()))
 def test_each_workload_does_its_work(name, loop):
