@@ -68,13 +68,20 @@ def debug(loop):
     loop.set_debug(False)
 
 
+@contextlib.contextmanager
+def nothing(loop):
+    yield
+
+
+# Measuring does not end: it comes last.
 INSTRUMENTS = {
+    "nothing": nothing,
     "watchdog": watchdog,
-    "metrics": metrics,
     "--inspect, nobody asking": inspect,
     "accounts of tasks": accounting,
     "--trace": trace,
     "debug mode": debug,
+    "metrics": metrics,
 }
 
 
@@ -165,24 +172,29 @@ def by_time(program, instrument, pairs):
     return statistics.median(ratios[2:]) - 1
 
 
-def by_instructions(program, instrument):
-    """The difference between two runs, by that of their lengths."""
+def by_instructions(program, instruments):
+    """One process does all.  callgrind writes its counts down whenever somebody asks for the parent's number."""
     n = PROGRAMS[program][1]
-    counts = []
-    for length in (n, 3 * n):
-        with tempfile.NamedTemporaryFile("r") as log:
-            tool = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", f"--log-file={log.name}"]
-            command = [*tool, sys.executable, __file__, "--one", program, instrument, str(length)]
-            subprocess.run(command, check=True, env={**os.environ, "PYTHONHASHSEED": "0"})
-            counts.append(int(re.search(r"Collected : (\d+)", log.read())[1]))
-    return (counts[1] - counts[0]) / (2 * n)
+    with tempfile.TemporaryDirectory() as directory:
+        out = os.path.join(directory, "counts")
+        tool = ["valgrind", "--tool=callgrind", "--dump-before=getppid", f"--callgrind-out-file={out}"]
+        command = [*tool, "--log-file=/dev/null", sys.executable, __file__, "--counted", program, *instruments]
+        subprocess.run(command, check=True, env={**os.environ, "PYTHONHASHSEED": "0"})
+        for number in range(len(instruments)):
+            with open(f"{out}.{2 * number + 2}") as file:
+                yield int(re.search(r"^(?:summary|totals): (\d+)", file.read(), re.MULTILINE)[1]) / n
 
 
-async def one(program, instrument, n):
-    loop = asyncio.get_running_loop()
-    with INSTRUMENTS[instrument](loop) if instrument != "nothing" else contextlib.nullcontext():
-        async with PROGRAMS[program][0]() as run:
-            await do(run, n)
+async def counted(program, instruments):
+    make, n = PROGRAMS[program]
+    async with make() as run:
+        await do(run, n // 4)
+        for name in instruments:
+            with INSTRUMENTS[name](asyncio.get_running_loop()):
+                await do(run, n // 4)
+                os.getppid()
+                await do(run, n)
+                os.getppid()
 
 
 def main():
@@ -191,27 +203,25 @@ def main():
     parser.add_argument("--pairs", type=int, default=41, help="of runs, by CPU time")
     parser.add_argument("--only", help="the instruments whose name has this in it")
     parser.add_argument("--clients", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--counted", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.clients:
         return clients(options.clients)
     aioxide.install()
-    if options.one:
-        return asyncio.run(one(*options.one[:2], int(options.one[2])))
-    chosen = [name for name in INSTRUMENTS if not options.only or options.only in name]
+    if options.counted:
+        return asyncio.run(counted(options.counted[0], options.counted[1:]))
+    chosen = [name for name in INSTRUMENTS if (options.only or "") in name and name != "nothing"]
     print("| |", " | ".join(f"`{name}`" if "," not in name else name for name in PROGRAMS), "|")
     print("|---|" + "---:|" * len(PROGRAMS))
     if options.instructions:
-        base = {program: by_instructions(program, "nothing") for program in PROGRAMS}
-        print("| nothing |", " | ".join(f"{base[program]:,.0f}" for program in PROGRAMS), "|", flush=True)
+        counts = [list(by_instructions(program, ["nothing", *chosen])) for program in PROGRAMS]
+        print("| nothing |", " | ".join(f"{base:,.0f}" for base, *_ in counts), "|")
+        for number, name in enumerate(chosen, 1):
+            cells = [f"{count[number]:,.0f} ({count[number] / count[0] - 1:+.1%})" for count in counts]
+            print(f"| {name} |", " | ".join(cells), "|")
+        return
     for name in chosen:
-        cells = []
-        for program in PROGRAMS:
-            if options.instructions:
-                count = by_instructions(program, name)
-                cells.append(f"{count:,.0f} ({count / base[program] - 1:+.1%})")
-            else:
-                cells.append(f"{by_time(program, name, options.pairs):+.1%}")
+        cells = [f"{by_time(program, name, options.pairs):+.1%}" for program in PROGRAMS]
         print(f"| {name} |", " | ".join(cells), "|", flush=True)
 
 
