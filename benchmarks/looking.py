@@ -178,7 +178,7 @@ def by_instructions(program, instruments):
     with tempfile.TemporaryDirectory() as directory:
         out = os.path.join(directory, "counts")
         tool = ["valgrind", "--tool=callgrind", "--dump-before=getppid", f"--callgrind-out-file={out}"]
-        command = [*tool, "--log-file=/dev/null", sys.executable, __file__, "--counted", program, *instruments]
+        command = [*tool, "--log-file=/dev/null", sys.executable, __file__, "--counted", program, ";".join(instruments)]
         subprocess.run(command, check=True, env={**os.environ, "PYTHONHASHSEED": "0"})
         for number in range(len(instruments)):
             with open(f"{out}.{2 * number + 2}") as file:
@@ -203,13 +203,13 @@ def main():
     parser.add_argument("--pairs", type=int, default=41, help="of runs, by CPU time")
     parser.add_argument("--only", help="the instruments whose name has this in it")
     parser.add_argument("--clients", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--counted", nargs="+", help=argparse.SUPPRESS)
+    parser.add_argument("--counted", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.clients:
         return clients(options.clients)
     aioxide.install()
     if options.counted:
-        return asyncio.run(counted(options.counted[0], options.counted[1:]))
+        return asyncio.run(counted(options.counted[0], options.counted[1].split(";")))
     chosen = [name for name in INSTRUMENTS if (options.only or "") in name and name != "nothing"]
     print("| |", " | ".join(f"`{name}`" if "," not in name else name for name in PROGRAMS), "|")
     print("|---|" + "---:|" * len(PROGRAMS))
