@@ -23,8 +23,8 @@ CERTIFICATES = pathlib.Path(__file__).parents[1] / "unit" / "certificates"
 PEERS = size(4, 100)  # of each kind
 AT_ONCE = 50
 HEALTHY = 3
-SLOW = 1.5  # seconds after which a handshake is given up
-PATIENCE = size(20, 600)
+SLOW = 2.5  # seconds after which a handshake is given up
+PATIENCE = size(90, 900)
 
 chance = random.Random(11)
 
