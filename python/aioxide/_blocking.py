@@ -18,10 +18,10 @@ def _call(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     return function(*args, **kwargs)
 
 
-def _at(place: Any) -> FunctionType:
+def _at(place: Any, file_of: Any = None) -> FunctionType:
     there = place.__code__
     code = _call.__code__.replace(
-        co_filename=there.co_filename,
+        co_filename=(file_of or place).__code__.co_filename,
         co_firstlineno=there.co_firstlineno,
         co_name=there.co_name,
         co_qualname=there.co_qualname,
@@ -32,4 +32,5 @@ def _at(place: Any) -> FunctionType:
 subprocess_exec = _at(base_events.BaseEventLoop.subprocess_exec)
 subprocess_shell = _at(base_events.BaseEventLoop.subprocess_shell)
 create_unix_server = _at(_stdlib.SelectorEventLoop.create_unix_server)
-stop_serving = _at(_stdlib.SelectorEventLoop._stop_serving)
+# Before Python 3.13 asyncio left the socket's file behind, and had no such function in the file where it now has.
+stop_serving = _at(_stdlib.SelectorEventLoop._stop_serving, _stdlib.SelectorEventLoop.create_unix_server)

@@ -320,3 +320,24 @@ def test_references_stay_as_many_as_they_were(schedule):
     before = work()
     assert work() - before < 50
     loop.close()
+
+
+def test_the_time_of_a_timer_is_given_back_as_it_came(loop):
+    whole = int(loop.time()) + 1000
+    handle = loop.call_at(whole, print)
+    assert handle.when() == whole
+    assert isinstance(handle.when(), int)
+    assert f"when={whole} " in repr(handle)
+    handle.cancel()
+    handle = loop.call_at(whole + 0.5, print)
+    assert isinstance(handle.when(), float)
+    handle.cancel()
+    handle = loop.call_later(1000, print)
+    assert isinstance(handle.when(), float)
+    handle.cancel()
+
+
+def test_an_int_as_time_of_a_timer_is_due(loop):
+    done = loop.create_future()
+    loop.call_at(int(loop.time()), done.set_result, "due")
+    assert loop.run_until_complete(asyncio.wait_for(done, 30)) == "due"

@@ -6,6 +6,7 @@ import logging
 import os
 import pathlib
 import socket
+import sys
 import tempfile
 
 import aioxide
@@ -302,3 +303,27 @@ def test_not_serving_yet(loop, run, path):
         server.close()
 
     run(main())
+
+
+@pytest.mark.stock_since((3, 13))
+def test_tools_that_forbid_blocking_calls_know_who_looks_after_the_file(loop, run, path, monkeypatch):
+    seen = set()
+    look = os.stat
+
+    def stat(asked, **options):
+        frame = sys._getframe(1)
+        while asked == path and frame is not None:
+            if frame.f_code.co_filename.endswith("asyncio/unix_events.py"):
+                seen.add(frame.f_code.co_name)
+            frame = frame.f_back
+        return look(asked, **options)
+
+    async def main():
+        server = await loop.create_unix_server(Echo, path)
+        monkeypatch.setattr(os, "stat", stat)
+        server.close()
+        await server.wait_closed()
+
+    run(main())
+    assert "_stop_serving" in seen
+    assert not os.path.exists(path)

@@ -80,7 +80,7 @@ fn call_at<'py>(this: LoopRef<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
     if when.is_none() {
         return Err(PyTypeError::new_err("when cannot be None"));
     }
-    schedule(this, args, seconds(&when)?, "call_at")
+    schedule(this, args, seconds(&when)?, Some(&when), "call_at")
 }
 
 /// `call_later(delay, callback, *args, context=None)`; `delay` in seconds.
@@ -106,7 +106,7 @@ fn call_later<'py>(this: LoopRef<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
         );
     }
     let when = this.core.now() + seconds(&delay)?;
-    schedule(this, args, when, "call_later")
+    schedule(this, args, when, None, "call_later")
 }
 
 #[inline]
@@ -122,12 +122,22 @@ fn seconds(value: &Bound<'_, PyAny>) -> PyResult<f64> {
 }
 
 #[inline]
-fn schedule<'py>(this: LoopRef<'_, 'py>, args: Args<'_, 'py>, when: f64, method: &str) -> Object<'py> {
+fn schedule<'py>(
+    this: LoopRef<'_, 'py>,
+    args: Args<'_, 'py>,
+    when: f64,
+    given: Option<&Bound<'py, PyAny>>,
+    method: &str,
+) -> Object<'py> {
     this.core.check_closed()?;
     if this.core.is_debug() {
         this.core.check_thread()?;
     }
-    handles::timer(args.py(), this.core, when, make(this, args, 1, method)?)
+    let handle = make(this, args, 1, method)?;
+    if let Some(given) = given {
+        handle.note_time(given);
+    }
+    handles::timer(args.py(), this.core, when, handle)
 }
 
 /// `time()`: seconds of the monotonic clock.

@@ -173,6 +173,14 @@ impl Handle {
         Ok(())
     }
 
+    /// Remembers the time as it was given: `when` gives an int back, say, where it got one.
+    #[inline]
+    pub(crate) fn note_time(&self, given: &Bound<'_, PyAny>) {
+        if !given.is_exact_instance_of::<PyFloat>() {
+            self.rest.get_or_make().given.set(given.py(), given.clone());
+        }
+    }
+
     /// The arguments as a tuple.
     fn args<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         Ok(match self.args.get(py) {
@@ -263,9 +271,7 @@ fn new_timer(args: Args<'_, '_>) -> PyResult<Handle> {
     let [when, callback, arguments, event_loop, context] = SIGNATURE.bind::<5>(args)?;
     let Some(when) = when else { return Err(PyTypeError::new_err("TimerHandle() needs a time")) };
     let handle = from_arguments([callback, arguments, event_loop, context], when.extract()?)?;
-    if !when.is_exact_instance_of::<PyFloat>() {
-        handle.rest.get_or_make().given.set(args.py(), when.to_owned());
-    }
+    handle.note_time(&when);
     Ok(handle)
 }
 
