@@ -146,17 +146,22 @@ async def leave(peer, how):
 
 # --- what peers do instead of a handshake ----------------------------------------------------------
 
-HANDSHAKES = {}
+
+def noted_in(kinds):
+    """A decorator that takes the errors that the other side makes of a kind of peer."""
+
+    def expecting(*errors):
+        def note(kind):
+            kinds[kind] = errors
+            return kind
+
+        return note
+
+    return expecting
 
 
-def handshake(*errors):
-    """Of a kind of peer: what the server makes of it."""
-
-    def note(kind):
-        HANDSHAKES[kind] = errors
-        return kind
-
-    return note
+HANDSHAKES = {}  # what the server makes of each kind of peer
+handshake = noted_in(HANDSHAKES)
 
 
 @handshake(ssl.SSLError)
@@ -571,17 +576,8 @@ def test_a_handshake_of_single_bytes(fire, kind):
 
 # --- servers that are no better --------------------------------------------------------------------
 
-SERVERS = {}
-
-
-def server(*errors):
-    """Of a kind of server: what its clients are told."""
-
-    def note(kind):
-        SERVERS[kind] = errors
-        return kind
-
-    return note
+SERVERS = {}  # what the clients of each kind are told
+server = noted_in(SERVERS)
 
 
 @server(ssl.SSLError)
