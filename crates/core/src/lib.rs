@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod flow;
+pub mod habit;
 pub mod histogram;
 pub mod inbox;
 pub mod inflow;
@@ -26,6 +27,7 @@ pub mod tls_phase;
 pub mod waiters;
 
 pub use flow::Flow;
+pub use habit::Habit;
 pub use inbox::Inbox;
 pub use inflow::Inflow;
 pub use outbox::Outbox;

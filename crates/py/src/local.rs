@@ -222,6 +222,7 @@ impl LoopCore {
         self.instruments.get()
     }
 
+    #[inline]
     pub(crate) fn set_instrument(&self, instrument: u8, on: bool) {
         let others = self.instruments.get() & !instrument;
         self.instruments.set(if on { others | instrument } else { others });

@@ -19,6 +19,7 @@ use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::layout::Fut;
 use crate::ffi::{class, thread};
 use crate::inspect::running;
+use crate::transports::held;
 
 /// What a run has to give back.
 #[derive(Debug)]
@@ -85,6 +86,7 @@ pub(super) fn set_up(this: &Bound<'_, EventLoop>) -> PyResult<()> {
 pub(super) fn clean_up(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     let (py, core, life) = (this.py(), EventLoop::core(this), &this.get().life);
     core.set_stopping(false);
+    held::end(this);
     core.set_thread(0);
     running::remove(this);
     instruments::run_through(this, false);
@@ -124,7 +126,9 @@ fn run(this: &Bound<'_, EventLoop>) -> PyResult<()> {
 
 /// `_run_once()`: one turn, for programs that drive the loop themselves.
 pub(super) fn run_once(this: &Bound<'_, EventLoop>) -> PyResult<()> {
-    Turns::new(this)?.once(this)
+    let result = Turns::new(this)?.once(this);
+    held::end(this);
+    result
 }
 
 /// `run_until_complete(future)`.

@@ -46,7 +46,7 @@ use crate::ffi::cell::{Flag, GilCell};
 use crate::ffi::gc::{Stopped, Visit};
 use crate::inspect::trace;
 use crate::local::LoopCore;
-use crate::transports::Source;
+use crate::transports::{Source, held};
 
 /// How many turns in a row look at the descriptors after the last sign of input or output.
 const EAGER_POLLS: u32 = 16;
@@ -67,6 +67,8 @@ pub(crate) struct EventLoop {
     debug: debug::Debug,
     idle_hook: idle::Hook,
     metrics: GilCell<Option<Box<Metrics>>>,
+    /// What waits in the kernel for the end of a job.
+    pub(crate) held: held::Held,
     /// How many transports it has.
     pub(crate) transports: Flag<usize>,
     /// When the loop's thread looked at its processor time, and how much that was; none yet: negative.
@@ -100,6 +102,7 @@ impl EventLoop {
             debug: debug::Debug::default(),
             idle_hook: idle::Hook::empty(),
             metrics: GilCell::new(None),
+            held: held::Held::new(),
             transports: Flag::new(0),
             cpu_mark: Flag::new((0.0, -1.0)),
             trace: Flag::new(trace::steps::Place::default()),
@@ -227,6 +230,7 @@ impl EventLoop {
         self.signals.traverse(visit)?;
         self.executor.traverse(visit)?;
         self.debug.traverse(visit)?;
+        self.held.traverse(visit)?;
         self.idle_hook.traverse(visit)
     }
 
@@ -237,6 +241,7 @@ impl EventLoop {
         self.signals.clear(py);
         self.executor.clear(py);
         self.debug.clear(py);
+        self.held.clear(py);
         drop(self.idle_hook.take(py));
     }
 }

@@ -20,7 +20,7 @@ use crate::job::Job;
 use crate::local::LoopCore;
 use crate::pulse::instrument;
 use crate::tasks::step::{Failure, Next};
-use crate::transports::{Source, tcp};
+use crate::transports::{Source, held, tcp};
 use crate::{futures, handles, tasks, timeouts};
 
 /// The longest wait, in seconds: asyncio's own limit, one day.
@@ -63,7 +63,8 @@ impl Turns {
         })
     }
 
-    /// One turn. An error is SystemExit, KeyboardInterrupt or what a signal handler raised; nothing is lost by it.
+    /// One turn. An error is SystemExit, KeyboardInterrupt or what a signal handler raised; nothing is lost by it, but
+    /// the caller has to call `held::end`.
     pub(super) fn once(&mut self, this: &Bound<'_, EventLoop>) -> PyResult<()> {
         let (py, core) = (this.py(), EventLoop::core(this));
         admit_remote(py, core);
@@ -86,14 +87,22 @@ impl Turns {
         } else {
             instruments::turn(this, count)
         };
+        let held = &this.get().held;
+        held.begin();
         for number in 0..count {
             if number == part {
                 part += instruments::go_on(this, count - number);
             }
             let Some(job) = core.scheduler().with(py, aioxide_core::Scheduler::pop) else { break };
-            if core.instruments() & instrument::EACH_JOB != 0 {
-                instruments::run(this, job, run)?;
-                continue;
+            held.next();
+            if core.instruments() & (instrument::EACH_JOB | instrument::HELD) != 0 {
+                if core.instruments() & instrument::HELD != 0 {
+                    held::release(this);
+                }
+                if core.instruments() & instrument::EACH_JOB != 0 {
+                    instruments::run(this, job, run)?;
+                    continue;
+                }
             }
             match job {
                 // What a loop does most goes by the shortest way.
@@ -103,6 +112,7 @@ impl Turns {
             }
             .or_else(|error| stray(this, error))?;
         }
+        held::end(this);
         Ok(())
     }
 

@@ -7,6 +7,7 @@ mod addresses;
 mod base;
 mod census;
 pub(crate) mod flow;
+pub(crate) mod held;
 mod listener;
 pub(crate) mod owned;
 pub(crate) mod pipe_read;

@@ -6,6 +6,7 @@
 
 use std::os::fd::RawFd;
 
+use aioxide_core::habit::Habit;
 use aioxide_core::outbox::Outbox;
 use aioxide_core::phase::{Action, Happening, Phase};
 use aioxide_sys::{Interest, Key, Readiness, stream};
@@ -55,6 +56,8 @@ pub(crate) struct TcpTransport {
     pub(super) unsent: Flag<bool>,
     /// Being told by the loop that the descriptor is ready.
     pub(super) called: Flag<bool>,
+    /// How it is written to.
+    pub(super) habit: Flag<Habit>,
     /// A short receive means that nothing is left, as it does for TCP: no need to be told again.
     edge: bool,
     /// The protocol has been set since the transport was made (it may be taken away by a subclass).
@@ -162,6 +165,7 @@ pub(crate) fn make<'py>(parts: Parts<'_, 'py>) -> Object<'py> {
         eof: Flag::new(false),
         unsent: Flag::new(false),
         called: Flag::new(false),
+        habit: Flag::new(Habit::new()),
         edge: is_tcp && plain,
         connected: Flag::new(false),
         counted: Place::none(),
@@ -280,6 +284,11 @@ impl TcpTransport {
     /// Whether its methods are ours: a program can put others on an instance.
     pub(super) fn is_plain(&self) -> bool {
         !self.attributes.is_some()
+    }
+
+    /// Whether it is TCP, and not one of those built on it.
+    pub(super) fn is_tcp(&self) -> bool {
+        self.edge
     }
 
     /// Whether what comes in goes to the protocol now.

@@ -13,6 +13,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use super::flow::{self, Chunk};
+use super::held;
 use super::read::is_later;
 use super::report;
 use super::tcp::This;
@@ -32,10 +33,10 @@ enum Sent {
     Failed(io::Error),
 }
 
-/// Sends what the socket takes; "not now" is a start at zero.
+/// Sends what the socket takes; "not now" is a start at zero. `hold`: the next write goes in the same packet.
 #[inline]
-fn send(fd: i32, bytes: &[u8]) -> Sent {
-    match stream::send(fd, bytes) {
+fn send(fd: i32, bytes: &[u8], hold: bool) -> Sent {
+    match if hold { stream::send_held(fd, bytes) } else { stream::send(fd, bytes) } {
         Ok(length) if length == bytes.len() => Sent::All,
         Ok(length) => Sent::Some(length),
         Err(error) if is_later(error.kind()) => Sent::Some(0),
@@ -50,7 +51,11 @@ pub(super) fn write<'py>(this: This<'_, 'py>, data: Borrowed<'_, 'py, PyAny>) ->
         if !may_write(this, content.is_empty(), "write", "write")? {
             return Ok(());
         }
-        let sent = if this.unsent.get() { Sent::Some(0) } else { send(this.fd, content) };
+        let sent = if this.unsent.get() {
+            Sent::Some(0)
+        } else {
+            send(this.fd, content, held::expects_more(this, content.len()))
+        };
         return match sent {
             Sent::All => {
                 note_io(this);
@@ -61,13 +66,14 @@ pub(super) fn write<'py>(this: This<'_, 'py>, data: Borrowed<'_, 'py, PyAny>) ->
         };
     }
     flow::check_data(&data)?;
-    let empty = buffer::read(&data, <[u8]>::is_empty)?;
-    if !may_write(this, empty, "write", "write")? {
+    let length = buffer::read(&data, <[u8]>::len)?;
+    if !may_write(this, length == 0, "write", "write")? {
         return Ok(());
     }
     let busy = this.unsent.get();
+    let hold = !busy && held::expects_more(this, length);
     let (sent, rest) = buffer::read(&data, |content| {
-        let sent = if busy { Sent::Some(0) } else { send(this.fd, content) };
+        let sent = if busy { Sent::Some(0) } else { send(this.fd, content, hold) };
         let rest = match sent {
             Sent::Some(from) => content[from..].to_vec(),
             Sent::All | Sent::Failed(_) => Vec::new(),
@@ -168,6 +174,7 @@ pub(super) fn write_lines<'py>(this: This<'_, 'py>, lines: Borrowed<'_, 'py, PyA
         return queue(this, chunks);
     }
     let pieces: Vec<_> = chunks.iter().take(PIECES).map(|chunk| IoSlice::new(chunk.as_ref())).collect();
+    held::expects_more(this, usize::MAX); // it never waits, but counts, and takes along what does
     let mut left = match stream::send_pieces(this.fd, &pieces) {
         Ok(length) => length,
         Err(error) if is_later(error.kind()) => 0,
