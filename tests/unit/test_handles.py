@@ -263,6 +263,7 @@ def test_a_loop_that_is_dropped_with_handles_waiting_is_collected():
 def test_a_handle_that_is_kept_is_tracked_once_it_has_left_the_loop():
     async def main():
         loop = asyncio.get_running_loop()
+        VARIABLE.set(None)
         ran, cancelled, waiting = loop.call_soon(int), loop.call_later(60, int), loop.call_later(60, int)
         cancelled.cancel()
         await asyncio.sleep(0)
@@ -271,6 +272,66 @@ def test_a_handle_that_is_kept_is_tracked_once_it_has_left_the_loop():
     loop, *handles = aioxide.run(main())
     assert [gc.is_tracked(handle) for handle in handles] == [True] * 3
     assert loop.is_closed()
+
+
+def test_a_cancelled_handle_does_not_keep_its_loop(schedule):
+    async def cancel_some():
+        loop = asyncio.get_running_loop()
+        handles = [schedule(loop, int, 1) for _ in range(3)]
+        for handle in handles:
+            handle.cancel()
+            assert handle._loop is loop
+            assert gc.is_tracked(handle) == (loop in gc.get_referents(handle))
+        return handles
+
+    def use_a_loop():
+        loop = aioxide.new_event_loop()
+        first, second, third = loop.run_until_complete(cancel_some())
+        loop.close()
+        loop.kept = first  # a circle, if the handle held the loop
+        context = second.get_context()
+        context.run(VARIABLE.set, second)  # another
+        return third, weakref.ref(loop), weakref.ref(first), weakref.ref(second)
+
+    handle, *references = contextvars.Context().run(use_a_loop)
+    assert all(map(collected, references))
+    assert handle._loop is None
+    assert handle.cancelled()
+
+
+def test_a_cancelled_handle_is_not_kept_for_ever(loop):
+    async def main():
+        loop.call_later(60, int)
+        kept = [loop.call_later(60, int) for _ in range(1000)]
+        watched = list(map(weakref.ref, kept))
+        for handle in kept:
+            handle.cancel()
+        del kept, handle
+        await asyncio.sleep(0)
+        assert sum(reference() is not None for reference in watched) < 150
+        for _ in range(150):
+            loop.call_later(60, int).cancel()
+        assert all(reference() is None for reference in watched)
+
+    loop.run_until_complete(main())
+
+
+def test_cancelling_as_timers_come_to_their_time_hits_nobody_else(loop):
+    """A place among the timers that is free again goes to another timer."""
+    ran = []
+
+    async def main():
+        for wave in range(20):
+            due = [loop.call_later(0, int) for _ in range(50)]
+            await asyncio.sleep(0.002)
+            late = [loop.call_later(0.01, ran.append, (wave, number)) for number in range(50)]
+            for handle in due + late[::2]:
+                handle.cancel()
+            assert all(handle._scheduled for handle in late[1::2])
+        await asyncio.sleep(0.05)
+
+    loop.run_until_complete(main())
+    assert sorted(ran) == [(wave, number) for wave in range(20) for number in range(1, 50, 2)]
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])

@@ -37,6 +37,6 @@ pub use race::Race;
 pub use ready::Ready;
 pub use record::Record;
 pub use scheduler::Scheduler;
-pub use timers::{TimerKey, Timers};
+pub use timers::{TimerKey, TimerPlace, Timers};
 pub use tls_phase::TlsPhase;
 pub use waiters::{WaiterKey, Waiters};

@@ -7,16 +7,16 @@
 use std::collections::VecDeque;
 
 use crate::ready::Ready;
-use crate::timers::{TimerKey, Timers};
+use crate::timers::{TimerKey, TimerPlace, Timers};
 
-/// Jobs that are ready and jobs that wait for their time.
+/// Jobs that are ready, and what waits for its time and becomes a job then. (What waits is small: there may be much.)
 #[derive(Debug)]
-pub struct Scheduler<T> {
+pub struct Scheduler<T, W = T> {
     ready: Ready<T>,
-    timers: Timers<T>,
+    timers: Timers<W>,
 }
 
-impl<T> Scheduler<T> {
+impl<T, W> Scheduler<T, W> {
     /// Nothing to do.
     pub const fn new() -> Self {
         Self { ready: Ready::new(), timers: Timers::new() }
@@ -28,16 +28,28 @@ impl<T> Scheduler<T> {
         self.ready.push(job);
     }
 
-    /// Runs `job` once the clock has reached `deadline` (not NaN).
+    /// Makes `item` a job once the clock has reached `deadline` (not NaN).
     #[inline]
-    pub fn at(&mut self, deadline: f64, job: T) -> TimerKey {
-        self.timers.insert(deadline, job)
+    pub fn at(&mut self, deadline: f64, item: W) -> TimerKey {
+        self.timers.insert(deadline, item)
     }
 
-    /// Takes a job out before its time. `None`: it is in the ready queue, ran, or was cancelled already.
+    /// Takes out before its time what waits. `None`: it is in the ready queue, ran, or was cancelled already.
     #[inline]
-    pub fn cancel(&mut self, key: TimerKey) -> Option<T> {
+    pub fn cancel(&mut self, key: TimerKey) -> Option<W> {
         self.timers.cancel(key)
+    }
+
+    /// As [`cancel`](Self::cancel), by a place that is known to be waiting: the payload comes later, by `take_dead`.
+    #[inline]
+    pub fn abandon(&mut self, place: TimerPlace) {
+        self.timers.abandon(place);
+    }
+
+    /// What was abandoned and is not needed here any more.
+    #[inline]
+    pub fn take_dead(&mut self) -> Option<Vec<W>> {
+        self.timers.has_dead().then(|| self.timers.take_dead())
     }
 
     /// How many seconds the loop may wait: none if a job is ready, for ever (`None`) if nothing is planned.
@@ -54,11 +66,11 @@ impl<T> Scheduler<T> {
         self.timers.next_deadline().map(|at| now - at).filter(|late| *late >= 0.0)
     }
 
-    /// Moves every job whose time has come to the ready queue, in order; how many those were.
-    pub fn admit_due(&mut self, now: f64) -> usize {
+    /// Makes a job of everything whose time has come and moves it to the ready queue, in order; how many those were.
+    pub fn admit_due(&mut self, now: f64, job: impl Fn(W) -> T) -> usize {
         let before = self.ready.len();
-        while let Some(job) = self.timers.pop_due(now) {
-            self.ready.push(job);
+        while let Some(item) = self.timers.pop_due(now) {
+            self.ready.push(job(item));
         }
         self.ready.len() - before
     }
@@ -81,14 +93,14 @@ impl<T> Scheduler<T> {
         &mut self.ready
     }
 
-    /// The timers, for looking up a waiting job.
-    pub fn timers(&self) -> &Timers<T> {
-        &self.timers
+    /// The ready queue, for looking at its jobs.
+    pub fn ready(&self) -> &Ready<T> {
+        &self.ready
     }
 
-    /// Every job, ready or waiting, each once.
-    pub fn iter(&self) -> impl Iterator<Item = &T> {
-        self.ready.iter().chain(self.timers.iter())
+    /// The timers, for looking at the waiting jobs.
+    pub fn timers(&self) -> &Timers<W> {
+        &self.timers
     }
 
     /// Whether nothing is ready and nothing is planned.
@@ -106,16 +118,17 @@ impl<T> Scheduler<T> {
         self.timers.len()
     }
 
-    /// Takes every job: the ready ones in order, then the waiting ones by deadline.
+    /// Takes every job: the ready ones in order, then those that `job` makes of what waits, by deadline. What was abandoned
+    /// is left to `take_dead`.
     #[must_use = "dropping jobs may run foreign code: choose where"]
-    pub fn take_all(&mut self) -> VecDeque<T> {
+    pub fn take_all(&mut self, job: impl Fn(W) -> T) -> VecDeque<T> {
         let mut all = self.ready.take_all();
-        all.extend(self.timers.take_all());
+        all.extend(self.timers.take_all().into_iter().map(job));
         all
     }
 }
 
-impl<T> Default for Scheduler<T> {
+impl<T, W> Default for Scheduler<T, W> {
     fn default() -> Self {
         Self::new()
     }
@@ -127,7 +140,7 @@ mod tests {
 
     #[test]
     fn the_wait_is_as_long_as_the_work_allows() {
-        let mut scheduler = Scheduler::new();
+        let mut scheduler: Scheduler<char> = Scheduler::new();
         assert_eq!(scheduler.timeout(5.0), None);
         let key = scheduler.at(7.5, 'a');
         assert_eq!(scheduler.timeout(5.0), Some(2.5));
@@ -141,16 +154,16 @@ mod tests {
 
     #[test]
     fn due_jobs_run_after_those_already_ready() {
-        let mut scheduler = Scheduler::new();
+        let mut scheduler: Scheduler<char> = Scheduler::new();
         scheduler.at(2.0, 't');
         scheduler.at(1.0, 's');
         scheduler.at(3.0, 'u');
         scheduler.soon('r');
-        assert_eq!(scheduler.admit_due(2.0), 2);
+        assert_eq!(scheduler.admit_due(2.0, |job| job), 2);
         assert_eq!(scheduler.turn_len(), 3);
-        assert_eq!(scheduler.iter().count(), 4);
+        assert_eq!((scheduler.ready().iter().count(), scheduler.timers().iter().count()), (3, 1));
         assert_eq!((scheduler.pop(), scheduler.pop()), (Some('r'), Some('s')));
-        assert_eq!(scheduler.take_all(), ['t', 'u']);
+        assert_eq!(scheduler.take_all(|job| job), ['t', 'u']);
         assert_eq!((scheduler.ready_len(), scheduler.timers_len()), (0, 0));
     }
 }

@@ -1,19 +1,41 @@
 //! The timers: payloads by deadline, first come first served among equals.
 //!
-//! A slab holds the payloads, a four-way heap holds the order. Cancelling takes the payload out of the slab
-//! in O(1) and leaves the heap entry behind as a tombstone; when tombstones are the majority the heap is
-//! rebuilt without them. Owned by [`Scheduler`](crate::Scheduler). Never reads a clock and never drops a
-//! payload.
+//! A slab holds the payloads, a four-way heap holds the order. An entry of the heap has its slot to itself until it
+//! leaves the heap. Cancelling is O(1): it clears the slot's bit and leaves the entry behind as a tombstone; when
+//! tombstones are the majority the heap is rebuilt without them. Of a hundred thousand timers the slots are in no cache,
+//! but the bits are. So there are two ways to cancel: `cancel` takes the payload out of its slot, `abandon` touches the
+//! bit alone and leaves the payload there until the tombstone goes; `take_dead` then gives it back. Owned by
+//! [`Scheduler`](crate::Scheduler). Never reads a clock and never drops a payload.
+
+use std::num::NonZeroU32;
 
 /// Names one timer. Never names another: a used-up key is a miss.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct TimerKey {
-    index: u32,
+    /// One more than the index, so that a key that may be missing is no larger than one that is there.
+    place: NonZeroU32,
     generation: u32,
 }
 
+impl TimerKey {
+    /// The shorter name.
+    #[inline]
+    pub const fn place(self) -> TimerPlace {
+        TimerPlace(self.place)
+    }
+
+    #[inline]
+    const fn index(self) -> usize {
+        self.place.get() as usize - 1
+    }
+}
+
+/// Names a timer while it waits, and another one later: for those who notice when it waits no more.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct TimerPlace(NonZeroU32);
+
 /// One heap entry: from the highest bits down the deadline, the number of the insert and the index of the slot, so
-/// that the order of entries is that of one number. It is a tombstone when its slot no longer holds the same insert.
+/// that the order of entries is that of one number. It is a tombstone when its slot is empty.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Entry(u128);
 
@@ -35,29 +57,13 @@ impl Entry {
 
     #[inline]
     #[allow(clippy::cast_possible_truncation, reason = "as above")]
-    const fn seq(self) -> u32 {
-        (self.0 >> 32) as u32
-    }
-
-    #[inline]
-    #[allow(clippy::cast_possible_truncation, reason = "as above")]
     const fn index(self) -> usize {
         self.0 as u32 as usize
     }
 }
 
-/// A slot of the slab. The number of the insert is what a key names as its generation. It repeats after four billion
-/// inserts: then a stale key would have to meet the same slot, and timers with the very same deadline may change places.
-#[derive(Debug)]
-enum Slot<T> {
-    Taken { seq: u32, item: T },
-    Free { next: u32 },
-}
-
 /// The sign bit of a float.
 const SIGN: u64 = 1 << 63;
-/// "No free slot": the end of the free list.
-const NONE: u32 = u32::MAX;
 /// Children of each heap node: flatter than a binary heap, so fewer cache misses on the way down.
 const ARITY: usize = 4;
 /// Fewer tombstones than this are never worth a rebuild.
@@ -69,8 +75,18 @@ const KEPT_SLOTS: usize = 1024;
 #[derive(Debug)]
 pub struct Timers<T> {
     heap: Vec<Entry>,
-    slots: Vec<Slot<T>>,
-    free: u32,
+    /// The slab: what waits in each slot, the number of its last insert, and a bit for whether something waits. The number
+    /// is what a key names as its generation. It repeats after four billion inserts: then a stale key would have to meet
+    /// the same slot, and timers with the very same deadline may change places.
+    slots: Vec<Option<T>>,
+    seqs: Vec<u32>,
+    waiting: Bits,
+    /// The slots that no entry has.
+    free: Vec<u32>,
+    /// Payloads that were abandoned and whose tombstones are gone.
+    dead: Vec<T>,
+    /// How many slots have the payload of a tombstone.
+    abandoned: usize,
     live: usize,
     next_seq: u32,
 }
@@ -78,7 +94,17 @@ pub struct Timers<T> {
 impl<T> Timers<T> {
     /// No timers; allocates on the first insert.
     pub const fn new() -> Self {
-        Self { heap: Vec::new(), slots: Vec::new(), free: NONE, live: 0, next_seq: 0 }
+        Self {
+            heap: Vec::new(),
+            slots: Vec::new(),
+            seqs: Vec::new(),
+            waiting: Bits::new(),
+            free: Vec::new(),
+            dead: Vec::new(),
+            abandoned: 0,
+            live: 0,
+            next_seq: 0,
+        }
     }
 
     /// Adds a payload that is due at `deadline` seconds, which must not be NaN (infinity is allowed: never
@@ -87,33 +113,53 @@ impl<T> Timers<T> {
         debug_assert!(!deadline.is_nan(), "a deadline must be a number");
         let seq = self.next_seq;
         self.next_seq = seq.wrapping_add(1);
-        let index = self.occupy(Slot::Taken { seq, item });
+        let place = self.occupy(seq, item);
+        let index = place.get() - 1;
+        self.waiting.set(index as usize);
         self.live += 1;
         self.heap.push(Entry::new(deadline, seq, index));
         self.sift_up(self.heap.len() - 1);
-        TimerKey { index, generation: seq }
+        TimerKey { place, generation: seq }
     }
 
     /// Takes a payload out before it is due. `None`: it fired or was cancelled already.
     pub fn cancel(&mut self, key: TimerKey) -> Option<T> {
-        match self.slots.get(key.index as usize) {
-            Some(Slot::Taken { seq, .. }) if *seq == key.generation => {}
-            _ => return None,
+        if self.seqs.get(key.index()) != Some(&key.generation) || !self.waiting.get(key.index()) {
+            return None;
         }
-        let item = self.vacate(key.index as usize);
-        let tombstones = self.heap.len() - self.live;
-        if tombstones > TOLERATED_TOMBSTONES && tombstones > self.live {
-            self.rebuild();
-        }
+        let item = self.slots[key.index()].take();
+        self.left(key.index());
+        self.sweep();
         item
+    }
+
+    /// As [`cancel`](Self::cancel), where the payload has no hurry: the caller knows that the timer waits, and gets the
+    /// payload from [`take_dead`](Self::take_dead), some time.
+    pub fn abandon(&mut self, place: TimerPlace) {
+        let index = place.0.get() as usize - 1;
+        if self.waiting.has(index) {
+            self.abandoned += 1;
+            self.left(index);
+            self.sweep();
+        }
+    }
+
+    /// Whether there is something for [`take_dead`](Self::take_dead).
+    #[inline]
+    pub fn has_dead(&self) -> bool {
+        !self.dead.is_empty()
+    }
+
+    /// Payloads that were abandoned and that nothing here needs any more.
+    #[must_use = "dropping payloads may run foreign code: choose where"]
+    pub fn take_dead(&mut self) -> Vec<T> {
+        std::mem::take(&mut self.dead)
     }
 
     /// The payload under `key`, while it waits.
     pub fn get(&self, key: &TimerKey) -> Option<&T> {
-        match self.slots.get(key.index as usize) {
-            Some(Slot::Taken { seq, item }) if *seq == key.generation => Some(item),
-            _ => None,
-        }
+        let waits = self.seqs.get(key.index()) == Some(&key.generation) && self.waiting.get(key.index());
+        if waits { self.slots[key.index()].as_ref() } else { None }
     }
 
     /// The earliest deadline of a waiting payload.
@@ -126,8 +172,10 @@ impl<T> Timers<T> {
     pub fn pop_due(&mut self, now: f64) -> Option<T> {
         self.drop_leading_tombstones();
         let entry = *self.heap.first().filter(|entry| entry.deadline() <= now)?;
+        let item = self.slots[entry.index()].take();
         self.remove_root();
-        self.vacate(entry.index())
+        self.left(entry.index());
+        item
     }
 
     /// How many payloads wait (tombstones do not count).
@@ -140,87 +188,93 @@ impl<T> Timers<T> {
         self.live == 0
     }
 
-    /// The waiting payloads, in no particular order.
+    /// All payloads, in no particular order: those that wait, and those that were abandoned and are still here.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
-        self.slots.iter().filter_map(|slot| match slot {
-            Slot::Taken { item, .. } => Some(item),
-            Slot::Free { .. } => None,
-        })
+        self.slots.iter().flatten().chain(&self.dead)
     }
 
     /// The waiting payloads with their deadlines, in no particular order.
     pub fn entries(&self) -> impl Iterator<Item = (f64, &T)> {
-        self.heap.iter().filter_map(|entry| match self.slots.get(entry.index()) {
-            Some(Slot::Taken { seq, item }) if *seq == entry.seq() => Some((entry.deadline(), item)),
-            _ => None,
-        })
+        let waits = |entry: &&Entry| self.waiting.get(entry.index());
+        let payload = |entry: &Entry| Some((entry.deadline(), self.slots[entry.index()].as_ref()?));
+        self.heap.iter().filter(waits).filter_map(payload)
     }
 
-    /// Takes every payload, earliest deadline first. All keys become misses.
+    /// Takes every payload that waits, earliest deadline first. All keys become misses; what was abandoned is dead.
     #[must_use = "dropping payloads may run foreign code: choose where"]
     pub fn take_all(&mut self) -> Vec<T> {
         let mut heap = std::mem::take(&mut self.heap);
         heap.sort_unstable();
-        let mut slots: Vec<_> = std::mem::take(&mut self.slots).into_iter().map(Some).collect();
-        self.free = NONE;
+        heap.retain(|entry| self.waiting.get(entry.index()));
+        let waiting = heap.into_iter().filter_map(|entry| self.slots[entry.index()].take()).collect();
         self.live = 0;
-        let take = |entry: Entry| match slots[entry.index()].take_if(|slot| holds(slot, entry.seq())) {
-            Some(Slot::Taken { item, .. }) => Some(item),
-            _ => None,
-        };
-        heap.into_iter().filter_map(take).collect()
+        self.forget_order();
+        waiting
     }
 
-    fn occupy(&mut self, slot: Slot<T>) -> u32 {
-        let index = self.free;
-        if let Some(Slot::Free { next }) = self.slots.get(index as usize) {
-            self.free = *next;
-            self.slots[index as usize] = slot;
-            return index;
+    fn occupy(&mut self, seq: u32, item: T) -> NonZeroU32 {
+        if let Some(index) = self.free.pop() {
+            self.slots[index as usize] = Some(item);
+            self.seqs[index as usize] = seq;
+            return NonZeroU32::MIN.saturating_add(index);
         }
-        let index = u32::try_from(self.slots.len()).unwrap_or(NONE);
-        assert!(index != NONE, "more than four billion timers");
-        self.slots.push(slot);
-        index
+        self.slots.push(Some(item));
+        self.seqs.push(seq);
+        let place = u32::try_from(self.slots.len()).ok().and_then(NonZeroU32::new);
+        assert!(place.is_some(), "more than four billion timers");
+        place.unwrap_or(NonZeroU32::MAX)
     }
 
-    #[allow(clippy::cast_possible_truncation, reason = "indexes come from the u32 of an entry or key")]
-    fn vacate(&mut self, index: usize) -> Option<T> {
-        let slot = std::mem::replace(&mut self.slots[index], Slot::Free { next: self.free });
-        self.free = index as u32;
+    /// The payload in a slot waits no more.
+    #[inline]
+    fn left(&mut self, index: usize) {
+        self.waiting.clear(index);
         self.live -= 1;
         if self.live == 0 {
             self.forget_order();
-        }
-        match slot {
-            Slot::Taken { item, .. } => Some(item),
-            Slot::Free { .. } => None,
         }
     }
 
     /// Nothing waits: tombstones and free slots go, and with them the memory of a burst.
     fn forget_order(&mut self) {
         self.heap.clear();
+        if self.abandoned > 0 {
+            self.dead.extend(self.slots.drain(..).flatten());
+            self.abandoned = 0;
+        }
         self.slots.clear();
-        self.free = NONE;
+        self.seqs.clear();
+        self.free.clear();
+        self.waiting.truncate(0);
         self.heap.shrink_to(KEPT_SLOTS);
         self.slots.shrink_to(KEPT_SLOTS);
+        self.seqs.shrink_to(KEPT_SLOTS);
+        self.free.shrink_to(KEPT_SLOTS);
     }
 
     #[inline]
     fn drop_leading_tombstones(&mut self) {
         while let Some(entry) = self.heap.first() {
-            if holds(&self.slots[entry.index()], entry.seq()) {
+            if self.waiting.get(entry.index()) {
                 break;
             }
             self.remove_root();
         }
     }
 
-    /// Takes the first entry off: the hole goes all the way down, and the last entry, which most likely belongs there,
-    /// goes up from it.
+    /// Takes the first entry off, which leaves its slot free: the hole goes all the way down, and the last entry, which
+    /// most likely belongs there, goes up from it.
+    #[allow(clippy::cast_possible_truncation, reason = "an entry has its index from a u32")]
     fn remove_root(&mut self) {
         let Some(last) = self.heap.pop() else { return };
+        let first = self.heap.first().map_or(last.index(), |first| first.index());
+        self.free.push(first as u32);
+        if self.abandoned > 0
+            && let Some(item) = self.slots[first].take()
+        {
+            self.abandoned -= 1;
+            self.dead.push(item);
+        }
         let heap = self.heap.as_mut_slice();
         if heap.is_empty() {
             return;
@@ -234,11 +288,37 @@ impl<T> Timers<T> {
         self.sift_up(hole);
     }
 
+    /// Tombstones are few, or they go.
+    #[inline]
+    fn sweep(&mut self) {
+        let tombstones = self.heap.len() - self.live;
+        if tombstones > TOLERATED_TOMBSTONES && tombstones > self.live {
+            self.rebuild();
+        }
+    }
+
     /// Drops all tombstones, restores the heap and gives memory back.
     #[cold]
+    #[allow(clippy::cast_possible_truncation, reason = "as above")]
     fn rebuild(&mut self) {
-        let slots = &self.slots;
-        self.heap.retain(|entry| slots.get(entry.index()).is_some_and(|slot| holds(slot, entry.seq())));
+        if self.abandoned > 0 {
+            // In the order of the slots, which is that of their making and mostly that of their memory.
+            self.dead.reserve(self.abandoned);
+            for (index, slot) in self.slots.iter_mut().enumerate() {
+                if !self.waiting.get(index) {
+                    self.dead.extend(slot.take());
+                }
+            }
+            self.abandoned = 0;
+        }
+        let Self { heap, waiting, free, .. } = self;
+        heap.retain(|entry| {
+            let stays = waiting.get(entry.index());
+            if !stays {
+                free.push(entry.index() as u32);
+            }
+            stays
+        });
         self.heap.shrink_to((2 * self.heap.len()).max(KEPT_SLOTS));
         for node in (0..self.heap.len().div_ceil(ARITY)).rev() {
             self.sift_down(node);
@@ -248,20 +328,17 @@ impl<T> Timers<T> {
 
     /// Slots are named by index, so only the free ones at the end can go.
     fn release_trailing_slots(&mut self) {
-        let used =
-            self.slots.iter().rposition(|slot| matches!(slot, Slot::Taken { .. })).map_or(0, |last| last + 1);
+        let used = self.waiting.end();
         if self.slots.len() - used < KEPT_SLOTS.max(used) {
             return;
         }
         self.slots.truncate(used);
         self.slots.shrink_to(2 * used);
-        self.free = NONE;
-        for (index, slot) in (0..).zip(&mut self.slots) {
-            if let Slot::Free { next } = slot {
-                *next = self.free;
-                self.free = index;
-            }
-        }
+        self.seqs.truncate(used);
+        self.seqs.shrink_to(2 * used);
+        self.waiting.truncate(used);
+        self.free.retain(|index| (*index as usize) < used);
+        self.free.shrink_to(2 * used);
     }
 
     #[inline]
@@ -306,10 +383,51 @@ fn least_child(heap: &[Entry], node: usize) -> Option<usize> {
     (first..heap.len()).min_by_key(|child| heap[*child])
 }
 
-/// Whether the slot still holds the payload inserted as number `wanted`.
-#[inline]
-fn holds<T>(slot: &Slot<T>, wanted: u32) -> bool {
-    matches!(slot, Slot::Taken { seq, .. } if *seq == wanted)
+/// One bit for each slot: whether its payload waits.
+#[derive(Debug)]
+struct Bits(Vec<u64>);
+
+impl Bits {
+    const fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    #[inline]
+    fn get(&self, at: usize) -> bool {
+        self.0[at / 64] >> (at % 64) & 1 != 0
+    }
+
+    /// As [`get`](Self::get), for any place.
+    #[inline]
+    fn has(&self, at: usize) -> bool {
+        self.0.get(at / 64).is_some_and(|word| word >> (at % 64) & 1 != 0)
+    }
+
+    /// Sets a bit: one of those that are there, or the next one.
+    #[inline]
+    fn set(&mut self, at: usize) {
+        if at / 64 == self.0.len() {
+            self.0.push(0);
+        }
+        self.0[at / 64] |= 1 << (at % 64);
+    }
+
+    #[inline]
+    fn clear(&mut self, at: usize) {
+        self.0[at / 64] &= !(1 << (at % 64));
+    }
+
+    /// One more than the place of the last bit that is set.
+    fn end(&self) -> usize {
+        let last = self.0.iter().rposition(|word| *word != 0);
+        last.map_or(0, |last| 64 * (last + 1) - self.0[last].leading_zeros() as usize)
+    }
+
+    /// Forgets the bits from `end` on, none of which is set (or all of which are to be forgotten, with end 0).
+    fn truncate(&mut self, end: usize) {
+        self.0.truncate(end.div_ceil(64));
+        self.0.shrink_to(KEPT_SLOTS / 64);
+    }
 }
 
 impl<T> Default for Timers<T> {
@@ -351,7 +469,7 @@ mod tests {
         assert!(Entry::new(0.0, 1, 9) < Entry::new(-0.0, 2, 0));
         for time in times {
             let entry = Entry::new(time, 3, 4);
-            assert_eq!((entry.deadline().to_bits(), entry.seq(), entry.index()), (time.to_bits(), 3, 4));
+            assert_eq!((entry.deadline().to_bits(), entry.index()), (time.to_bits(), 4));
         }
     }
 
@@ -404,17 +522,39 @@ mod tests {
         assert_eq!(timers.next_deadline(), None);
     }
 
+    #[test]
+    fn what_is_abandoned_comes_back_when_nothing_needs_it() {
+        let mut timers = Timers::new();
+        let keys: Vec<_> = (0..100_u32).map(|n| timers.insert(f64::from(n), n)).collect();
+        timers.abandon(keys[0].place());
+        assert_eq!((timers.len(), timers.iter().count()), (99, 100));
+        assert_eq!(timers.get(&keys[0]), None);
+        assert_eq!(timers.cancel(keys[0]), None);
+        assert!(!timers.has_dead());
+        assert_eq!(timers.next_deadline(), Some(1.0));
+        assert_eq!(timers.take_dead(), [0]);
+        for key in &keys[30..] {
+            timers.abandon(key.place());
+        }
+        assert_eq!(timers.entries().count(), 29);
+        assert_eq!(timers.take_dead(), (30..95).collect::<Vec<_>>(), "in the order of their making");
+        assert_eq!(timers.take_all(), (1..30).collect::<Vec<_>>());
+        assert_eq!(timers.take_dead(), (95..100).collect::<Vec<_>>());
+    }
+
     #[derive(Clone, Debug)]
     enum Step {
         Insert(u8),
         Cancel(prop::sample::Index),
+        Abandon(prop::sample::Index),
         Pop(u8),
     }
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
             4 => any::<u8>().prop_map(Step::Insert),
-            3 => any::<prop::sample::Index>().prop_map(Step::Cancel),
+            2 => any::<prop::sample::Index>().prop_map(Step::Cancel),
+            2 => any::<prop::sample::Index>().prop_map(Step::Abandon),
             1 => any::<u8>().prop_map(Step::Pop),
         ]
     }
@@ -426,6 +566,7 @@ mod tests {
             let mut timers = Timers::new();
             let mut model: Vec<(f64, u32, TimerKey)> = Vec::new();
             let mut keys = Vec::new();
+            let (mut abandoned, mut dead) = (Vec::new(), Vec::new());
             for (number, step) in (0_u32..).zip(steps) {
                 match step {
                     Step::Insert(at) => {
@@ -440,7 +581,12 @@ mod tests {
                         let place = model.iter().position(|entry| entry.2 == key);
                         prop_assert_eq!(timers.cancel(key), place.map(|place| model.remove(place).1));
                     }
-                    Step::Cancel(_) => {}
+                    Step::Abandon(which) if !model.is_empty() => {
+                        let (_, number, key) = model.remove(which.index(model.len()));
+                        timers.abandon(key.place());
+                        abandoned.push(number);
+                    }
+                    Step::Cancel(_) | Step::Abandon(_) => {}
                     Step::Pop(now) => {
                         let due = model.first().is_some_and(|entry| entry.0 <= f64::from(now));
                         prop_assert_eq!(timers.pop_due(f64::from(now)), due.then(|| model.remove(0).1));
@@ -449,10 +595,17 @@ mod tests {
                 prop_assert_eq!(timers.next_deadline(), model.first().map(|entry| entry.0));
                 prop_assert_eq!(timers.len(), model.len());
                 prop_assert!(timers.heap.len() <= 2 * timers.len() + TOLERATED_TOMBSTONES + 1);
+                prop_assert_eq!(timers.heap.len() + timers.free.len(), timers.slots.len());
+                prop_assert_eq!(timers.entries().count(), model.len());
+                prop_assert_eq!(timers.iter().count() + dead.len(), model.len() + abandoned.len());
+                dead.extend(timers.take_dead());
             }
             let rest: Vec<_> = model.iter().map(|entry| entry.1).collect();
-            prop_assert_eq!(timers.iter().count(), rest.len());
             prop_assert_eq!(timers.take_all(), rest);
+            dead.extend(timers.take_dead());
+            dead.sort_unstable();
+            abandoned.sort_unstable();
+            prop_assert_eq!(dead, abandoned);
         }
     }
 }

@@ -9,7 +9,7 @@ use pyo3::types::PyFloat;
 use crate::ffi::cell::{Flag, Slot};
 use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::holds::Holds;
-use crate::job::Job;
+use crate::job::Timed;
 use crate::local::LoopCore;
 
 /// At most one job, not run yet.
@@ -25,18 +25,18 @@ impl Alarm {
         Self { keeper: Slot::empty(), timer: Flag::new(None) }
     }
 
-    /// Runs `job` at a time of the loop's clock; where that is not native, `callback` is called (with no argument).
+    /// Lets `timed` have its turn at a time of the loop's clock; where that is not native, `callback` is called (with no argument).
     #[inline]
     pub(crate) fn set_at<'py>(
         &self,
         event_loop: &Bound<'py, PyAny>,
         when: &When<'py>,
-        job: Job,
+        timed: Timed,
         callback: impl FnOnce() -> PyResult<Bound<'py, PyAny>>,
     ) -> PyResult<()> {
         let py = event_loop.py();
         if let Some(core) = LoopCore::of(event_loop).filter(|core| !core.overrides_timers()) {
-            self.timer.set(Some(core.at(py, when.seconds, job)?));
+            self.timer.set(Some(core.at(py, when.seconds, timed)?));
             self.keeper.set(py, event_loop.clone());
             return Ok(());
         }
@@ -49,12 +49,12 @@ impl Alarm {
     pub(crate) fn set_soon<'py>(
         &self,
         event_loop: &Bound<'py, PyAny>,
-        job: Job,
+        timed: Timed,
         callback: impl FnOnce() -> PyResult<Bound<'py, PyAny>>,
     ) -> PyResult<()> {
         let py = event_loop.py();
         if let Some(core) = LoopCore::of(event_loop).filter(|core| !core.overrides_call_soon()) {
-            return core.soon(py, job);
+            return core.soon(py, timed.into_job(py));
         }
         self.keeper.set(py, event_loop.call_method1(intern!(py, "call_soon"), (callback()?,))?);
         Ok(())
@@ -70,8 +70,10 @@ impl Alarm {
             }
             return;
         };
-        if let Some(core) = LoopCore::of(&keeper) {
-            drop(core.cancel_timer(py, key));
+        if let Some(core) = LoopCore::of(&keeper)
+            && let Some(timed) = core.cancel_timer(py, key)
+        {
+            timed.drop(py);
         }
     }
 

@@ -19,7 +19,7 @@ use crate::ffi::iter::{Coroutine, Life, Step, next_slot, reused};
 use crate::ffi::method::{Of, unary};
 use crate::ffi::{function, thread};
 use crate::frame::{Frame, class};
-use crate::job::Job;
+use crate::job::Timed;
 use crate::parked::Parked;
 use crate::tasks::create;
 use crate::{futures, hooks};
@@ -123,8 +123,8 @@ fn as_completed<'py>(args: Args<'_, 'py>) -> Object<'py> {
         && !todo.is_empty()
     {
         let when = When::after(&event_loop, &timeout)?;
-        let job = Job::Expire { owner: iterator.clone().unbind(), turn: 0 };
-        this.alarm.set_at(&event_loop, &when, job, || timeouts::on_timeout(&iterator))?;
+        let timed = Timed::new(&iterator);
+        this.alarm.set_at(&event_loop, &when, timed, || timeouts::on_timeout(&iterator))?;
     }
     this.todo.set(py, todo.into_any());
     Ok(iterator)

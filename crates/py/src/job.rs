@@ -7,7 +7,7 @@ use pyo3::types::PyDict;
 use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::layout::{Fut, Tsk};
 use crate::local::LoopCore;
-use crate::{hooks, tasks};
+use crate::{handles, hooks, tasks, timeouts};
 
 /// One thing to run. The tag takes a whole word: a job is moved as four words, never byte by byte.
 #[derive(Debug)]
@@ -28,13 +28,72 @@ pub(crate) enum Job {
     /// `future.set_result(None)` unless it is done: the end of a sleep.
     Complete(Py<PyAny>),
     /// The deadline of a timeout has passed (see `timeouts`): the `turn`-th it was given, unless it has another by now.
-    Expire { owner: Py<PyAny>, turn: usize },
+    Expire { owner: Py<PyAny>, turn: u32 },
     /// A stream transport tells its protocol that it is connected, and starts; then the waiter is told.
     Connected { transport: Py<PyAny>, waiter: Option<Py<PyAny>> },
     /// A stream transport tells its protocol that the connection is lost.
     Lost { transport: Py<PyAny>, error: Py<PyAny> },
     /// A descriptor is ready.
     Io(Key, Readiness),
+}
+
+/// An object that waits for its time, and no more: there may be many. Its class says what a turn does with it then.
+#[derive(Debug)]
+pub(crate) struct Timed(Py<PyAny>);
+
+/// What an object waits for its time for.
+pub(crate) enum Due {
+    /// A TimerHandle is run.
+    Handle,
+    /// A future is completed.
+    Complete,
+    /// To whatever has a deadline, it has passed: this one of those it was given.
+    Expire { turn: u32 },
+}
+
+impl Timed {
+    /// A TimerHandle, a future, or an owner of a deadline (see `timeouts`).
+    #[inline]
+    pub(crate) fn new(object: &Bound<'_, PyAny>) -> Self {
+        Self(object.clone().unbind())
+    }
+
+    #[inline]
+    pub(crate) fn object(&self) -> &Py<PyAny> {
+        &self.0
+    }
+
+    #[inline]
+    pub(crate) fn due(&self, py: Python<'_>) -> Due {
+        let object = self.0.bind(py);
+        if handles::is_timer(object) {
+            Due::Handle
+        } else if Fut::cast_any(object).is_some() {
+            Due::Complete
+        } else {
+            Due::Expire { turn: timeouts::turn_of(object) }
+        }
+    }
+
+    /// The job that it is when its time has come. An owner cancels its timer before it gets another deadline: the turn is
+    /// the one that this timer was made for.
+    #[inline]
+    pub(crate) fn into_job(self, py: Python<'_>) -> Job {
+        match self.due(py) {
+            Due::Handle => {
+                handles::on_due(self.0.bind(py));
+                Job::Handle(self.0)
+            }
+            Due::Complete => Job::Complete(self.0),
+            Due::Expire { turn } => Job::Expire { owner: self.0, turn },
+        }
+    }
+
+    /// Drops it, with the GIL at hand: the short way.
+    #[inline]
+    pub(crate) fn drop(self, py: Python<'_>) {
+        drop(self.0.into_bound(py));
+    }
 }
 
 impl Job {

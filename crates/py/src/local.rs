@@ -5,17 +5,18 @@
 
 use std::sync::Arc;
 
-use aioxide_core::{Inbox, Scheduler, TimerKey};
+use aioxide_core::{Inbox, Scheduler, TimerKey, TimerPlace};
 use aioxide_sys::{Waker, clock};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
+use pyo3::types::PyWeakrefReference;
 
 use crate::ffi::cell::{Flag, GilCell, Slot};
 use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::layout::Tsk;
 use crate::ffi::thread::thread_id;
 use crate::handles;
-use crate::job::Job;
+use crate::job::{Job, Timed};
 use crate::pulse::{Pulse, instrument};
 
 /// Where native threads and other Python threads leave work for the loop, and how they wake it.
@@ -46,7 +47,7 @@ impl Remote {
 #[pyclass(frozen, subclass, module = "aioxide._core", name = "LoopCore")]
 #[derive(Debug)]
 pub(crate) struct LoopCore {
-    scheduler: GilCell<Scheduler<Job>>,
+    scheduler: GilCell<Scheduler<Job, Timed>>,
     remote: Remote,
     /// The thread that runs the loop, as `thread_id` numbers them; 0 when none does.
     thread: Flag<usize>,
@@ -63,6 +64,8 @@ pub(crate) struct LoopCore {
     own_tasks: Flag<bool>,
     /// What `create_task` calls instead of Task.
     task_factory: Slot,
+    /// A weak reference to the loop, made when it is first wanted.
+    weak: Slot,
     /// The time of a virtual clock, which moves when the loop would wait; NaN: the clock is the system's.
     virtual_now: Flag<f64>,
 }
@@ -81,6 +84,7 @@ impl LoopCore {
             own_timers: Flag::new(false),
             own_tasks: Flag::new(false),
             task_factory: Slot::empty(),
+            weak: Slot::empty(),
             virtual_now: Flag::new(f64::NAN),
         })
     }
@@ -89,6 +93,18 @@ impl LoopCore {
     #[inline]
     pub(crate) fn of<'a>(event_loop: &'a Bound<'_, PyAny>) -> Option<&'a Self> {
         crate::ffi::types::loop_core(event_loop)
+    }
+
+    /// A weak reference to the loop of which this is the native part.
+    #[inline]
+    pub(crate) fn weak<'py>(&self, event_loop: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let py = event_loop.py();
+        if let Some(weak) = self.weak.get(py) {
+            return Ok(weak);
+        }
+        let weak = PyWeakrefReference::new(event_loop)?.into_any();
+        self.weak.set(py, weak.clone());
+        Ok(weak)
     }
 
     /// Runs `job` in the next turn. From another thread it goes by the inbox: never a race, never a lost job; but debug
@@ -121,20 +137,36 @@ impl LoopCore {
         }
     }
 
-    /// Runs `job` at a time of the loop's clock, in seconds.
+    /// Lets `timed` have its turn at a time of the loop's clock, in seconds.
     #[inline]
-    pub(crate) fn at(&self, py: Python<'_>, when: f64, job: Job) -> PyResult<TimerKey> {
+    pub(crate) fn at(&self, py: Python<'_>, when: f64, timed: Timed) -> PyResult<TimerKey> {
         if self.closed.get() {
             return Err(closed());
         }
-        Ok(self.scheduler.with(py, |s| s.at(when, job)))
+        Ok(self.scheduler.with(py, |s| s.at(when, timed)))
     }
 
-    /// Takes a timed job back. The caller drops it.
+    /// Takes back what waits for its time. The caller drops it.
     #[inline]
     #[must_use]
-    pub(crate) fn cancel_timer(&self, py: Python<'_>, key: TimerKey) -> Option<Job> {
+    pub(crate) fn cancel_timer(&self, py: Python<'_>, key: TimerKey) -> Option<Timed> {
         self.scheduler.with(py, |s| s.cancel(key))
+    }
+
+    /// Lets go of a handle that waits for its time in this place. It goes with [`bury`](Self::bury).
+    #[inline]
+    pub(crate) fn abandon_timer(&self, py: Python<'_>, place: TimerPlace) {
+        self.scheduler.with(py, |s| s.abandon(place));
+    }
+
+    /// Drops what was abandoned, as far as it can go by now.
+    #[inline]
+    pub(crate) fn bury(&self, py: Python<'_>) {
+        if let Some(dead) = self.scheduler.with(py, Scheduler::take_dead) {
+            for timed in dead {
+                timed.drop(py);
+            }
+        }
     }
 
     /// The loop's clock, in seconds.
@@ -160,7 +192,7 @@ impl LoopCore {
     }
 
     #[inline]
-    pub(crate) fn scheduler(&self) -> &GilCell<Scheduler<Job>> {
+    pub(crate) fn scheduler(&self) -> &GilCell<Scheduler<Job, Timed>> {
         &self.scheduler
     }
 
@@ -284,7 +316,11 @@ impl LoopCore {
 
     /// Shows every job to the garbage collector.
     pub(crate) fn traverse_jobs(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
-        self.scheduler.visit(|s| s.iter().try_for_each(|job| job.traverse(visit))).unwrap_or(Ok(()))
+        let show = |s: &Scheduler<Job, Timed>| {
+            s.ready().iter().try_for_each(|job| job.traverse(visit))?;
+            s.timers().iter().try_for_each(|timed| visit.call(Some(timed.object())))
+        };
+        self.scheduler.visit(show).unwrap_or(Ok(()))
     }
 
     /// The loop stops: tasks that were to begin and handles that were to run may stay where they are for good (see
@@ -292,7 +328,7 @@ impl LoopCore {
     pub(crate) fn show_jobs(&self, py: Python<'_>) {
         self.scheduler.with(py, |scheduler| {
             self.remote.inbox.take_into(scheduler.ready_mut());
-            for job in scheduler.iter() {
+            for job in scheduler.ready() {
                 match job {
                     Job::Step(task) => {
                         if let Some(task) = Tsk::cast_exact(task.bind(py)) {
@@ -303,13 +339,17 @@ impl LoopCore {
                     _ => {}
                 }
             }
+            for timed in scheduler.timers().iter() {
+                handles::show(timed.object().bind(py));
+            }
         });
     }
 
     /// Takes every job, for `close()` and the garbage collector; the caller drops them.
     #[must_use]
     pub(crate) fn take_jobs(&self, py: Python<'_>) -> std::collections::VecDeque<Job> {
-        let mut jobs = self.scheduler.with(py, Scheduler::take_all);
+        let mut jobs = self.scheduler.with(py, |s| s.take_all(|timed| timed.into_job(py)));
+        self.bury(py);
         jobs.extend(self.remote.inbox.take());
         jobs
     }

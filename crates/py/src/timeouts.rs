@@ -18,7 +18,7 @@ use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::holds::Holds;
 use crate::ffi::method::{AnyObject, Method, Of, anyargs, constructor, initializer, noargs, unary};
 use crate::ffi::{function, thread};
-use crate::job::Job;
+use crate::job::Timed;
 use crate::local::LoopCore;
 use crate::names::names;
 use crate::names::none;
@@ -70,7 +70,7 @@ pub(crate) struct Countdown {
     cancelling: Flag<i32>,
     alarm: Alarm,
     /// Counts the deadlines: a job for an earlier one is void.
-    turn: Flag<usize>,
+    turn: Flag<u32>,
 }
 
 impl Countdown {
@@ -111,13 +111,12 @@ impl Countdown {
         let py = event_loop.py();
         self.alarm.cancel(py);
         let Some(when) = when else { return Ok(()) };
-        let turn = self.turn.get().wrapping_add(1);
-        self.turn.set(turn);
-        let job = Job::Expire { owner: owner.clone().unbind(), turn };
+        self.turn.set(self.turn.get().wrapping_add(1));
+        let timed = Timed::new(owner);
         if when.seconds <= now(event_loop)? {
-            self.alarm.set_soon(event_loop, job, || on_timeout(owner))
+            self.alarm.set_soon(event_loop, timed, || on_timeout(owner))
         } else {
-            self.alarm.set_at(event_loop, when, job, || on_timeout(owner))
+            self.alarm.set_at(event_loop, when, timed, || on_timeout(owner))
         }
     }
 
@@ -179,7 +178,7 @@ fn now(event_loop: &Bound<'_, PyAny>) -> PyResult<f64> {
 }
 
 /// What a turn does with a job that says `owner`'s deadline has passed.
-pub(crate) fn expire(owner: &Bound<'_, PyAny>, turn: usize) -> PyResult<()> {
+pub(crate) fn expire(owner: &Bound<'_, PyAny>, turn: u32) -> PyResult<()> {
     let py = owner.py();
     if let Some(iterator) = Inst::<AsCompleted>::cast_exact(owner) {
         return as_completed::on_timeout(iterator);
@@ -195,6 +194,13 @@ pub(crate) fn task_of<'py>(owner: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny
     countdown_of(owner).and_then(|countdown| countdown.task.get(owner.py()))
 }
 
+/// Which of its deadlines an owner has now.
+#[inline]
+pub(crate) fn turn_of(owner: &Bound<'_, PyAny>) -> u32 {
+    countdown_of(owner).map_or(0, |countdown| countdown.turn.get())
+}
+
+#[inline]
 fn countdown_of<'a>(owner: &'a Bound<'_, PyAny>) -> Option<&'a Countdown> {
     Inst::<Timeout>::cast(owner)
         .map(|timeout| &timeout.get().countdown)

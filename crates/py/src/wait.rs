@@ -13,7 +13,7 @@ use crate::ffi::iter::{Coroutine, Life, Step, reused};
 use crate::ffi::layout::Fut;
 use crate::ffi::{function, thread};
 use crate::frame::{Frame, class};
-use crate::job::Job;
+use crate::job::Timed;
 use crate::parked::Parked;
 use crate::{hooks, tasks};
 
@@ -124,7 +124,7 @@ fn begin<'py>(this: This<'_, 'py>) -> PyResult<Step<'py>> {
     let waiter = anyfuture::create(&event_loop)?;
     if let Some(timeout) = this.timeout.take(py) {
         let when = When::after(&event_loop, &timeout)?;
-        this.alarm.set_at(&event_loop, &when, Job::Complete(waiter.clone().unbind()), || release(&waiter))?;
+        this.alarm.set_at(&event_loop, &when, Timed::new(&waiter), || release(&waiter))?;
     }
     let task = thread::current_task(&event_loop)?;
     this.until.set(until);

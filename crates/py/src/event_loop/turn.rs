@@ -131,10 +131,12 @@ impl Turns {
         {
             instruments::late(this, seconds);
         }
-        Ok(core.scheduler().with(py, |s| {
-            s.admit_due(end.next_down());
+        let count = core.scheduler().with(py, |s| {
+            s.admit_due(end.next_down(), |timed| timed.into_job(py));
             s.turn_len()
-        }))
+        });
+        core.bury(py);
+        Ok(count)
     }
 
     /// Looks at the descriptors, for as long as there is nothing else to do; what happened becomes jobs.
@@ -145,6 +147,7 @@ impl Turns {
             Some(0.0)
         } else if core.scheduler().with(py, |s| s.timers_len()) > 0 {
             let now = now(this, core)?;
+            core.bury(py);
             let left = core.scheduler().with(py, |s| s.timeout(now));
             left.map(|t| if t > 0.0 { t.clamp(SHORTEST_WAIT, LONGEST_WAIT) } else { t })
         } else {

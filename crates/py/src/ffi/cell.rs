@@ -96,6 +96,12 @@ impl<T: Copy> Flag<T> {
     }
 }
 
+impl<T: Copy + Default> Default for Flag<T> {
+    fn default() -> Self {
+        Self::new(T::default())
+    }
+}
+
 impl<T: Copy + fmt::Debug> fmt::Debug for Flag<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.get().fmt(f)

@@ -158,7 +158,8 @@ impl<'a, 'py, T: Class> Inst<'a, 'py, T> {
     /// The object as an instance of the class, if it is one.
     #[inline]
     pub(crate) fn cast(obj: &'a Bound<'py, PyAny>) -> Option<Self> {
-        T::cell().is_instance(obj).then(|| Self { obj: obj.as_borrowed(), of: PhantomData })
+        let known = T::SIBLINGS.iter().any(|sibling| sibling.is_exact(obj)) || T::cell().is_instance(obj);
+        known.then(|| Self { obj: obj.as_borrowed(), of: PhantomData })
     }
 
     /// The object as an instance of exactly the class, if it is one.

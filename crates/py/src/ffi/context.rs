@@ -27,6 +27,8 @@ struct ContextObj {
 static CURRENT: AtomicIsize = AtomicIsize::new(0);
 /// A context that [`of`] lets CPython copy, once it has the right variables.
 static TEMPLATE: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
+/// The map without variables, of which there is one; null when unknown.
+static EMPTY: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
 /// A context that has been used and that nobody has, for the next use; it has the template's variables: none.
 static USED: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
 
@@ -45,6 +47,12 @@ pub(crate) fn snapshot(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
         }
     }
     copy_current(py)
+}
+
+/// Whether a snapshot is that of a context without variables: then it keeps nothing alive.
+#[inline]
+pub(crate) fn is_empty(snapshot: &Bound<'_, PyAny>) -> bool {
+    ptr::eq(snapshot.as_ptr(), EMPTY.load(Ordering::Relaxed))
 }
 
 /// A context with the variables of a snapshot (or the context itself, if it is one).
@@ -149,7 +157,10 @@ pub(crate) fn calibrate(py: Python<'_>) -> PyResult<()> {
         && after == (null, inside.1, null, 0)
         && was == Some(read(place));
     if known {
-        TEMPLATE.store(empty.into_ptr(), Ordering::Relaxed);
+        let empty = empty.into_ptr();
+        // SAFETY: a live context of known layout, which is kept for good and has no variables but for a moment (`copy_of`).
+        EMPTY.store(unsafe { (*empty.cast::<ContextObj>()).variables }, Ordering::Relaxed);
+        TEMPLATE.store(empty, Ordering::Relaxed);
         CURRENT.store(place * size_of::<usize>().cast_signed(), Ordering::Relaxed);
     }
     Ok(())

@@ -14,7 +14,7 @@ use super::json::Json;
 use crate::event_loop::EventLoop;
 use crate::ffi::class::Inst;
 use crate::ffi::layout::Tsk;
-use crate::job::Job;
+use crate::job::Due;
 use crate::local::LoopCore;
 use crate::shield::Shield;
 use crate::timeouts;
@@ -90,12 +90,12 @@ impl Known {
         let mut owners = Vec::new();
         let timers = core.scheduler().with(py, |scheduler| {
             let mut timers = HashMap::new();
-            for (at, job) in scheduler.timers().entries() {
+            for (at, timed) in scheduler.timers().entries() {
                 let left = (at - now).max(0.0);
-                match job {
-                    Job::Complete(future) => drop(timers.insert(future.as_ptr().addr(), left)),
-                    Job::Expire { owner, .. } => owners.push((owner.clone_ref(py), left)),
-                    _ => {}
+                match timed.due(py) {
+                    Due::Complete => drop(timers.insert(timed.object().as_ptr().addr(), left)),
+                    Due::Expire { .. } => owners.push((timed.object().clone_ref(py), left)),
+                    Due::Handle => {}
                 }
             }
             timers

@@ -16,7 +16,7 @@ use crate::ffi::iter::{Awaitable, Coroutine, Life, Step, reused, warn_never_awai
 use crate::ffi::layout::Fut;
 use crate::ffi::thread;
 use crate::futures;
-use crate::job::Job;
+use crate::job::Timed;
 use crate::local::LoopCore;
 use crate::parked::Parked;
 
@@ -87,8 +87,10 @@ impl Sleep {
         if let Some(key) = self.timer.get() {
             self.timer.set(None);
             let event_loop = future.as_ref().and_then(Fut::cast_any).and_then(Fut::event_loop);
-            if let Some(core) = event_loop.as_ref().and_then(LoopCore::of) {
-                drop(core.cancel_timer(py, key));
+            if let Some(core) = event_loop.as_ref().and_then(LoopCore::of)
+                && let Some(timed) = core.cancel_timer(py, key)
+            {
+                timed.drop(py);
             }
         }
         if let Some(handle) = self.handle.take(py)
@@ -187,7 +189,7 @@ fn wait<'py>(this: Inst<'_, 'py, Sleep>, seconds: f64, delay: Bound<'py, PyAny>)
     let future = match LoopCore::of(&event_loop) {
         Some(core) if !core.overrides_timers() => {
             let future = futures::new(&event_loop)?;
-            let key = core.at(py, core.now() + seconds, Job::Complete(future.clone().unbind()))?;
+            let key = core.at(py, core.now() + seconds, Timed::new(&future))?;
             this.timer.set(Some(key));
             future
         }

@@ -2,14 +2,17 @@
 //!
 //! calls.rs makes most of them, a turn runs them.
 
-use aioxide_core::TimerKey;
+mod run;
+
+use aioxide_core::TimerPlace;
 use pyo3::basic::CompareOp;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict, PyFloat, PyList, PyString, PyTuple};
+use pyo3::types::{PyBool, PyFloat, PyList, PyString, PyTuple, PyWeakrefMethods, PyWeakrefReference};
 use pyo3::{Borrowed, intern};
 
-use crate::errors;
+use self::run::run;
+pub(crate) use self::run::{for_job, for_report, run_object};
 use crate::ffi::args::{Args, Signature};
 use crate::ffi::cell::{Flag, GilCell, Late, Slot};
 use crate::ffi::class::{Builder, Class, Inst, Spare, TypeCell, create, create_hidden, create_in};
@@ -18,7 +21,7 @@ use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::method::{Of, constructor, getter, hash, noargs, richcompare, unary};
 use crate::ffi::thread::thread_id;
 use crate::futures;
-use crate::job::Job;
+use crate::job::Timed;
 use crate::local::LoopCore;
 use crate::names::names;
 use crate::names::none;
@@ -26,27 +29,33 @@ use crate::names::none;
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
 
 /// A callback with its arguments and context. A timer's has the time it is due.
-#[repr(C)] // what a loop touches comes first: with the header, two cache lines
+#[repr(C)] // what `cancel` touches comes first: with the object's header it fills a cache line
 pub(crate) struct Handle {
     callback: Slot,
     /// A tuple (anything iterable, if Python code has made the handle), or one argument, or empty for none.
     args: Slot,
     event_loop: Slot,
-    /// The context, or what it is to be made of when the callback runs (see `ffi::context`).
-    context: Slot,
-    timer: Flag<Option<TimerKey>>,
+    /// Where it waits for its time in its loop, exactly as long as it does.
+    place: Flag<Option<TimerPlace>>,
     cancelled: Flag<bool>,
     /// Whether `args` is the argument itself.
     single: Flag<bool>,
-    /// Whether a loop of asyncio's own keeps this timer: its note, not ours.
-    scheduled: Flag<bool>,
     /// Made by `call_soon_threadsafe`.
     threadsafe: Flag<bool>,
-    when: Flag<f64>,
-    /// The thread that runs a threadsafe handle now (see `thread_id`).
-    runner: Flag<usize>,
+    /// Whether its context has no variables and `rest` is empty, so that it holds nothing but what `cancel` knows of.
+    plain: Flag<bool>,
+    /// The context, or what it is to be made of when the callback runs (see `ffi::context`).
+    context: Slot,
+    /// Of a timer, when it is due; of a threadsafe handle, the thread that runs it now (see `thread_id`).
+    moment: Flag<Moment>,
     rest: Late<Rest>,
 }
+
+/// Eight bytes for one of two numbers.
+#[derive(Clone, Copy)]
+struct Moment(u64);
+
+const _: () = assert!(size_of::<Handle>() == 56, "there may be many handles");
 
 /// What hardly any handle has.
 #[derive(Default)]
@@ -58,6 +67,8 @@ struct Rest {
     given: Slot,
     /// What other threads wait for while a threadsafe handle runs.
     finished: Slot,
+    /// Whether a loop of asyncio's own keeps this timer: its note, not ours.
+    scheduled: Flag<bool>,
 }
 
 /// The type of what `call_soon_threadsafe` returns (3.14's `_ThreadSafeHandle`): while its callback runs, `cancel()` and
@@ -69,7 +80,7 @@ static TIMER: TypeCell = TypeCell::new();
 
 impl Class for Handle {
     const NAME: &'static std::ffi::CStr = c"aioxide.Handle";
-    const SPARE: usize = 8192;
+    const SPARE: usize = 32768;
     const SUBCLASSABLE: bool = true;
     const SIBLINGS: &'static [&'static TypeCell] = &[&TIMER, &THREADSAFE];
 
@@ -107,7 +118,7 @@ impl Class for Handle {
 
 impl Rest {
     fn slots(&self) -> [&Slot; 4] {
-        let Self { source, repr, given, finished } = self;
+        let Self { source, repr, given, finished, scheduled: _ } = self;
         [source, repr, given, finished]
     }
 }
@@ -145,6 +156,7 @@ impl Handle {
             Some(context) => context,
             None => context::snapshot(event_loop.py())?,
         };
+        let plain = context::is_empty(&context);
         let (args, single) = match args {
             Arguments::None => (None, false),
             Arguments::One(arg) => (Some(arg), true),
@@ -155,21 +167,42 @@ impl Handle {
             args: Slot::new(args.map(Bound::unbind)),
             event_loop: Slot::holding(event_loop.clone().unbind()),
             context: Slot::holding(context.unbind()),
-            timer: Flag::new(None),
+            place: Flag::new(None),
             cancelled: Flag::new(false),
             single: Flag::new(single),
-            scheduled: Flag::new(false),
             threadsafe: Flag::new(false),
-            when: Flag::new(0.0),
-            runner: Flag::new(0),
+            plain: Flag::new(plain),
+            moment: Flag::new(Moment(0)),
             rest: Late::new(),
         })
+    }
+
+    /// When a timer is due.
+    #[inline]
+    fn when(&self) -> f64 {
+        f64::from_bits(self.moment.get().0)
+    }
+
+    #[inline]
+    fn set_when(&self, when: f64) {
+        self.moment.set(Moment(when.to_bits()));
+    }
+
+    /// Whether it is a threadsafe handle that another thread runs now.
+    #[inline]
+    fn runs_elsewhere(&self) -> bool {
+        self.threadsafe.get() && ![0, thread_id() as u64].contains(&self.moment.get().0)
+    }
+
+    #[inline]
+    fn set_runner(&self, thread: usize) {
+        self.moment.set(Moment(thread as u64));
     }
 
     /// Debug mode: remembers where the handle was made.
     pub(crate) fn note_source(&self, py: Python<'_>) -> PyResult<()> {
         let source = names(py).extract_stack.bind(py).call0()?;
-        self.rest.get_or_make().source.set(py, source);
+        self.make_rest().source.set(py, source);
         Ok(())
     }
 
@@ -177,7 +210,7 @@ impl Handle {
     #[inline]
     pub(crate) fn note_time(&self, given: &Bound<'_, PyAny>) {
         if !given.is_exact_instance_of::<PyFloat>() {
-            self.rest.get_or_make().given.set(given.py(), given.clone());
+            self.make_rest().given.set(given.py(), given.clone());
         }
     }
 
@@ -198,12 +231,32 @@ impl Handle {
             return Ok(Some(context));
         }
         let context = context::of(context)?;
+        self.plain.set(false);
         self.context.set(py, context.clone());
         Ok(Some(context))
     }
 
+    fn make_rest(&self) -> &Rest {
+        self.plain.set(false);
+        self.rest.get_or_make()
+    }
+
     fn rest_of<'py>(&self, py: Python<'py>, slot: impl FnOnce(&Rest) -> &Slot) -> Option<Bound<'py, PyAny>> {
         self.rest.get().and_then(|rest| slot(rest).get(py))
+    }
+}
+
+/// Whether it is a TimerHandle.
+#[inline]
+pub(crate) fn is_timer(object: &Bound<'_, PyAny>) -> bool {
+    TIMER.is_exact(object)
+}
+
+/// A timer has come to its time (or its loop is closed) and is a job from now on.
+#[inline]
+pub(crate) fn on_due(handle: &Bound<'_, PyAny>) {
+    if let Some(this) = Inst::<Handle>::cast(handle) {
+        this.place.set(None);
     }
 }
 
@@ -234,15 +287,15 @@ pub(crate) fn threadsafe<'py>(py: Python<'py>, core: &LoopCore, handle: Handle) 
 /// The handle of `call_at`, which is due at `when` and in the hands of `core`.
 #[inline]
 pub(crate) fn timer<'py>(py: Python<'py>, core: &LoopCore, when: f64, handle: Handle) -> Object<'py> {
-    handle.when.set(when);
+    handle.set_when(when);
     let object = if core.runs_somewhere() {
         create_hidden(py, &TIMER, handle)?
     } else {
         create_in(py, &TIMER, handle)?
     };
-    let key = core.at(py, when, Job::Handle(object.clone().unbind()))?;
+    let key = core.at(py, when, Timed::new(&object))?;
     if let Some(this) = Inst::<Handle>::cast(&object) {
-        this.timer.set(Some(key));
+        this.place.set(Some(key.place()));
     }
     Ok(object)
 }
@@ -282,7 +335,7 @@ fn from_arguments(bound: [Option<Borrowed<'_, '_, PyAny>>; 4], when: f64) -> PyR
     let context = context.filter(|c| !c.is_none()).map(|c| c.to_owned());
     let args = Arguments::Many(args.to_owned());
     let handle = Handle::new(&event_loop, callback.to_owned(), args, context)?;
-    handle.when.set(when);
+    handle.set_when(when);
     if futures::is_debug(&event_loop)? {
         handle.note_source(event_loop.py())?;
     }
@@ -313,22 +366,38 @@ fn cancel<'py>(this: This<'_, 'py>) -> Object<'py> {
     if debug {
         // What "Executing <Handle ...> took 2.5 seconds" will show.
         let shown = this.object().repr()?.into_any();
-        this.rest.get_or_make().repr.set(py, shown);
+        this.make_rest().repr.set(py, shown);
     }
-    let key = this.timer.replace(None);
-    let timed = key.and_then(|key| core.and_then(|core| core.cancel_timer(py, key)));
+    // At once: when Python code has run, somebody else may have the place.
+    let place = this.place.replace(None);
+    if let (Some(place), Some(core)) = (place, core) {
+        core.abandon_timer(py, place);
+    }
     drop((this.callback.take(py), this.args.take(py)));
-    // From here on the handle is kept by those who hold it, and no more by the loop.
-    this.show();
-    if key.is_none() && core.is_none() && TIMER.is_instance(&this.object()) {
+    leave(this, event_loop.as_ref(), core)?;
+    if place.is_none() && core.is_none() && TIMER.is_instance(&this.object()) {
         or_none(py, &this.event_loop)
             .call_method1(intern!(py, "_timer_handle_cancelled"), (this.object(),))?;
     }
-    match timed {
-        Some(Job::Handle(handle)) => drop(handle.into_bound(py)), // with the GIL at hand: the short way to drop it
-        other => drop(other),
+    if let Some(core) = core {
+        core.bury(py);
     }
     Ok(none(py))
+}
+
+/// From here on a handle is kept by those who hold it, and no more by the loop. The garbage collector has to know it if
+/// what it still holds can come to hold it. Mostly that is the loop alone: so that the collector need not know (to join and
+/// leave its list in no order costs as much as cancelling), the handle keeps the loop alive no more.
+#[inline]
+fn leave(this: This<'_, '_>, event_loop: Option<&Bound<'_, PyAny>>, core: Option<&LoopCore>) -> PyResult<()> {
+    let py = this.py();
+    match (core, event_loop) {
+        (Some(core), Some(event_loop)) if this.plain.get() => {
+            this.event_loop.set(py, core.weak(event_loop)?);
+        }
+        _ => this.show(),
+    }
+    Ok(())
 }
 
 fn cancelled<'py>(this: This<'_, 'py>) -> Object<'py> {
@@ -339,7 +408,7 @@ fn cancelled<'py>(this: This<'_, 'py>) -> Object<'py> {
 /// While another thread runs the callback of a threadsafe handle: waits for the end.
 #[inline]
 fn wait_for_runner(this: This<'_, '_>) -> PyResult<()> {
-    while this.runner.get() != 0 && this.runner.get() != thread_id() {
+    while this.runs_elsewhere() {
         wait_for_end(this)?;
     }
     Ok(())
@@ -348,7 +417,7 @@ fn wait_for_runner(this: This<'_, '_>) -> PyResult<()> {
 #[cold]
 fn wait_for_end(this: This<'_, '_>) -> PyResult<()> {
     let py = this.py();
-    let slot = &this.get().rest.get_or_make().finished;
+    let slot = &this.get().make_rest().finished;
     let finished = match slot.get(py) {
         Some(finished) => finished,
         None => {
@@ -365,6 +434,7 @@ fn get_cancelled<'py>(this: This<'_, 'py>) -> Object<'py> {
 }
 
 fn get_context<'py>(this: This<'_, 'py>) -> Object<'py> {
+    this.show(); // a context may come to hold the handle
     Ok(this.context(this.py())?.unwrap_or_else(|| none(this.py())))
 }
 
@@ -377,7 +447,11 @@ fn get_args<'py>(this: This<'_, 'py>) -> Object<'py> {
 }
 
 fn get_loop<'py>(this: This<'_, 'py>) -> Object<'py> {
-    Ok(or_none(this.py(), &this.event_loop))
+    let event_loop = or_none(this.py(), &this.event_loop);
+    match event_loop.cast_exact::<PyWeakrefReference>() {
+        Ok(weak) if this.cancelled.get() => Ok(weak.upgrade().unwrap_or_else(|| none(this.py()))),
+        _ => Ok(event_loop),
+    }
 }
 
 fn get_source<'py>(this: This<'_, 'py>) -> Object<'py> {
@@ -385,7 +459,8 @@ fn get_source<'py>(this: This<'_, 'py>) -> Object<'py> {
 }
 
 fn set_source<'py>(this: This<'_, 'py>, value: Borrowed<'_, 'py, PyAny>) -> PyResult<()> {
-    let slot = &this.get().rest.get_or_make().source;
+    this.show();
+    let slot = &this.get().make_rest().source;
     drop(slot.replace(this.py(), (!value.is_none()).then(|| value.to_owned())));
     Ok(())
 }
@@ -398,21 +473,18 @@ fn when<'py>(this: This<'_, 'py>) -> Object<'py> {
     if let Some(given) = this.rest_of(this.py(), |rest| &rest.given) {
         return Ok(given);
     }
-    Ok(PyFloat::new(this.py(), this.when.get()).into_any())
+    Ok(PyFloat::new(this.py(), this.when()).into_any())
 }
 
 fn get_scheduled<'py>(this: This<'_, 'py>) -> Object<'py> {
-    let core = this.event_loop.get(this.py());
-    let waiting = match (this.timer.get(), core.as_ref().and_then(LoopCore::of)) {
-        (Some(key), Some(core)) => core.scheduler().with(this.py(), |s| s.timers().get(&key).is_some()),
-        _ => this.scheduled.get(),
-    };
+    let waiting = this.place.get().is_some() || this.rest.get().is_some_and(|rest| rest.scheduled.get());
     Ok(PyBool::new(this.py(), waiting).to_owned().into_any())
 }
 
 /// asyncio's own loops, which may make our TimerHandles, note there what they have done with them.
 fn set_scheduled<'py>(this: This<'_, 'py>, value: Borrowed<'_, 'py, PyAny>) -> PyResult<()> {
-    this.scheduled.set(value.is_truthy()?);
+    let scheduled = value.is_truthy()?;
+    this.get().make_rest().scheduled.set(scheduled);
     Ok(())
 }
 
@@ -464,12 +536,12 @@ fn compare<'py>(this: This<'_, 'py>, other: Borrowed<'_, 'py, PyAny>, op: Compar
     };
     #[allow(clippy::float_cmp, reason = "the very time that was asked for, as in asyncio")]
     let equal = || -> PyResult<bool> {
-        Ok(this.when.get() == other.when.get()
+        Ok(this.when() == other.when()
             && this.cancelled.get() == other.cancelled.get()
             && or_none(py, &this.callback).eq(or_none(py, &other.callback))?
             && get_args(this)?.eq(get_args(other)?)?)
     };
-    let (mine, theirs) = (this.when.get(), other.when.get());
+    let (mine, theirs) = (this.when(), other.when());
     let answer = match op {
         CompareOp::Lt => mine < theirs,
         CompareOp::Le => mine < theirs || equal()?,
@@ -482,7 +554,7 @@ fn compare<'py>(this: This<'_, 'py>, other: Borrowed<'_, 'py, PyAny>, op: Compar
 }
 
 fn hash_when(this: This<'_, '_>) -> PyResult<isize> {
-    PyFloat::new(this.py(), this.when.get()).hash()
+    PyFloat::new(this.py(), this.when()).hash()
 }
 
 /// `isinstance(handle, asyncio.Handle)` holds also where asyncio's own class is asked for: `__class__` says so.
@@ -500,109 +572,6 @@ fn get_class<'py>(this: This<'_, 'py>) -> Object<'py> {
         return Ok(class.into_any());
     };
     Ok(stock.bind(py).clone().into_any())
-}
-
-// --- running -----------------------------------------------------------------------------------
-
-/// Runs the callback unless it was cancelled; its exception goes to the loop's exception handler.
-#[inline]
-pub(crate) fn run(this: This<'_, '_>) -> PyResult<()> {
-    let py = this.py();
-    if this.cancelled.get() {
-        return Ok(());
-    }
-    let (Some(callback), Some(context)) = (this.callback.get(py), this.context(py)?) else {
-        return Ok(());
-    };
-    let args = this.args.get(py);
-    if this.threadsafe.get() {
-        this.runner.set(thread_id());
-    }
-    let result = context::run(&context, || match &args {
-        None => callback.call0(),
-        Some(arg) if this.single.get() => callback.call1((arg,)),
-        Some(args) => call(&callback, args),
-    });
-    if this.threadsafe.get() {
-        this.runner.set(0);
-        if let Some(finished) = this.rest_of(py, |rest| &rest.finished) {
-            finished.call_method0(intern!(py, "set"))?;
-        }
-    }
-    if let Err(error) = result {
-        if errors::ends_the_loop(py, &error) {
-            this.show();
-            return Err(error);
-        }
-        report(this, error, &callback)?;
-    }
-    if this.references() == 1 {
-        // Nobody but the turn knows the handle.
-        drop(this.context.take(py));
-        context::give_back(context);
-    } else {
-        this.show();
-    }
-    Ok(())
-}
-
-fn call<'py>(callback: &Bound<'py, PyAny>, args: &Bound<'py, PyAny>) -> Object<'py> {
-    match args.cast::<PyTuple>() {
-        Ok(args) => callback.call1(args),
-        Err(_) => {
-            let args = args.try_iter()?.collect::<PyResult<Vec<_>>>()?;
-            callback.call1(PyTuple::new(callback.py(), args)?)
-        }
-    }
-}
-
-#[cold]
-fn report(this: This<'_, '_>, error: PyErr, callback: &Bound<'_, PyAny>) -> PyResult<()> {
-    let py = this.py();
-    let event_loop = or_none(py, &this.event_loop);
-    let details = PyDict::new(py);
-    let shown = names(py).format_callback(callback, &this.args(py)?, futures::is_debug(&event_loop)?)?;
-    details.set_item("message", format!("Exception in callback {shown}"))?;
-    details.set_item("exception", error.into_value(py))?;
-    details.set_item("handle", this.object())?;
-    if let Some(source) = this.rest_of(py, |rest| &rest.source) {
-        details.set_item("source_traceback", source)?;
-    }
-    event_loop.call_method1(intern!(py, "call_exception_handler"), (details,))?;
-    Ok(())
-}
-
-/// A Handle for a job that had none, to show it in reports: where it was made nobody knows any more.
-pub(crate) fn for_report<'py>(
-    event_loop: &Bound<'py, PyAny>,
-    callback: Bound<'py, PyAny>,
-    args: Bound<'py, PyTuple>,
-    context: Bound<'py, PyAny>,
-) -> Object<'py> {
-    let handle = Handle::new(event_loop, callback, Arguments::Many(args.into_any()), Some(context))?;
-    create(event_loop.py(), handle)
-}
-
-/// A Handle that the caller gives to the loop himself; in debug mode it knows where that was.
-pub(crate) fn for_job<'py>(
-    event_loop: &Bound<'py, PyAny>,
-    callback: Bound<'py, PyAny>,
-    args: Bound<'py, PyTuple>,
-    context: Bound<'py, PyAny>,
-) -> Object<'py> {
-    let handle = Handle::new(event_loop, callback, Arguments::Many(args.into_any()), Some(context))?;
-    if futures::is_debug(event_loop)? {
-        handle.note_source(event_loop.py())?;
-    }
-    create(event_loop.py(), handle)
-}
-
-/// Runs what [`for_job`] made or a job's Handle.
-pub(crate) fn run_object(handle: &Bound<'_, PyAny>) -> PyResult<()> {
-    match Inst::<Handle>::cast(handle) {
-        Some(handle) => run(handle),
-        None => handle.call_method0(intern!(handle.py(), "_run")).map(drop),
-    }
 }
 
 /// Makes the types.
