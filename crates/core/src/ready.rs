@@ -12,12 +12,14 @@ const KEPT_SLOTS: usize = 1024;
 #[derive(Debug)]
 pub struct Ready<T> {
     queue: VecDeque<T>,
+    /// How many payloads in a row were taken out while most slots were unused.
+    quiet: usize,
 }
 
 impl<T> Ready<T> {
     /// An empty queue; allocates on the first push.
     pub const fn new() -> Self {
-        Self { queue: VecDeque::new() }
+        Self { queue: VecDeque::new(), quiet: 0 }
     }
 
     /// Appends a payload.
@@ -36,8 +38,8 @@ impl<T> Ready<T> {
     #[inline]
     pub fn pop(&mut self) -> Option<T> {
         let item = self.queue.pop_front();
-        if self.queue.capacity() > KEPT_SLOTS && self.queue.len() < self.queue.capacity() / 8 {
-            self.give_back();
+        if self.queue.capacity() > KEPT_SLOTS {
+            self.note_use();
         }
         item
     }
@@ -74,10 +76,18 @@ impl<T> Ready<T> {
         }
     }
 
-    /// Halving at one eighth keeps the cost of growing again amortised.
-    #[cold]
-    fn give_back(&mut self) {
-        self.queue.shrink_to((self.queue.capacity() / 4).max(KEPT_SLOTS));
+    /// Memory that no burst needed again while as much as it can hold went through goes back: so bursts that come one
+    /// after the other find it there.
+    fn note_use(&mut self) {
+        if self.queue.len() >= self.queue.capacity() / 8 {
+            self.quiet = 0;
+            return;
+        }
+        self.quiet += 1;
+        if self.quiet > self.queue.capacity() {
+            self.quiet = 0;
+            self.queue.shrink_to((self.queue.capacity() / 4).max(KEPT_SLOTS));
+        }
     }
 }
 
@@ -119,6 +129,12 @@ mod tests {
         }
         assert!(ready.queue.capacity() >= 100_000);
         for number in 0..100_000 {
+            assert_eq!(ready.pop(), Some(number));
+        }
+        let kept = ready.queue.capacity();
+        assert!(kept >= 100_000, "the next burst finds its memory");
+        for number in 0..2 * kept {
+            ready.push(number);
             assert_eq!(ready.pop(), Some(number));
         }
         assert!(ready.queue.capacity() <= 2 * KEPT_SLOTS, "{} slots kept", ready.queue.capacity());

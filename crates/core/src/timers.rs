@@ -35,7 +35,7 @@ impl TimerKey {
 pub struct TimerPlace(NonZeroU32);
 
 /// One heap entry: from the highest bits down the deadline, the number of the insert and the index of the slot, so
-/// that the order of entries is that of one number. It is a tombstone when its slot is empty.
+/// that the order of entries is that of one number. It is a tombstone when the bit of its slot is clear.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Entry(u128);
 
