@@ -75,6 +75,13 @@ impl<T, W> Scheduler<T, W> {
         self.ready.len() - before
     }
 
+    /// A turn begins: how many jobs are ready, and how many wait for their time.
+    #[inline]
+    pub fn begin_turn(&mut self) -> (usize, usize) {
+        self.ready.begin_turn();
+        (self.ready.len(), self.timers.len())
+    }
+
     /// How many jobs this turn may run: those ready now. Jobs added meanwhile wait for the next turn.
     #[inline]
     pub fn turn_len(&self) -> usize {

@@ -101,10 +101,9 @@ macro_rules! class {
                 &CELL
             }
 
-            fn spare() -> Option<&'static $crate::ffi::cell::GilCell<Vec<$crate::ffi::class::Spare>>> {
-                static SPARE: $crate::ffi::cell::GilCell<Vec<$crate::ffi::class::Spare>> =
-                    $crate::ffi::cell::GilCell::new(Vec::new());
-                ($spare > 0).then_some(&SPARE)
+            fn spares() -> Option<&'static $crate::ffi::spares::Spares> {
+                static SPARES: $crate::ffi::spares::Spares = $crate::ffi::spares::Spares::new();
+                ($spare > 0).then_some(&SPARES)
             }
 
             fn traverse(

@@ -4,11 +4,12 @@
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
-use crate::ffi::cell::{GilCell, Slot};
-use crate::ffi::class::{Builder, Class, Inst, Spare, TypeCell, create};
+use crate::ffi::cell::Slot;
+use crate::ffi::class::{Builder, Class, Inst, TypeCell, create};
 use crate::ffi::gc::{Stopped, Visit};
-use crate::ffi::iter::{Awaitable, Step};
+use crate::ffi::iter::{Awaitable, Brief, Step};
 use crate::ffi::layout::Fut;
+use crate::ffi::spares::Spares;
 use crate::ffi::types;
 use crate::futures::{check_initialized, result};
 
@@ -26,9 +27,9 @@ impl Class for FutureIter {
         &CELL
     }
 
-    fn spare() -> Option<&'static GilCell<Vec<Spare>>> {
-        static SPARE: GilCell<Vec<Spare>> = GilCell::new(Vec::new());
-        Some(&SPARE)
+    fn spares() -> Option<&'static Spares> {
+        static SPARES: Spares = Spares::new();
+        Some(&SPARES)
     }
 
     fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
@@ -43,14 +44,30 @@ impl Class for FutureIter {
 /// Yields the future once, then gives its result.
 #[inline]
 pub(crate) fn resume<'py>(future: Fut<'_, 'py>) -> PyResult<Step<'py>> {
+    if let Some(brief) = resume_at_once(future) {
+        return Ok(brief.step(future.py()));
+    }
     if future.is_pending() {
-        if future.blocking() {
-            return Err(PyRuntimeError::new_err("await wasn't used with future"));
-        }
-        future.set_blocking(true);
-        return Ok(Step::Yield(future.object().to_owned()));
+        return Err(PyRuntimeError::new_err("await wasn't used with future"));
     }
     result(future).map(Step::Return)
+}
+
+/// As [`resume`], unless that fails.
+#[inline]
+pub(crate) fn resume_at_once<'py>(future: Fut<'_, 'py>) -> Option<Brief<'py>> {
+    if future.is_pending() {
+        let first = !future.blocking();
+        return first.then(|| {
+            future.set_blocking(true);
+            Brief::Yield(future.object().to_owned())
+        });
+    }
+    if !future.has_result() || !future.is_initialized() {
+        return None;
+    }
+    future.set_log_tb(false);
+    future.result().map(Brief::Return)
 }
 
 impl Awaitable for FutureIter {

@@ -51,6 +51,7 @@ fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     ffi::thread::calibrate(py)?;
     ffi::context::calibrate(py)?;
     ffi::iter::init(py)?;
+    ffi::args::init(py);
     errors::init(py)?;
     ffi::function::register(module)?;
     ffi::types::init(module)?;

@@ -6,10 +6,11 @@ use pyo3::prelude::*;
 
 use crate::anyfuture::{self, Outcome};
 use crate::ffi::args::{Args, Signature};
-use crate::ffi::cell::{GilCell, Slot};
-use crate::ffi::class::{Builder, Class, Inst, Spare, TypeCell, create};
+use crate::ffi::cell::Slot;
+use crate::ffi::class::{Builder, Class, Inst, TypeCell, create};
 use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::layout::Fut;
+use crate::ffi::spares::Spares;
 use crate::ffi::{function, thread};
 use crate::tasks::create;
 use crate::{futures, hooks};
@@ -33,9 +34,9 @@ impl Class for Shield {
         &CELL
     }
 
-    fn spare() -> Option<&'static GilCell<Vec<Spare>>> {
-        static SPARE: GilCell<Vec<Spare>> = GilCell::new(Vec::new());
-        Some(&SPARE)
+    fn spares() -> Option<&'static Spares> {
+        static SPARES: Spares = Spares::new();
+        Some(&SPARES)
     }
 
     fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {

@@ -12,11 +12,12 @@ use crate::alarm::{Alarm, When};
 use crate::anyfuture::{self, running_loop};
 use crate::as_completed::{self, AsCompleted};
 use crate::ffi::args::{Args, Signature, given};
-use crate::ffi::cell::{Flag, GilCell, Slot};
-use crate::ffi::class::{Builder, Class, Inst, Spare, TypeCell, create};
+use crate::ffi::cell::{Flag, Slot};
+use crate::ffi::class::{Builder, Class, Inst, TypeCell, create};
 use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::holds::Holds;
 use crate::ffi::method::{AnyObject, Method, Of, anyargs, constructor, initializer, noargs, unary};
+use crate::ffi::spares::Spares;
 use crate::ffi::{function, thread};
 use crate::job::Timed;
 use crate::local::LoopCore;
@@ -289,9 +290,9 @@ impl Class for Timeout {
         &CELL
     }
 
-    fn spare() -> Option<&'static GilCell<Vec<Spare>>> {
-        static SPARE: GilCell<Vec<Spare>> = GilCell::new(Vec::new());
-        Some(&SPARE)
+    fn spares() -> Option<&'static Spares> {
+        static SPARES: Spares = Spares::new();
+        Some(&SPARES)
     }
 
     fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {

@@ -16,11 +16,12 @@ use super::readers::{self, Direction};
 use super::sockets::{check_ssl_socket, is_plain};
 use crate::errors::os_error;
 use crate::ffi::buffer;
-use crate::ffi::cell::{Flag, GilCell, Slot};
-use crate::ffi::class::{Builder, Class, Inst, Spare, TypeCell, create};
+use crate::ffi::cell::{Flag, Slot};
+use crate::ffi::class::{Builder, Class, Inst, TypeCell, create};
 use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::holds::Holds;
 use crate::ffi::iter::{Awaitable, Coroutine, Life, Step, reused, warn_never_awaited};
+use crate::ffi::spares::Spares;
 use crate::futures::{self, is_debug};
 use crate::names::none;
 use crate::parked::Parked;
@@ -83,9 +84,9 @@ impl Class for SockOp {
         &CELL
     }
 
-    fn spare() -> Option<&'static GilCell<Vec<Spare>>> {
-        static SPARE: GilCell<Vec<Spare>> = GilCell::new(Vec::new());
-        Some(&SPARE)
+    fn spares() -> Option<&'static Spares> {
+        static SPARES: Spares = Spares::new();
+        Some(&SPARES)
     }
 
     fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {

@@ -15,6 +15,7 @@ use super::readers::Waiter;
 use super::{EventLoop, closed, hooks, instruments};
 use crate::errors::{ends_the_loop, os_error};
 use crate::ffi::layout::{Fut, Tsk};
+use crate::ffi::thread::Here;
 use crate::ffi::{context, detach};
 use crate::job::Job;
 use crate::local::LoopCore;
@@ -68,7 +69,7 @@ impl Turns {
     pub(super) fn once(&mut self, this: &Bound<'_, EventLoop>) -> PyResult<()> {
         let (py, core) = (this.py(), EventLoop::core(this));
         admit_remote(py, core);
-        let (ready, timers) = core.scheduler().with(py, |s| (s.turn_len(), s.timers_len()));
+        let (ready, timers) = core.scheduler().with(py, aioxide_core::Scheduler::begin_turn);
         let is_busy = ready > 0 || core.is_stopping();
         let mut count = ready;
         if !is_busy || core.is_stopping() || self.wants_poll(this.get(), py) {
@@ -82,38 +83,7 @@ impl Turns {
         if count > 0 {
             self.idle.over();
         }
-        let mut part = if core.instruments() & instrument::EACH_TURN == 0 {
-            count
-        } else {
-            instruments::turn(this, count)
-        };
-        let held = &this.get().held;
-        held.begin();
-        for number in 0..count {
-            if number == part {
-                part += instruments::go_on(this, count - number);
-            }
-            let Some(job) = core.scheduler().with(py, aioxide_core::Scheduler::pop) else { break };
-            held.next();
-            if core.instruments() & (instrument::EACH_JOB | instrument::HELD) != 0 {
-                if core.instruments() & instrument::HELD != 0 {
-                    held::release(this);
-                }
-                if core.instruments() & instrument::EACH_JOB != 0 {
-                    instruments::run(this, job, run)?;
-                    continue;
-                }
-            }
-            match job {
-                // What a loop does most goes by the shortest way.
-                Job::Step(task) => step(this, task.into_bound(py), None),
-                Job::Wake { task, future } => wake(this, task.into_bound(py), &future.into_bound(py)),
-                job => run_any(this, job),
-            }
-            .or_else(|error| stray(this, error))?;
-        }
-        held::end(this);
-        Ok(())
+        run_jobs(this, core, count)
     }
 
     /// Takes in the timers that are due. Returns how many jobs this turn runs.
@@ -306,9 +276,52 @@ fn admit_remote(py: Python<'_>, core: &LoopCore) {
     }
 }
 
+/// Runs the jobs of a turn. A function of its own, so that the registers are its.
+#[inline(never)]
+fn run_jobs(this: &Bound<'_, EventLoop>, core: &LoopCore, count: usize) -> PyResult<()> {
+    let (py, here) = (this.py(), Here::new(this.py()));
+    let is_watched = core.instruments() & instrument::EACH_TURN != 0;
+    let mut part = if is_watched { instruments::turn(this, count) } else { count };
+    let held = &this.get().held;
+    held.begin();
+    for number in 0..count {
+        if number == part {
+            part += instruments::go_on(this, count - number);
+        }
+        held.next();
+        if core.instruments() & (instrument::EACH_JOB | instrument::HELD) != 0 {
+            if core.instruments() & instrument::HELD != 0 {
+                held::release(this);
+            }
+            if core.instruments() & instrument::EACH_JOB != 0 {
+                let Some(job) = pop(py, core) else { break };
+                instruments::run(this, job, |this, job| run(this, here, job))?;
+                continue;
+            }
+        }
+        // A job of its own, of which nothing but its parts is passed on: so it never lies in memory.
+        let Some(job) = pop(py, core) else { break };
+        if let Job::Step(task) = job {
+            // What a loop does most.
+            if let Err(error) = step(this, here, task.into_bound(py), With::Nothing) {
+                stray(this, error)?;
+            }
+            continue;
+        }
+        run_any(this, here, job).or_else(|error| stray(this, error))?;
+    }
+    held::end(this);
+    Ok(())
+}
+
+#[inline]
+fn pop(py: Python<'_>, core: &LoopCore) -> Option<Job> {
+    core.scheduler().with(py, aioxide_core::Scheduler::pop)
+}
+
 /// Runs one job. Errors of callbacks are reported; SystemExit and KeyboardInterrupt go to whoever runs the loop.
-fn run(this: &Bound<'_, EventLoop>, job: Job) -> PyResult<()> {
-    run_any(this, job).or_else(|error| stray(this, error))
+fn run<'py>(this: &Bound<'py, EventLoop>, here: Here<'py>, job: Job) -> PyResult<()> {
+    run_any(this, here, job).or_else(|error| stray(this, error))
 }
 
 #[cold]
@@ -316,7 +329,9 @@ fn stray(this: &Bound<'_, EventLoop>, error: PyErr) -> PyResult<()> {
     if ends_the_loop(this.py(), &error) { Err(error) } else { hooks::report_stray(this, error) }
 }
 
-fn run_any(this: &Bound<'_, EventLoop>, job: Job) -> PyResult<()> {
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "into the loop over a turn's jobs: see there")]
+fn run_any<'py>(this: &Bound<'py, EventLoop>, here: Here<'py>, job: Job) -> PyResult<()> {
     let py = this.py();
     match job {
         Job::Handle(handle) => handles::run_object(&handle.into_bound(py)),
@@ -326,9 +341,9 @@ fn run_any(this: &Bound<'_, EventLoop>, job: Job) -> PyResult<()> {
             &future.into_bound(py),
             &context.into_bound(py),
         ),
-        Job::Step(task) => step(this, task.into_bound(py), None),
-        Job::Throw { task, error } => step(this, task.into_bound(py), Some(error.into_bound(py))),
-        Job::Wake { task, future } => wake(this, task.into_bound(py), &future.into_bound(py)),
+        Job::Step(task) => go_on(this, here, task.into_bound(py)),
+        Job::Throw { task, error } => throw(this, here, task.into_bound(py), error.into_bound(py)),
+        Job::Wake { task, future } => wake(this, here, task.into_bound(py), future.into_bound(py)),
         Job::Hook { hook, future } => crate::hooks::done(hook.bind(py), future.bind(py)),
         Job::Complete(future) => complete(&future.into_bound(py)),
         Job::Connected { transport, waiter } => {
@@ -343,49 +358,85 @@ fn run_any(this: &Bound<'_, EventLoop>, job: Job) -> PyResult<()> {
     }
 }
 
-/// The next step of a task, in its context.
-#[inline]
-fn step<'py>(
-    this: &Bound<'py, EventLoop>,
-    task: Bound<'py, PyAny>,
-    error: Option<Bound<'py, PyAny>>,
-) -> PyResult<()> {
-    in_context(this, task, |known, failure| tasks::step::step(known, error, failure))
+/// What a task goes on with.
+enum With<'a, 'py> {
+    Nothing,
+    Error(Bound<'py, PyAny>),
+    /// What it waited for is done.
+    Future(&'a Bound<'py, PyAny>),
 }
 
-/// As [`step`], when what the task waited for is done.
-#[inline]
+#[inline(never)]
+fn go_on<'py>(this: &Bound<'py, EventLoop>, here: Here<'py>, task: Bound<'py, PyAny>) -> PyResult<()> {
+    step(this, here, task, With::Nothing)
+}
+
+#[inline(never)]
+fn throw<'py>(
+    this: &Bound<'py, EventLoop>,
+    here: Here<'py>,
+    task: Bound<'py, PyAny>,
+    error: Bound<'py, PyAny>,
+) -> PyResult<()> {
+    step(this, here, task, With::Error(error))
+}
+
+#[inline(never)]
 fn wake<'py>(
     this: &Bound<'py, EventLoop>,
+    here: Here<'py>,
     task: Bound<'py, PyAny>,
-    future: &Bound<'py, PyAny>,
+    future: Bound<'py, PyAny>,
 ) -> PyResult<()> {
-    in_context(this, task, |known, failure| tasks::step::wake(known, future, failure))
+    step(this, here, task, With::Future(&future))
 }
 
+/// The next step of a task, in its context.
 #[inline(always)]
 #[allow(clippy::inline_always, reason = "as for what it runs: see step.rs")]
-fn in_context<'py>(
+fn step<'py>(
     this: &Bound<'py, EventLoop>,
+    here: Here<'py>,
     task: Bound<'py, PyAny>,
-    step: impl FnOnce(Tsk<'_, 'py>, &mut Failure) -> Next,
+    with: With<'_, 'py>,
 ) -> PyResult<()> {
     let Some(known) = Tsk::cast(&task) else { return Ok(()) };
-    let Some(context) = known.context() else { return Ok(()) };
-    let mut failure = None;
-    let next = context::run(&context, || Ok(step(known, &mut failure)))
-        .unwrap_or_else(|error| tasks::step::failed(&mut failure, error));
-    if let Some(error) = failure {
+    let Some(context) = known.context_ref() else { return Ok(()) };
+    if let Err(error) = context::enter(here, &context) {
         return hooks::report_step(this, &task, error);
+    }
+    let mut failure = None;
+    let next = match with {
+        With::Nothing => tasks::step::step(here, known, None, &mut failure),
+        With::Error(error) => tasks::step::step(here, known, Some(error), &mut failure),
+        With::Future(future) => tasks::step::wake(here, known, future, &mut failure),
+    };
+    let left = context::exit(here, &context);
+    if failure.is_some() || left.is_err() {
+        return failed(this, &task, failure, left);
     }
     if next == Next::Turn {
         let core = EventLoop::core(this);
         if known.fut().loop_ptr() != this.as_ptr() || core.overrides_call_soon() {
             return tasks::step::go_on(known, next, None);
         }
-        core.scheduler().with(this.py(), |s| s.soon(Job::Step(task.unbind())));
+        let job = Job::Step(task.unbind());
+        core.scheduler().with(this.py(), move |s| s.soon(job));
     }
     Ok(())
+}
+
+#[cold]
+fn failed(
+    this: &Bound<'_, EventLoop>,
+    task: &Bound<'_, PyAny>,
+    failure: Failure,
+    left: PyResult<()>,
+) -> PyResult<()> {
+    match failure.or(left.err()) {
+        Some(error) => hooks::report_step(this, task, error),
+        None => Ok(()),
+    }
 }
 
 /// The end of a wait: `future.set_result(None)` unless somebody was faster.

@@ -4,6 +4,9 @@
 //! parameter, with CPython's own error messages.
 #![allow(unsafe_code, reason = "reads the argument vector of a call")]
 
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
 use pyo3::Borrowed;
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
@@ -227,15 +230,14 @@ pub(crate) fn given<'py>(value: Option<Borrowed<'_, 'py, PyAny>>) -> Option<Boun
 /// Whether the object is exactly the int 0 (of which there is one).
 #[inline]
 pub(crate) fn is_zero(object: &Bound<'_, PyAny>) -> bool {
-    static ZERO: std::sync::atomic::AtomicPtr<ffi::PyObject> =
-        std::sync::atomic::AtomicPtr::new(std::ptr::null_mut());
-    let mut zero = ZERO.load(std::sync::atomic::Ordering::Relaxed);
-    if zero.is_null() {
-        // SAFETY: the GIL is held; small ints live as long as the interpreter, and this reference is never given back.
-        zero = unsafe { ffi::PyLong_FromLong(0) };
-        ZERO.store(zero, std::sync::atomic::Ordering::Relaxed);
-    }
-    object.as_ptr() == zero
+    object.as_ptr() == ZERO.load(Ordering::Relaxed)
+}
+
+static ZERO: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
+
+/// Called by the module's init.
+pub(crate) fn init(py: Python<'_>) {
+    ZERO.store(pyo3::types::PyInt::new(py, 0).into_ptr().cast(), Ordering::Relaxed);
 }
 
 #[cold]

@@ -19,10 +19,10 @@ use pyo3::ffi::{self, PyObject, PyTypeObject};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use super::cell::GilCell;
 use super::gc::{Stopped, Visit, traverse_raw};
 use super::method::{Attribute, Method};
 use super::origins;
+use super::spares::{Spares, become_a};
 
 /// A type object made when the module is imported, for fast exact checks.
 #[derive(Debug)]
@@ -89,7 +89,7 @@ pub(crate) trait Class: Sized + 'static {
     /// Where the type object is kept.
     fn cell() -> &'static TypeCell;
     /// Where freed instances are kept.
-    fn spare() -> Option<&'static GilCell<Vec<Spare>>> {
+    fn spares() -> Option<&'static Spares> {
         None
     }
     /// Shows the objects it holds to the garbage collector.
@@ -132,13 +132,6 @@ unsafe fn inherited(slf: *mut PyObject, number: usize) -> *mut *mut PyObject {
     // SAFETY: the callers keep below the class's number of slots.
     unsafe { slf.byte_add(INHERITED_AT).cast::<*mut PyObject>().add(number) }
 }
-
-/// The memory of a freed instance.
-#[derive(Debug)]
-pub(crate) struct Spare(pub(super) *mut PyObject);
-
-// SAFETY: plain memory, handed around under the GIL only.
-unsafe impl Send for Spare {}
 
 /// A reference to a live instance of a raw class (or of a subclass).
 pub(crate) struct Inst<'a, 'py, T> {
@@ -232,8 +225,12 @@ impl<'a, 'py, T: Class> Inst<'a, 'py, T> {
     /// `slf` is a live instance of T's class.
     #[inline]
     pub(super) unsafe fn from_ptr(py: Python<'py>, slf: *mut PyObject) -> Self {
-        // SAFETY: promised by the caller.
-        Self { obj: unsafe { Borrowed::from_ptr(py, slf) }, of: PhantomData }
+        // SAFETY: promised by the caller; what is live is not null.
+        let obj = unsafe {
+            std::hint::assert_unchecked(!slf.is_null());
+            Borrowed::from_ptr(py, slf)
+        };
+        Self { obj, of: PhantomData }
     }
 }
 
@@ -267,18 +264,19 @@ pub(crate) fn create_hidden<'py, T: Class>(
     value: T,
 ) -> PyResult<Bound<'py, PyAny>> {
     let class = class.ptr();
-    let spare = T::spare().and_then(|cell| cell.with(py, Vec::pop));
     // SAFETY: the class is a ready heap type with garbage collection, built for T; spare memory is that of a freed
-    // instance of it or of a sibling, which is as long, and untracked, and its header is made anew. The value is
-    // written before anybody sees the object.
+    // instance of it or of a sibling, which is as long, and untracked. The value is written before anybody sees the
+    // object.
     unsafe {
-        let object = match spare {
-            Some(Spare(memory)) => ffi::PyObject_Init(memory, class),
-            None => _PyObject_GC_New(class),
+        let object = match T::spares().and_then(|spares| spares.take(py)) {
+            Some(object) => {
+                if !T::SIBLINGS.is_empty() {
+                    become_a(object.as_ptr(), class);
+                }
+                object.as_ptr()
+            }
+            None => fresh(py, class)?,
         };
-        if object.is_null() {
-            return Err(PyErr::fetch(py));
-        }
         for number in 0..T::INHERITED {
             *inherited(object, number) = ptr::null_mut();
         }
@@ -291,6 +289,13 @@ pub(crate) fn create_hidden<'py, T: Class>(
         }
         Ok(object)
     }
+}
+
+#[inline(never)]
+fn fresh(py: Python<'_>, class: *mut PyTypeObject) -> PyResult<*mut PyObject> {
+    // SAFETY: the class is a ready heap type with garbage collection.
+    let object = unsafe { _PyObject_GC_New(class) };
+    if object.is_null() { Err(PyErr::fetch(py)) } else { Ok(object) }
 }
 
 /// Makes an instance of the class or of a subclass of it, for `tp_new`.
@@ -355,19 +360,22 @@ unsafe extern "C" fn dealloc<T: Class>(slf: *mut PyObject) {
         (*instance).value.clear(py);
         ManuallyDrop::drop(&mut (*instance).value);
         let kept = (class == T::cell().ptr() || T::SIBLINGS.iter().any(|sibling| class == sibling.ptr()))
-            && T::spare().is_some_and(|cell| {
-                cell.with(py, |spare| {
-                    let room = spare.len() < T::SPARE;
-                    if room {
-                        super::types::forget_finalized(slf);
-                        spare.push(Spare(slf));
-                    }
-                    room
-                })
-            });
+            && T::spares().is_some_and(|spares| spares.keep(py, slf, T::SPARE));
         if !kept {
-            ((*class).tp_free.unwrap_or(ffi::PyObject_GC_Del))(slf.cast());
+            free(slf, class);
         }
+    }
+}
+
+/// Frees the memory of a dead instance, and gives up its reference to its type.
+///
+/// # Safety
+/// The caller has the last pointer to it.
+#[inline(never)]
+pub(super) unsafe fn free(slf: *mut PyObject, class: *mut PyTypeObject) {
+    // SAFETY: promised by the caller; `class` is the type of the instance.
+    unsafe {
+        ((*class).tp_free.unwrap_or(ffi::PyObject_GC_Del))(slf.cast());
         ffi::Py_DECREF(class.cast());
     }
 }
@@ -425,15 +433,17 @@ unsafe extern "C" fn finalize<T: Class>(slf: *mut PyObject) {
 pub(crate) fn guard<'py>(py: Python<'py>, f: impl FnOnce() -> PyResult<Bound<'py, PyAny>>) -> *mut PyObject {
     match catch_unwind(AssertUnwindSafe(f)) {
         Ok(Ok(value)) => value.into_ptr(),
-        Ok(Err(error)) => {
-            error.restore(py);
-            ptr::null_mut()
-        }
-        Err(panic) => {
-            bug(panic.as_ref()).restore(py);
-            ptr::null_mut()
-        }
+        Ok(Err(error)) => raise(py, error),
+        Err(panic) => raise(py, bug(panic.as_ref())),
     }
+}
+
+/// Out of the way of those that succeed.
+#[cold]
+#[inline(never)]
+fn raise(py: Python<'_>, error: PyErr) -> *mut PyObject {
+    error.restore(py);
+    ptr::null_mut()
 }
 
 /// As [`guard`], for slots that answer 0 or -1.

@@ -13,6 +13,8 @@ use std::sync::atomic::{AtomicIsize, AtomicPtr, Ordering};
 use pyo3::ffi::{self, PyObject};
 use pyo3::prelude::*;
 
+use super::thread::Here;
+
 /// CPython's `PyContext`.
 #[repr(C)]
 struct ContextObj {
@@ -25,6 +27,9 @@ struct ContextObj {
 
 /// Distance in bytes from the thread state to its current context; 0 when unknown.
 static CURRENT: AtomicIsize = AtomicIsize::new(0);
+/// The same where contexts can be entered and left without a call: their version is counted in the next word, and it is
+/// known who watches ([`watchers`]); 0 elsewhere.
+static DIRECT: AtomicIsize = AtomicIsize::new(0);
 /// A context that [`of`] lets CPython copy, once it has the right variables.
 static TEMPLATE: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
 /// The map without variables, of which there is one; null when unknown.
@@ -150,6 +155,7 @@ pub(crate) fn calibrate(py: Python<'_>) -> PyResult<()> {
     let [place] = places[..] else { return Ok(()) };
     let was = before.get(place.unsigned_abs()).copied();
     let null = ptr::null_mut();
+    let versions = (before.get(place.unsigned_abs() + 1).copied(), read(place + 1));
     let known = !outside.1.is_null()
         && outside.1 != inside.1
         && (outside.0, outside.2, outside.3) == (null, null, 0)
@@ -161,9 +167,176 @@ pub(crate) fn calibrate(py: Python<'_>) -> PyResult<()> {
         // SAFETY: a live context of known layout, which is kept for good and has no variables but for a moment (`copy_of`).
         EMPTY.store(unsafe { (*empty.cast::<ContextObj>()).variables }, Ordering::Relaxed);
         TEMPLATE.store(empty, Ordering::Relaxed);
-        CURRENT.store(place * size_of::<usize>().cast_signed(), Ordering::Relaxed);
+        let offset = place * size_of::<usize>().cast_signed();
+        CURRENT.store(offset, Ordering::Relaxed);
+        // Entering and leaving have counted one each.
+        if versions.0.is_some_and(|version| version.addr() + 2 == versions.1.addr()) && watchers::calibrate() {
+            DIRECT.store(offset, Ordering::Relaxed);
+        }
     }
     Ok(())
+}
+
+/// Where the thread keeps its context, and the version of it.
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "a part of each step: see step.rs")]
+fn places(here: Here<'_>) -> Option<(*mut *mut ContextObj, *mut u64)> {
+    let offset = DIRECT.load(Ordering::Relaxed);
+    if offset == 0 || watchers::are_there() {
+        return None;
+    }
+    // SAFETY: `offset` is that of the context in a thread state (calibrated), the version is the next word.
+    unsafe {
+        let place = here.state().byte_offset(offset).cast::<*mut ContextObj>();
+        Some((place, place.add(1).cast()))
+    }
+}
+
+/// Makes the context the current one; whoever does that must [`exit`] it again.
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "a part of each step: see step.rs")]
+pub(crate) fn enter<'py>(here: Here<'py>, context: &Bound<'py, PyAny>) -> PyResult<()> {
+    if !is_context(context) {
+        return Err(not_a_context(context));
+    }
+    let object = context.as_ptr().cast::<ContextObj>();
+    // SAFETY: a live Context, whose fields are where calibration found them if there are places. The thread's reference
+    // to the context before is lent to `previous`, and the new reference is the thread's.
+    unsafe {
+        match places(here) {
+            Some((place, version)) if (*object).entered == 0 => {
+                (*object).previous = (*place).cast();
+                (*object).entered = 1;
+                ffi::Py_INCREF(object.cast());
+                *place = object;
+                *version += 1;
+                Ok(())
+            }
+            _ => by_call(context, ffi::PyContext_Enter),
+        }
+    }
+}
+
+/// Leaves the context that was entered last.
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "a part of each step: see step.rs")]
+pub(crate) fn exit<'py>(here: Here<'py>, context: &Bound<'py, PyAny>) -> PyResult<()> {
+    let object = context.as_ptr().cast::<ContextObj>();
+    // SAFETY: as in `enter`; the caller's reference outlives the thread's, so dropping that one runs nothing.
+    unsafe {
+        match places(here) {
+            Some((place, version)) if *place == object && (*object).entered != 0 => {
+                *place = ptr::replace(&raw mut (*object).previous, ptr::null_mut()).cast();
+                (*object).entered = 0;
+                *version += 1;
+                ffi::Py_DECREF(object.cast());
+                Ok(())
+            }
+            _ => by_call(context, ffi::PyContext_Exit),
+        }
+    }
+}
+
+#[inline(never)]
+fn by_call(context: &Bound<'_, PyAny>, call: unsafe extern "C" fn(*mut PyObject) -> c_int) -> PyResult<()> {
+    // SAFETY: a live Context; the GIL is held.
+    if unsafe { call(context.as_ptr()) } < 0 { Err(PyErr::fetch(context.py())) } else { Ok(()) }
+}
+
+/// Whether somebody wants to be told of each change of context (3.14 and later).
+#[cfg(Py_3_14)]
+mod watchers {
+    use std::os::raw::c_int;
+    use std::ptr;
+    use std::sync::atomic::{AtomicPtr, Ordering};
+
+    use pyo3::ffi::{self, PyObject};
+
+    type Watcher = extern "C" fn(c_int, *mut PyObject) -> c_int;
+
+    unsafe extern "C" {
+        static _PyRuntime: [u8; 0];
+        fn PyContext_AddWatcher(watcher: Watcher) -> c_int;
+        fn PyContext_ClearWatcher(number: c_int) -> c_int;
+    }
+
+    /// How many watchers there can be: one bit each in a byte soon after the table of them.
+    const MOST: usize = 8;
+    /// No interpreter is larger than this, in bytes.
+    const LARGEST: u64 = 1 << 24;
+
+    /// The byte in which the interpreter marks its watchers.
+    static MARKS: AtomicPtr<u8> = AtomicPtr::new(ptr::null_mut());
+
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "a part of each step: see step.rs")]
+    pub(super) fn are_there() -> bool {
+        // SAFETY: asked only once `calibrate` has found the byte, which is there as long as the interpreter.
+        unsafe { *MARKS.load(Ordering::Relaxed) != 0 }
+    }
+
+    extern "C" fn nothing(_: c_int, _: *mut PyObject) -> c_int {
+        0
+    }
+
+    /// The size of an interpreter's state in bytes, as CPython tells debuggers from outside.
+    fn size() -> Option<usize> {
+        // SAFETY: the runtime begins with a table for debuggers: eight letters, then numbers of eight bytes, of which
+        // the fifth after the letters is the size.
+        unsafe {
+            let table = (&raw const _PyRuntime).cast::<u8>();
+            let letters = table.cast::<[u8; 8]>().read();
+            let size = table.cast::<u64>().add(6).read();
+            (letters == *b"xdebugpy" && size < LARGEST).then_some(size as usize)
+        }
+    }
+
+    /// Adds a watcher and looks where it went; false if that can't be told for sure.
+    pub(super) fn calibrate() -> bool {
+        let Some(size) = size() else { return false };
+        // SAFETY: the GIL is held. Only words of the interpreter's own state are read, and the watcher, which does
+        // nothing, is taken out again.
+        unsafe {
+            let words = size / size_of::<usize>();
+            let interpreter = ffi::PyInterpreterState_Get().cast::<usize>();
+            let number = PyContext_AddWatcher(nothing);
+            if number < 0 {
+                ffi::PyErr_Clear();
+                return false;
+            }
+            let number = number.unsigned_abs() as usize;
+            let address = nothing as *const () as usize;
+            let mut found = (0..words).filter(|word| *interpreter.add(*word) == address);
+            let place = (found.next(), found.next());
+            let (Some(word), None) = place else {
+                PyContext_ClearWatcher(number as c_int);
+                return false;
+            };
+            let marks = interpreter.add(word - number + MOST).cast::<[u8; 8]>();
+            let with = marks.read();
+            PyContext_ClearWatcher(number as c_int);
+            let without = marks.read();
+            let mut changed = (0..with.len()).filter(|byte| with[*byte] != without[*byte]);
+            let (Some(byte), None) = (changed.next(), changed.next()) else { return false };
+            let known = *interpreter.add(word) == 0 && with[byte] ^ without[byte] == 1 << number;
+            if known {
+                MARKS.store(marks.cast::<u8>().add(byte), Ordering::Relaxed);
+            }
+            known
+        }
+    }
+}
+
+/// Before 3.14 there are no watchers.
+#[cfg(not(Py_3_14))]
+mod watchers {
+    pub(super) fn are_there() -> bool {
+        false
+    }
+
+    pub(super) fn calibrate() -> bool {
+        true
+    }
 }
 
 /// `contextvars.copy_context()`.
@@ -183,20 +356,23 @@ pub(crate) fn is_context(object: &Bound<'_, PyAny>) -> bool {
 #[inline(always)]
 #[allow(clippy::inline_always, reason = "around each step and callback")]
 pub(crate) fn run<'py, R>(context: &Bound<'py, PyAny>, f: impl FnOnce() -> PyResult<R>) -> PyResult<R> {
-    let py = context.py();
-    if !is_context(context) {
-        return Err(not_a_context(context));
-    }
-    // SAFETY: a live Context; the GIL is held.
-    if unsafe { ffi::PyContext_Enter(context.as_ptr()) } < 0 {
-        return Err(not_left(py));
-    }
+    run_in(Here::new(context.py()), context, f)
+}
+
+/// As [`run`], for whoever knows the thread's state already.
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "around each step and callback")]
+pub(crate) fn run_in<'py, R>(
+    here: Here<'py>,
+    context: &Bound<'py, PyAny>,
+    f: impl FnOnce() -> PyResult<R>,
+) -> PyResult<R> {
+    enter(here, context)?;
     let result = f();
-    // SAFETY: as above; it is the context entered last, as `f` leaves what it enters.
-    if unsafe { ffi::PyContext_Exit(context.as_ptr()) } < 0 {
-        return result.and(Err(not_left(py)));
+    match exit(here, context) {
+        Ok(()) => result,
+        Err(error) => result.and(Err(error)),
     }
-    result
 }
 
 /// Runs `f` one level deeper; RecursionError where Python's limit is reached (tasks that wait on each other in a circle).
@@ -209,11 +385,6 @@ pub(crate) fn recursive<R>(py: Python<'_>, f: impl FnOnce() -> PyResult<R>) -> P
     // SAFETY: pairs with the entry above.
     unsafe { ffi::Py_LeaveRecursiveCall() };
     result
-}
-
-#[cold]
-fn not_left(py: Python<'_>) -> PyErr {
-    PyErr::fetch(py)
 }
 
 #[cold]

@@ -4,6 +4,7 @@
 
 use std::ffi::{CStr, c_void};
 
+use pyo3::Borrowed;
 use pyo3::exceptions::PyAttributeError;
 use pyo3::ffi::{self, PyObject};
 use pyo3::intern;
@@ -24,6 +25,16 @@ type Object<'py> = PyResult<Bound<'py, PyAny>>;
 pub(crate) trait Body: for<'a, 'py> Fn(Args<'a, 'py>) -> Object<'py> + Copy + 'static {}
 
 impl<F> Body for F where F: for<'a, 'py> Fn(Args<'a, 'py>) -> Object<'py> + Copy + 'static {}
+
+/// Whether a call with this one argument is the most frequent kind, which [`Make`] answers. Looks at the argument only.
+pub(crate) trait Suits: for<'a, 'py> Fn(Borrowed<'a, 'py, PyAny>) -> bool + Copy + 'static {}
+
+impl<F> Suits for F where F: for<'a, 'py> Fn(Borrowed<'a, 'py, PyAny>) -> bool + Copy + 'static {}
+
+/// What that call returns.
+pub(crate) trait Make: for<'py> Fn(Python<'py>) -> Object<'py> + Copy + 'static {}
+
+impl<F> Make for F where F: for<'py> Fn(Python<'py>) -> Object<'py> + Copy + 'static {}
 
 /// A callable with the looks of asyncio's own function of that name: docstring, signature, module.
 #[repr(C)]
@@ -48,6 +59,7 @@ impl Class for Function {
     fn clear(&self, _: Python<'_>) {}
 }
 
+#[inline(never)]
 unsafe extern "C" fn vectorcall<F: Body>(
     _: *mut PyObject,
     values: *const *mut PyObject,
@@ -58,6 +70,27 @@ unsafe extern "C" fn vectorcall<F: Body>(
     unsafe {
         let py = Python::assume_attached();
         guard(py, || item::<F>()(Args::new(py, values, ffi::PyVectorcall_NARGS(nargsf), names)))
+    }
+}
+
+/// As [`vectorcall`], but a call with one plain argument goes to `M` if it suits.
+unsafe extern "C" fn quick_vectorcall<S: Suits, M: Make, F: Body>(
+    slf: *mut PyObject,
+    values: *const *mut PyObject,
+    nargsf: usize,
+    names: *mut PyObject,
+) -> *mut PyObject {
+    // SAFETY: as for `vectorcall`; with one argument the vector has one value.
+    unsafe {
+        let py = Python::assume_attached();
+        if names.is_null() && ffi::PyVectorcall_NARGS(nargsf) == 1 {
+            let argument = *values;
+            std::hint::assert_unchecked(!argument.is_null());
+            if item::<S>()(Borrowed::from_ptr(py, argument)) {
+                return guard(py, || item::<M>()(py));
+            }
+        }
+        vectorcall::<F>(slf, values, nargsf, names)
     }
 }
 
@@ -120,6 +153,18 @@ pub(crate) fn coroutine_function<'py, F: Body>(
     body: F,
 ) -> Object<'py> {
     make(py, module, name, body, true)
+}
+
+/// As [`coroutine_function`], with a shorter way for the one argument that suits.
+pub(crate) fn quick_coroutine_function<'py, S: Suits, M: Make, F: Body>(
+    py: Python<'py>,
+    module: &str,
+    name: &str,
+    (_suits, _make): (S, M),
+    _body: F,
+) -> Object<'py> {
+    let stock = Slot::holding(py.import(module)?.getattr(name)?.unbind());
+    create(py, Function { vectorcall: quick_vectorcall::<S, M, F>, is_coroutine: true, stock })
 }
 
 /// As [`function`], for a name that asyncio does not have in every supported Python; where it lacks it, a lambda

@@ -4,8 +4,6 @@
 
 use std::ffi::c_void;
 use std::ptr;
-#[cfg(Py_3_12)]
-use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration, PyTypeError};
 use pyo3::ffi::{self, PyObject};
@@ -14,6 +12,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyString, PyTraceback};
 
 use super::args::Args;
+use super::cell::Flag;
 use super::class::{Builder, Class, Inst, bug, guard};
 use super::frames;
 use super::layout::Fut;
@@ -31,6 +30,31 @@ pub(crate) enum Step<'py> {
     Return(Bound<'py, PyAny>),
 }
 
+/// A [`Step`] that nothing went wrong in, in registers; the two of None without touching None.
+#[derive(Debug)]
+pub(crate) enum Brief<'py> {
+    /// It gives others a turn: `Step::Yield(None)`.
+    Pause,
+    /// It is over, with None.
+    End,
+    /// It waits for this object.
+    Yield(Bound<'py, PyAny>),
+    /// It is over, with this result.
+    Return(Bound<'py, PyAny>),
+}
+
+impl<'py> Brief<'py> {
+    /// The same in full.
+    pub(crate) fn step(self, py: Python<'py>) -> Step<'py> {
+        match self {
+            Self::Pause => Step::Yield(py.None().into_bound(py)),
+            Self::End => Step::Return(py.None().into_bound(py)),
+            Self::Yield(value) => Step::Yield(value),
+            Self::Return(value) => Step::Return(value),
+        }
+    }
+}
+
 /// What came of [`send`]; small enough for registers.
 #[derive(Debug)]
 pub(crate) enum Sent<'py> {
@@ -42,6 +66,9 @@ pub(crate) enum Sent<'py> {
     Raised,
 }
 
+/// The slot of plain coroutines: looked up once, where `PyIter_Send` would look each time.
+static CORO_SEND: Flag<Option<ffi::sendfunc>> = Flag::new(None);
+
 /// `coro.send(None)` without a StopIteration.
 #[inline]
 pub(crate) fn send<'py>(coro: &Bound<'py, PyAny>) -> Sent<'py> {
@@ -49,15 +76,11 @@ pub(crate) fn send<'py>(coro: &Bound<'py, PyAny>) -> Sent<'py> {
     let mut result = ptr::null_mut();
     // SAFETY: live objects and a place for the result; the GIL is held. A coroutine's type has the slot.
     let status = unsafe {
-        let class = ffi::Py_TYPE(coro.as_ptr());
-        let slot = if ptr::eq(class, &raw const ffi::PyCoro_Type) {
-            (*class).tp_as_async.as_ref().and_then(|slots| slots.am_send)
-        } else {
-            None
-        };
-        match slot {
-            Some(send) => send(coro.as_ptr(), ffi::Py_None(), &raw mut result),
-            None => ffi::PyIter_Send(coro.as_ptr(), ffi::Py_None(), &raw mut result),
+        match CORO_SEND.get() {
+            Some(send) if ffi::PyCoro_CheckExact(coro.as_ptr()) != 0 => {
+                send(coro.as_ptr(), ffi::Py_None(), &raw mut result)
+            }
+            _ => ffi::PyIter_Send(coro.as_ptr(), ffi::Py_None(), &raw mut result),
         }
     };
     match status {
@@ -121,6 +144,14 @@ pub(crate) fn stop_iteration_value<'py>(py: Python<'py>, error: &PyErr) -> Optio
 
 /// An awaitable that is its own iterator: coroutine-like, one owner, resumed by whoever awaits it.
 pub(crate) trait Awaitable: Class {
+    /// As `resume`, where that takes a few words only and nothing can go wrong; none where it is not so simple. What it
+    /// returns stays in registers.
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "none, known while compiling, for all but the hottest")]
+    fn resume_at_once<'py>(_this: Inst<'_, 'py, Self>) -> Option<Brief<'py>> {
+        None
+    }
+
     /// Goes on; what is sent in is never looked at.
     fn resume<'py>(this: Inst<'_, 'py, Self>) -> PyResult<Step<'py>>;
     /// Goes on with an exception raised where it waits.
@@ -230,6 +261,8 @@ static WARN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
 /// Called by the module's init.
 pub(crate) fn init(py: Python<'_>) -> PyResult<()> {
+    // SAFETY: a static type, ready before any module is imported.
+    CORO_SEND.set(unsafe { ffi::PyCoro_Type.tp_as_async.as_ref().and_then(|slots| slots.am_send) });
     let _ = WARN.set(py, py.import("warnings")?.getattr("_warn_unawaited_coroutine")?.unbind());
     Ok(())
 }
@@ -318,21 +351,50 @@ unsafe extern "C" fn iternext<T: Awaitable>(slf: *mut PyObject) -> *mut PyObject
     // SAFETY: CPython calls the slot with the GIL held and a receiver of the class.
     unsafe {
         let py = Python::assume_attached();
-        stepped(py, resume_guarded(Inst::<T>::from_ptr(py, slf)))
+        let this = Inst::<T>::from_ptr(py, slf);
+        match T::resume_at_once(this) {
+            Some(brief) => passed_on(brief),
+            None => resume_in_full(this),
+        }
     }
 }
 
+#[inline(never)]
+fn resume_in_full<T: Awaitable>(this: Inst<'_, '_, T>) -> *mut PyObject {
+    stepped(this.py(), resume_guarded(this))
+}
+
 /// What `tp_iternext` returns for a step.
-#[inline]
-fn stepped(py: Python<'_>, step: PyResult<Step<'_>>) -> *mut PyObject {
-    match step {
-        Ok(Step::Yield(value)) => value.into_ptr(),
-        Ok(Step::Return(value)) => {
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "folds away for whoever gives one or two kinds only")]
+fn passed_on(brief: Brief<'_>) -> *mut PyObject {
+    match brief {
+        Brief::Pause => {
+            // SAFETY: None lives as long as the interpreter; before 3.12 its references are counted.
+            unsafe {
+                let none = ffi::Py_None();
+                #[cfg(not(Py_3_12))]
+                ffi::Py_INCREF(none);
+                none
+            }
+        }
+        Brief::Yield(value) => value.into_ptr(),
+        Brief::Return(value) => {
             if !value.is_none() {
                 set_stop_iteration(&value);
             }
-            ptr::null_mut() // without an exception: exhausted, result None
+            ptr::null_mut()
         }
+        Brief::End => ptr::null_mut(), // without an exception: exhausted, result None
+    }
+}
+
+/// As [`passed_on`], for a step that may have failed.
+#[inline]
+fn stepped(py: Python<'_>, step: PyResult<Step<'_>>) -> *mut PyObject {
+    match step {
+        Ok(Step::Yield(value)) => passed_on(Brief::Yield(value)),
+        Ok(Step::Return(value)) => passed_on(Brief::Return(value)),
         Err(error) => {
             error.restore(py);
             ptr::null_mut()
@@ -340,24 +402,30 @@ fn stepped(py: Python<'_>, step: PyResult<Step<'_>>) -> *mut PyObject {
     }
 }
 
-/// `tp_iternext` of futures, each the iterator of its own `await`.
-pub(super) fn future_next<F>(_: F) -> *mut c_void
+/// `tp_iternext` of futures, each the iterator of its own `await`: by what [`Awaitable::resume_at_once`] and
+/// [`Awaitable::resume`] are for others.
+pub(super) fn future_next<A, F>(_at_once: A, _resume: F) -> *mut c_void
 where
+    A: for<'a, 'py> Fn(Fut<'a, 'py>) -> Option<Brief<'py>> + Copy + 'static,
     F: for<'a, 'py> Fn(Fut<'a, 'py>) -> PyResult<Step<'py>> + Copy + 'static,
 {
-    unsafe extern "C" fn next<F>(slf: *mut PyObject) -> *mut PyObject
+    unsafe extern "C" fn next<A, F>(slf: *mut PyObject) -> *mut PyObject
     where
+        A: for<'a, 'py> Fn(Fut<'a, 'py>) -> Option<Brief<'py>> + Copy + 'static,
         F: for<'a, 'py> Fn(Fut<'a, 'py>) -> PyResult<Step<'py>> + Copy + 'static,
     {
         // SAFETY: CPython calls the slot with the GIL held and a future.
         unsafe {
             let py = Python::assume_attached();
             let future = Fut::new(Borrowed::from_ptr(py, slf));
+            if let Some(brief) = item::<A>()(future) {
+                return passed_on(brief);
+            }
             let step = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| item::<F>()(future)));
             stepped(py, step.unwrap_or_else(|panic| Err(bug(panic.as_ref()))))
         }
     }
-    next::<F> as *mut c_void
+    next::<A, F> as *mut c_void
 }
 
 #[inline]
@@ -388,8 +456,7 @@ fn set_stop_iteration(value: &Bound<'_, PyAny>) {
         }
         #[cfg(Py_3_12)]
         {
-            let stop =
-                if value.as_ptr() == ffi::Py_True() { stop_iteration_true(value) } else { stop::new(value) };
+            let stop = stop::new(value);
             if !stop.is_null() {
                 ffi::PyErr_SetRaisedException(stop);
             }
@@ -399,6 +466,7 @@ fn set_stop_iteration(value: &Bound<'_, PyAny>) {
 
 /// `StopIteration(value)`, put together by hand, which takes a third of the time of a call of its class; null and an
 /// exception if there is no memory.
+#[cfg(not(Py_3_12))]
 unsafe fn new_stop_iteration(value: &Bound<'_, PyAny>) -> *mut PyObject {
     // SAFETY: live objects, the GIL is held. The memory comes zeroed, which is a StopIteration without arguments, and
     // the two references are given to its fields.
@@ -416,32 +484,6 @@ unsafe fn new_stop_iteration(value: &Bound<'_, PyAny>) -> *mut PyObject {
         (*fields).args = args;
         (*fields).value = value.clone().into_ptr();
         stop
-    }
-}
-
-/// `StopIteration(True)`, which every `acquire` and `wait` ends with: the one of the time before, if nobody else has it
-/// and it carries nothing of its way. It keeps nothing alive that isn't there for good.
-#[cfg(Py_3_12)]
-unsafe fn stop_iteration_true(value: &Bound<'_, PyAny>) -> *mut PyObject {
-    static KEPT: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
-    // SAFETY: the GIL is held; KEPT is null or owns a reference to a StopIteration.
-    unsafe {
-        let kept = KEPT.load(Ordering::Relaxed);
-        if !kept.is_null() && ffi::Py_REFCNT(kept) == 1 {
-            let fields = kept.cast::<ffi::PyStopIterationObject>();
-            let traces =
-                [(*fields).traceback, (*fields).context, (*fields).cause, (*fields).notes, (*fields).dict];
-            if traces.iter().all(|trace| trace.is_null()) {
-                ffi::Py_INCREF(kept);
-                return kept;
-            }
-        }
-        let fresh = new_stop_iteration(value);
-        if !fresh.is_null() {
-            ffi::Py_INCREF(fresh);
-            ffi::Py_XDECREF(KEPT.swap(fresh, Ordering::Relaxed));
-        }
-        fresh
     }
 }
 
@@ -474,8 +516,11 @@ fn method_close<'py, T: Awaitable>(this: Inst<'_, 'py, T>) -> PyResult<Bound<'py
     Ok(this.py().None().into_bound(this.py()))
 }
 
-fn itself<'py, T: Awaitable>(this: Inst<'_, 'py, T>) -> PyResult<Bound<'py, PyAny>> {
-    Ok(this.to_owned())
+/// `__iter__` and `__await__` of what is its own iterator.
+unsafe extern "C" fn itself(slf: *mut PyObject) -> *mut PyObject {
+    // SAFETY: CPython calls the slot with the GIL held and a live receiver; what it returns is a new reference.
+    unsafe { ffi::Py_INCREF(slf) };
+    slf
 }
 
 /// The exception that `throw(value)` or the deprecated `throw(type, value, traceback)` means.
@@ -531,7 +576,7 @@ pub(crate) fn reused() -> PyErr {
 impl Builder {
     /// The iterator half: `__iter__`, `__next__`, `send`, `throw`, `close`.
     pub(crate) fn iterator<T: Awaitable>(self) -> Self {
-        self.slot(ffi::Py_tp_iter, unary::<Of<T>, _>(itself::<T>))
+        self.slot(ffi::Py_tp_iter, itself as *mut c_void)
             .slot(ffi::Py_tp_iternext, iternext::<T> as *mut c_void)
             .slot(ffi::Py_am_send, am_send::<T> as *mut c_void)
             .method(onearg::<Of<T>, _>(c"send", method_send::<T>))
@@ -542,7 +587,7 @@ impl Builder {
     /// The iterator half and `__await__`: a native coroutine, under the name of the `async def` it stands for.
     pub(crate) fn coroutine<T: Coroutine>(self) -> Self {
         self.iterator::<T>()
-            .slot(ffi::Py_am_await, unary::<Of<T>, _>(itself::<T>))
+            .slot(ffi::Py_am_await, itself as *mut c_void)
             .slot(ffi::Py_tp_repr, unary::<Of<T>, _>(repr::<T>))
             .attribute(getter::<Of<T>, _>(c"__name__", name::<T>))
             .attribute(getter::<Of<T>, _>(c"__qualname__", qualname::<T>))

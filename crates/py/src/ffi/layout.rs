@@ -389,6 +389,27 @@ impl<'a, 'py> Tsk<'a, 'py> {
         unsafe { (*self.task()).serial = serial }
     }
 
+    /// The coroutine without a new reference. A second `__init__` of the task keeps it alive if it runs (see
+    /// `tasks::start`); nothing else takes it from a task that is not done.
+    #[inline]
+    pub(crate) fn coro_ref(self) -> Option<Borrowed<'a, 'py, PyAny>> {
+        // SAFETY: the field is null or owns a reference, as said above for as long as the coroutine runs.
+        unsafe {
+            let coro = (*self.task()).coro;
+            (!coro.is_null()).then(|| Borrowed::from_ptr(self.py(), coro))
+        }
+    }
+
+    /// The context without a new reference; kept alive as the coroutine is.
+    #[inline]
+    pub(crate) fn context_ref(self) -> Option<Borrowed<'a, 'py, PyAny>> {
+        // SAFETY: as for the coroutine.
+        unsafe {
+            let context = (*self.task()).context;
+            (!context.is_null()).then(|| Borrowed::from_ptr(self.py(), context))
+        }
+    }
+
     object_field!(task, fut_waiter, fut_waiter, set_fut_waiter, take_fut_waiter);
     object_field!(task, coro, coro, set_coro, take_coro);
     object_field!(task, name, name, set_name, take_name);

@@ -22,6 +22,7 @@ pub(crate) mod layout;
 pub(crate) mod method;
 pub(crate) mod origins;
 pub(crate) mod scratch;
+pub(crate) mod spares;
 #[cfg(Py_3_12)]
 pub(crate) mod stop;
 pub(crate) mod thread;

@@ -13,32 +13,80 @@ use pyo3::ffi::{self, PyObject, PyStopIterationObject};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use super::cell::GilCell;
-use super::class::{Builder, Spare, TypeCell};
+use super::class::{Builder, TypeCell, free};
 use super::method::{AnyObject, getter, noargs, unary};
-use super::types::forget_finalized;
+use super::spares::Spares;
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
 
 static CLASS: TypeCell = TypeCell::new();
-static SPARE: GilCell<Vec<Spare>> = GilCell::new(Vec::new());
+static SPARES: Spares = Spares::new();
 /// The empty tuple, which stands for arguments that are still to be made: `args` is never null to CPython.
 static NO_ARGS: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
 /// How many are kept: one is enough but where awaitables are driven by hand.
 const MOST: usize = 16;
 
+/// The one that carried an int last, and still does.
+static KEPT: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
+
 /// `StopIteration(value)` as a new reference; null and an exception if there is no memory.
 #[inline]
 pub(super) fn new(value: &Bound<'_, PyAny>) -> *mut PyObject {
-    let spare = SPARE.with(value.py(), Vec::pop);
-    // SAFETY: the GIL is held. Kept memory is that of a freed instance of this class, untracked and with every field
-    // null, and its header is made anew; new memory comes zeroed and tracked. The reference is given to the field.
+    // SAFETY: a live object.
+    if unsafe { is_int(value.as_ptr()) } { with_int(value) } else { fresh(value) }
+}
+
+/// Whether the object is exactly an int or a bool: other kinds of int may have a `__del__`. Not so for null.
+#[inline]
+unsafe fn is_int(object: *mut PyObject) -> bool {
+    if object.is_null() {
+        return false;
+    }
+    // SAFETY: reads the type of a live object.
+    let class = unsafe { ffi::Py_TYPE(object) };
+    ptr::eq(class, &raw const ffi::PyLong_Type) || ptr::eq(class, &raw const ffi::PyBool_Type)
+}
+
+/// Nobody can tell how long an int is kept, so the StopIteration that carries one stays whole for the next: if nobody
+/// else has it, and it carries nothing of its way.
+fn with_int(value: &Bound<'_, PyAny>) -> *mut PyObject {
+    // SAFETY: the GIL is held; KEPT is null or owns a reference to an instance of this class. Dropping an int runs
+    // nothing.
     unsafe {
-        let stop = match spare {
-            Some(Spare(memory)) => {
-                let stop = ffi::PyObject_Init(memory, CLASS.ptr());
-                ffi::PyObject_GC_Track(stop.cast());
-                stop
+        let kept = KEPT.load(Ordering::Relaxed);
+        if !kept.is_null() && ffi::Py_REFCNT(kept) == 1 {
+            let stop = kept.cast::<PyStopIterationObject>();
+            let traces = [(*stop).traceback, (*stop).context, (*stop).cause, (*stop).notes, (*stop).dict];
+            if (*stop).args == NO_ARGS.load(Ordering::Relaxed)
+                && is_int((*stop).value)
+                && (*stop).suppress_context == '\0'
+                && traces.iter().all(|trace| trace.is_null())
+            {
+                ffi::Py_INCREF(kept);
+                let before = ptr::replace(&raw mut (*stop).value, value.clone().into_ptr());
+                ffi::Py_DECREF(before);
+                return kept;
+            }
+        }
+        let stop = fresh(value);
+        if !stop.is_null() {
+            ffi::Py_INCREF(stop);
+            let before = KEPT.swap(stop, Ordering::Relaxed);
+            ffi::Py_XDECREF(before);
+        }
+        stop
+    }
+}
+
+#[inline]
+fn fresh(value: &Bound<'_, PyAny>) -> *mut PyObject {
+    // SAFETY: the GIL is held. Kept memory is that of a freed instance of this class, untracked and with every field
+    // null; new memory comes zeroed and tracked. The reference is given to the field.
+    unsafe {
+        let stop = match SPARES.take(value.py()) {
+            Some(stop) => {
+                ffi::PyObject_GC_Track(stop.as_ptr().cast());
+                stop.as_ptr()
             }
             None => ffi::PyType_GenericAlloc(CLASS.ptr(), 0),
         };
@@ -72,21 +120,11 @@ unsafe extern "C" fn dealloc(slf: *mut PyObject) {
             let object = ptr::replace(field, ptr::null_mut());
             ffi::Py_XDECREF(object);
         }
-        let own = ptr::eq(class, CLASS.ptr());
-        let kept = own
-            && SPARE.with(Python::assume_attached(), |spare| {
-                let room = spare.len() < MOST;
-                if room {
-                    (*stop).suppress_context = '\0';
-                    forget_finalized(slf);
-                    spare.push(Spare(slf));
-                }
-                room
-            });
+        (*stop).suppress_context = '\0';
+        let kept = ptr::eq(class, CLASS.ptr()) && SPARES.keep(Python::assume_attached(), slf, MOST);
         if !kept {
-            ((*class).tp_free.unwrap_or(ffi::PyObject_GC_Del))(slf.cast());
+            free(slf, class);
         }
-        ffi::Py_DECREF(class.cast());
     }
 }
 

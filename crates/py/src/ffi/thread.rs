@@ -58,7 +58,7 @@ fn stock(py: Python<'_>) -> PyResult<&Stock> {
 /// The loop that runs in this thread.
 pub(crate) fn running_loop(py: Python<'_>) -> PyResult<Option<Bound<'_, PyAny>>> {
     #[cfg(Py_3_14)]
-    if let Some(fields) = fields::of_thread() {
+    if let Some(fields) = fields::of_thread(py) {
         // SAFETY: the field is null or owns a reference; the GIL is held.
         return Ok(unsafe { Bound::from_borrowed_ptr_or_opt(py, *fields.running_loop) });
     }
@@ -72,6 +72,27 @@ pub(crate) fn set_running_loop(py: Python<'_>, event_loop: Option<&Bound<'_, PyA
     Ok(())
 }
 
+/// The state of the calling thread, looked up once for many uses: it stays the same for as long as the thread runs
+/// Python code of one interpreter.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Here<'py> {
+    state: *mut pyo3::ffi::PyThreadState,
+    py: std::marker::PhantomData<Python<'py>>,
+}
+
+impl<'py> Here<'py> {
+    #[inline]
+    pub(crate) fn new(_: Python<'py>) -> Self {
+        // SAFETY: the GIL is held, so there is a thread state.
+        Self { state: unsafe { pyo3::ffi::PyThreadState_Get() }, py: std::marker::PhantomData }
+    }
+
+    #[inline]
+    pub(super) fn state(self) -> *mut pyo3::ffi::PyThreadState {
+        self.state
+    }
+}
+
 /// Where the thread keeps its current task, while there is one; none where that is out of reach.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entered(Option<std::ptr::NonNull<*mut pyo3::ffi::PyObject>>);
@@ -79,9 +100,11 @@ pub(crate) struct Entered(Option<std::ptr::NonNull<*mut pyo3::ffi::PyObject>>);
 /// Makes `task` the current one; there must be none (RuntimeError). The caller keeps a reference to the task.
 #[inline(always)]
 #[allow(clippy::inline_always, reason = "a part of each step: see step.rs")]
-pub(crate) fn enter_task(task: Tsk<'_, '_>) -> PyResult<Entered> {
+pub(crate) fn enter_task<'py>(here: Here<'py>, task: Tsk<'_, 'py>) -> PyResult<Entered> {
+    #[cfg(not(Py_3_14))]
+    let _ = here;
     #[cfg(Py_3_14)]
-    if let Some(fields) = fields::of_thread() {
+    if let Some(fields) = fields::of(here) {
         // SAFETY: the fields are null or own references; the GIL is held. The new reference is given to the field.
         unsafe {
             let current = fields.running_task;
@@ -140,7 +163,7 @@ pub(crate) fn thread_id() -> usize {
 pub(crate) fn current_task<'py>(event_loop: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
     let py = event_loop.py();
     #[cfg(Py_3_14)]
-    if let Some(fields) = fields::of_thread() {
+    if let Some(fields) = fields::of_thread(py) {
         // SAFETY: the fields are null or own references; the GIL is held.
         unsafe {
             if *fields.running_loop == event_loop.as_ptr() {
@@ -156,7 +179,7 @@ pub(crate) fn current_task<'py>(event_loop: &Bound<'py, PyAny>) -> PyResult<Opti
 #[inline]
 pub(crate) fn acting(py: Python<'_>) -> Option<Bound<'_, PyAny>> {
     #[cfg(Py_3_14)]
-    if let Some(fields) = fields::of_thread() {
+    if let Some(fields) = fields::of_thread(py) {
         // SAFETY: the field is null or owns a reference; the GIL is held.
         return unsafe { Bound::from_borrowed_ptr_or_opt(py, *fields.running_task) };
     }
@@ -283,7 +306,7 @@ fn not_entered(task: Tsk<'_, '_>, current: Option<Bound<'_, PyAny>>) -> PyErr {
 #[inline]
 pub(crate) fn register(task: Tsk<'_, '_>) -> PyResult<()> {
     #[cfg(Py_3_14)]
-    if let Some(fields) = fields::of_thread() {
+    if let Some(fields) = fields::of_thread(task.py()) {
         // SAFETY: the head is the thread's own list, the node the task's own; the GIL is held.
         unsafe { fields::insert(fields.tasks, task.node()) };
         return Ok(());
@@ -372,6 +395,7 @@ mod fields {
     use pyo3::prelude::*;
 
     use super::super::layout::{Node, Tsk};
+    use super::Here;
 
     /// Distance in bytes from the thread state to the head of its list of tasks; 0 when unknown.
     static HEAD: AtomicIsize = AtomicIsize::new(0);
@@ -384,16 +408,21 @@ mod fields {
     }
 
     #[inline]
-    pub(super) fn of_thread() -> Option<Fields> {
-        let offset = HEAD.load(Ordering::Relaxed);
-        (offset != 0).then(|| at(offset))
+    pub(super) fn of_thread(py: Python<'_>) -> Option<Fields> {
+        of(Here::new(py))
     }
 
     #[inline]
-    fn at(offset: isize) -> Fields {
-        // SAFETY: the GIL is held, so there is a thread state; `offset` lies inside it (calibrated).
+    pub(super) fn of(here: Here<'_>) -> Option<Fields> {
+        let offset = HEAD.load(Ordering::Relaxed);
+        (offset != 0).then(|| at(here, offset))
+    }
+
+    #[inline]
+    fn at(here: Here<'_>, offset: isize) -> Fields {
+        // SAFETY: the thread's own state; `offset` lies inside it (calibrated).
         unsafe {
-            let head = ffi::PyThreadState_Get().cast::<u8>().offset(offset);
+            let head = here.state().cast::<u8>().offset(offset);
             Fields {
                 running_loop: head.sub(2 * size_of::<usize>()).cast(),
                 running_task: head.sub(size_of::<usize>()).cast(),
@@ -450,7 +479,7 @@ mod fields {
         if !(0..1 << 16).contains(&offset) {
             return Ok(());
         }
-        let fields = at(offset);
+        let fields = at(Here::new(py), offset);
         module.getattr("_set_running_loop")?.call1((&event_loop,))?;
         module.getattr("_enter_task")?.call1((&event_loop, &task))?;
         // SAFETY: reads two words next to the head, inside the thread state.

@@ -11,12 +11,12 @@ use pyo3::ffi::{self, PyObject};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use super::cell::GilCell;
-use super::class::{Builder, Spare, TypeCell, is_hidden};
+use super::class::{Builder, TypeCell, free, is_hidden};
 use super::gathering::GATHERING;
 use super::iter::future_next;
 use super::layout::{self, FUTURE_SIZE, Fut, TASK_SIZE, Tsk};
 use super::method::{AnyFuture, AnyTask, initializer, noargs, unary};
+use super::spares::Spares;
 use super::thread;
 use crate::local::LoopCore;
 
@@ -135,33 +135,26 @@ impl Tsk<'_, '_> {
     }
 }
 
-/// Memory of freed Futures and Tasks, kept for the next ones: with their collector header and dict, all blank.
-struct Spares {
-    cell: GilCell<Vec<Spare>>,
-    /// How many are kept. Tasks come in floods, and giving their pages back to the system to ask for them anew is
-    /// what a flood would then spend its time on; these are four megabytes at most.
-    most: usize,
-}
-
-static SPARE_FUTURES: Spares = Spares { cell: GilCell::new(Vec::new()), most: 2048 };
-static SPARE_TASKS: Spares = Spares { cell: GilCell::new(Vec::new()), most: 16_384 };
+/// Memory of freed Futures and Tasks, and how much of it is kept. Tasks come in floods, and giving their pages back to
+/// the system to ask for them anew is what a flood would then spend its time on; these are four megabytes at most.
+static SPARE_FUTURES: (Spares, usize) = (Spares::new(), 2048);
+static SPARE_TASKS: (Spares, usize) = (Spares::new(), 16_384);
 
 #[inline]
 fn alloc<'py, const SIZE: usize>(
     py: Python<'py>,
     class: &TypeCell,
-    spares: &Spares,
+    (spares, _): &(Spares, usize),
 ) -> PyResult<Bound<'py, PyAny>> {
     // SAFETY: a ready heap type; new memory comes zeroed, which is a valid blank future. Spare memory is that of a
-    // dead instance of exactly this type, untracked, whose dict and weak references are gone: its header is made
-    // anew, its fields are zeroed, and only then the collector gets to see it.
+    // dead instance of exactly this type, untracked, whose dict and weak references are gone: its fields are zeroed,
+    // and only then the collector gets to see it.
     unsafe {
-        let object = match spares.cell.with(py, Vec::pop) {
+        let object = match spares.take(py) {
             None => ffi::PyType_GenericAlloc(class.ptr(), 0),
-            Some(Spare(memory)) => {
-                let head = size_of::<PyObject>();
-                std::ptr::write_bytes(memory.cast::<u8>().add(head), 0, SIZE - head);
-                let object = ffi::PyObject_Init(memory, class.ptr());
+            Some(object) => {
+                let (object, head) = (object.as_ptr(), size_of::<PyObject>());
+                std::ptr::write_bytes(object.cast::<u8>().add(head), 0, SIZE - head);
                 ffi::PyObject_GC_Track(object.cast());
                 object
             }
@@ -198,7 +191,13 @@ unsafe extern "C" fn task_dealloc(slf: *mut PyObject) {
 }
 
 /// The end of a dealloc: fields, weak references, memory.
-unsafe fn release(py: Python<'_>, slf: *mut PyObject, base: &TypeCell, own: &TypeCell, spares: &Spares) {
+unsafe fn release(
+    py: Python<'_>,
+    slf: *mut PyObject,
+    base: &TypeCell,
+    own: &TypeCell,
+    (spares, most): &(Spares, usize),
+) {
     // SAFETY: the callers' promise: the last reference is gone and `slf` is an instance of `own` or of a subclass,
     // whose base is `base`. Memory is kept only for instances of exactly `own`.
     unsafe {
@@ -208,19 +207,10 @@ unsafe fn release(py: Python<'_>, slf: *mut PyObject, base: &TypeCell, own: &Typ
         if let Some(clear) = (*base.ptr()).tp_clear {
             clear(slf);
         }
-        let kept = std::ptr::eq(class, own.ptr())
-            && spares.cell.with(py, |kept| {
-                let room = kept.len() < spares.most;
-                if room {
-                    forget_finalized(slf);
-                    kept.push(Spare(slf));
-                }
-                room
-            });
+        let kept = std::ptr::eq(class, own.ptr()) && spares.keep(py, slf, *most);
         if !kept {
-            (*class).tp_free.unwrap_or(ffi::PyObject_GC_Del)(slf.cast());
+            free(slf, class);
         }
-        ffi::Py_DECREF(class.cast());
     }
 }
 
@@ -316,7 +306,7 @@ pub(crate) fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .slot(ffi::Py_tp_repr, unary::<AnyFuture, _>(crate::futures::repr))
         .slot(ffi::Py_tp_iter, unary::<AnyFuture, _>(crate::future_iter::iterate))
         .slot(ffi::Py_am_await, unary::<AnyFuture, _>(crate::future_iter::awaited))
-        .slot(ffi::Py_tp_iternext, future_next(crate::future_iter::resume))
+        .slot(ffi::Py_tp_iternext, future_next(crate::future_iter::resume_at_once, crate::future_iter::resume))
         .method(noargs::<AnyFuture, _>(c"__await__", crate::future_iter::iterate).beside_slot())
         .generic();
     let future =
@@ -330,7 +320,7 @@ pub(crate) fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .slot(ffi::Py_tp_repr, unary::<AnyTask, _>(crate::tasks::repr))
         .slot(ffi::Py_tp_iter, unary::<AnyFuture, _>(crate::future_iter::iterate))
         .slot(ffi::Py_am_await, unary::<AnyFuture, _>(crate::future_iter::awaited))
-        .slot(ffi::Py_tp_iternext, future_next(crate::future_iter::resume))
+        .slot(ffi::Py_tp_iternext, future_next(crate::future_iter::resume_at_once, crate::future_iter::resume))
         .method(noargs::<AnyFuture, _>(c"__await__", crate::future_iter::iterate).beside_slot())
         .generic();
     let task = crate::tasks::methods(crate::futures::shared_methods(builder)).build(

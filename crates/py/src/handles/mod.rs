@@ -14,11 +14,12 @@ use pyo3::{Borrowed, intern};
 use self::run::run;
 pub(crate) use self::run::{for_job, for_report, run_object};
 use crate::ffi::args::{Args, Signature};
-use crate::ffi::cell::{Flag, GilCell, Late, Slot};
-use crate::ffi::class::{Builder, Class, Inst, Spare, TypeCell, create, create_hidden, create_in};
+use crate::ffi::cell::{Flag, Late, Slot};
+use crate::ffi::class::{Builder, Class, Inst, TypeCell, create, create_hidden, create_in};
 use crate::ffi::context;
 use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::method::{Of, constructor, getter, hash, noargs, richcompare, unary};
+use crate::ffi::spares::Spares;
 use crate::ffi::thread::thread_id;
 use crate::futures;
 use crate::job::Timed;
@@ -89,9 +90,9 @@ impl Class for Handle {
         &CELL
     }
 
-    fn spare() -> Option<&'static GilCell<Vec<Spare>>> {
-        static SPARE: GilCell<Vec<Spare>> = GilCell::new(Vec::new());
-        Some(&SPARE)
+    fn spares() -> Option<&'static Spares> {
+        static SPARES: Spares = Spares::new();
+        Some(&SPARES)
     }
 
     fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {

@@ -9,11 +9,12 @@ use super::protocol::{self, This as ProtocolInst};
 use super::reader;
 use super::writer::This as WriterInst;
 use crate::await_on::Awaited;
-use crate::ffi::cell::{Flag, GilCell, Slot};
-use crate::ffi::class::{Builder, Class, Inst, Spare, TypeCell, create};
+use crate::ffi::cell::{Flag, Slot};
+use crate::ffi::class::{Builder, Class, Inst, TypeCell, create};
 use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::holds::Holds;
 use crate::ffi::iter::{Awaitable, Coroutine, Life, Step, reused, warn_never_awaited};
+use crate::ffi::spares::Spares;
 use crate::names::none;
 use crate::parked::Parked;
 use crate::transports::sender::Sender;
@@ -54,9 +55,9 @@ impl Class for Drain {
         &CELL
     }
 
-    fn spare() -> Option<&'static GilCell<Vec<Spare>>> {
-        static SPARE: GilCell<Vec<Spare>> = GilCell::new(Vec::new());
-        Some(&SPARE)
+    fn spares() -> Option<&'static Spares> {
+        static SPARES: Spares = Spares::new();
+        Some(&SPARES)
     }
 
     fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {

@@ -12,10 +12,11 @@ use pyo3::types::{PyBytes, PyTuple, PyType};
 use super::buffer::{Answer, Request};
 use super::reader::{This as ReaderInst, separator};
 use crate::ffi::cell::{Flag, GilCell, Slot};
-use crate::ffi::class::{Builder, Class, Inst, Spare, TypeCell, create};
+use crate::ffi::class::{Builder, Class, Inst, TypeCell, create};
 use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::holds::Holds;
 use crate::ffi::iter::{Awaitable, Coroutine, Life, Step, reused, warn_never_awaited};
+use crate::ffi::spares::Spares;
 use crate::names::none;
 use crate::parked::Parked;
 
@@ -66,9 +67,9 @@ impl Class for Read {
         &CELL
     }
 
-    fn spare() -> Option<&'static GilCell<Vec<Spare>>> {
-        static SPARE: GilCell<Vec<Spare>> = GilCell::new(Vec::new());
-        Some(&SPARE)
+    fn spares() -> Option<&'static Spares> {
+        static SPARES: Spares = Spares::new();
+        Some(&SPARES)
     }
 
     fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {

@@ -12,6 +12,7 @@ use crate::ffi::class::{Builder, Class, Inst, TypeCell, create};
 use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::layout::{Fut, State, Tsk};
 use crate::ffi::method::{AnyTask, Method, Of, anyargs, caller, getter, noargs, onearg};
+use crate::ffi::thread::Here;
 use crate::ffi::{context, thread, types};
 use crate::futures;
 use crate::job::{self, Job};
@@ -137,7 +138,10 @@ fn start<'py>(
         Some(context) => context,
         None => context::copy_current(py)?,
     };
-    drop(this.set_context(Some(context)));
+    let before = (this.set_context(Some(context)), this.set_coro(Some(coro)));
+    if before.1.as_ref().is_some_and(is_running) {
+        std::mem::forget(before); // a second `__init__`, while its first coroutine runs: who runs it has no reference
+    }
     if !given {
         this.hide_context();
     }
@@ -145,7 +149,6 @@ fn start<'py>(
     this.set_must_cancel(false);
     this.set_log_destroy_pending(true);
     this.set_num_cancels(0);
-    drop(this.set_coro(Some(coro)));
     drop(this.set_name(Some(name)));
     let Some(event_loop) = this.fut().event_loop() else { return Ok(()) };
     if eager && event_loop.call_method0(intern!(py, "is_running"))?.is_truthy()? {
@@ -153,6 +156,13 @@ fn start<'py>(
     }
     job::soon_for(this.fut(), Job::Step(this.object().to_owned().unbind()))?;
     thread::register(this)
+}
+
+/// Whether the coroutine runs just now, as far as it tells.
+#[cold]
+fn is_running(coro: &Bound<'_, PyAny>) -> bool {
+    let told = |name| coro.getattr(name).and_then(|running| running.is_truthy());
+    told("cr_running").or_else(|_| told("gi_running")).unwrap_or(true)
 }
 
 /// What a Task accepts: a coroutine, by its type or by `asyncio.iscoroutine`, whose yes is remembered for the type.
@@ -419,7 +429,7 @@ fn call_step<'py>(this: Inst<'_, 'py, TaskStep>, args: Args<'_, 'py>) -> Object<
         && let Some(task) = Tsk::cast(&task)
     {
         let mut failure = None;
-        let next = step::step(task, this.error.get(py), &mut failure);
+        let next = step::step(Here::new(py), task, this.error.get(py), &mut failure);
         step::go_on(task, next, failure)?;
     }
     Ok(none(py))
@@ -440,7 +450,7 @@ pub(crate) fn step_callback<'py>(task: &Bound<'py, PyAny>, error: Option<Bound<'
 pub(crate) fn wakeup_callback<'py>(task: &Bound<'py, PyAny>) -> Object<'py> {
     fn task_wakeup<'py>(this: Tsk<'_, 'py>, future: Borrowed<'_, 'py, PyAny>) -> Object<'py> {
         let mut failure = None;
-        let next = step::wake(this, &future, &mut failure);
+        let next = step::wake(Here::new(this.py()), this, &future, &mut failure);
         step::go_on(this, next, failure)?;
         Ok(none(this.py()))
     }

@@ -1,19 +1,21 @@
 //! `asyncio.sleep`: a native coroutine. No Handle, no frame; a sleep of zero takes one trip through the ready queue.
 
 use aioxide_core::TimerKey;
+use pyo3::Borrowed;
 use pyo3::exceptions::PyValueError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyFloat, PyInt};
 
 use crate::ffi::args::{self, Args, Signature};
-use crate::ffi::cell::{Flag, GilCell, Slot};
-use crate::ffi::class::{Builder, Class, Inst, Spare, TypeCell, create};
+use crate::ffi::cell::{Flag, Slot};
+use crate::ffi::class::{Builder, Class, Inst, TypeCell, create};
 use crate::ffi::function;
 use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::holds::Holds;
-use crate::ffi::iter::{Awaitable, Coroutine, Life, Step, reused, warn_never_awaited};
+use crate::ffi::iter::{Awaitable, Brief, Coroutine, Life, Step, reused, warn_never_awaited};
 use crate::ffi::layout::Fut;
+use crate::ffi::spares::Spares;
 use crate::ffi::thread;
 use crate::futures;
 use crate::job::Timed;
@@ -51,9 +53,9 @@ impl Class for Sleep {
         &CELL
     }
 
-    fn spare() -> Option<&'static GilCell<Vec<Spare>>> {
-        static SPARE: GilCell<Vec<Spare>> = GilCell::new(Vec::new());
-        Some(&SPARE)
+    fn spares() -> Option<&'static Spares> {
+        static SPARES: Spares = Spares::new();
+        Some(&SPARES)
     }
 
     fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
@@ -223,9 +225,9 @@ impl Class for Yield {
         &CELL
     }
 
-    fn spare() -> Option<&'static GilCell<Vec<Spare>>> {
-        static SPARE: GilCell<Vec<Spare>> = GilCell::new(Vec::new());
-        Some(&SPARE)
+    fn spares() -> Option<&'static Spares> {
+        static SPARES: Spares = Spares::new();
+        Some(&SPARES)
     }
 
     fn traverse(&self, _: &Visit<'_>) -> Result<(), Stopped> {
@@ -245,19 +247,22 @@ impl Class for Yield {
 
 impl Awaitable for Yield {
     #[inline]
-    fn resume<'py>(this: Inst<'_, 'py, Self>) -> PyResult<Step<'py>> {
-        let none = this.py().None().into_bound(this.py());
+    fn resume_at_once<'py>(this: Inst<'_, 'py, Self>) -> Option<Brief<'py>> {
         match this.phase.get() {
             Phase::Created => {
                 this.phase.set(Phase::Yielded);
-                Ok(Step::Yield(none))
+                Some(Brief::Pause)
             }
             Phase::Yielded => {
                 this.phase.set(Phase::Over);
-                Ok(Step::Return(none))
+                Some(Brief::End)
             }
-            Phase::Waiting | Phase::Over => Err(reused()),
+            Phase::Waiting | Phase::Over => None,
         }
+    }
+
+    fn resume<'py>(this: Inst<'_, 'py, Self>) -> PyResult<Step<'py>> {
+        Self::resume_at_once(this).map(|brief| brief.step(this.py())).ok_or_else(reused)
     }
 
     fn throw<'py>(this: Inst<'_, 'py, Self>, error: PyErr) -> PyResult<Step<'py>> {
@@ -290,6 +295,17 @@ impl Coroutine for Yield {
     }
 }
 
+#[inline]
+fn is_zero(delay: Borrowed<'_, '_, PyAny>) -> bool {
+    args::is_zero(&delay)
+}
+
+/// `sleep(0)`.
+#[inline]
+fn sleep_zero(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    create(py, Yield { phase: Flag::new(Phase::Created) })
+}
+
 fn sleep<'py>(args: Args<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     const SIGNATURE: Signature = Signature {
         name: "sleep",
@@ -298,13 +314,6 @@ fn sleep<'py>(args: Args<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
         positional_only: 0,
         keyword_only: &[],
     };
-    if args.len() == 1
-        && !args.has_names()
-        && let Some(delay) = args.get(0)
-        && args::is_zero(&delay)
-    {
-        return create(args.py(), Yield { phase: Flag::new(Phase::Created) });
-    }
     let [delay, result] = SIGNATURE.bind::<2>(args)?;
     let sleep = Sleep {
         phase: Flag::new(Phase::Created),
@@ -321,5 +330,8 @@ fn sleep<'py>(args: Args<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     Builder::of::<Yield>().coroutine::<Yield>().build(module, None, Yield::cell())?;
     Builder::of::<Sleep>().coroutine::<Sleep>().build(module, None, Sleep::cell())?;
-    module.add("sleep", function::coroutine_function(module.py(), "asyncio.tasks", "sleep", sleep)?)
+    let quick = (is_zero, sleep_zero);
+    let function =
+        function::quick_coroutine_function(module.py(), "asyncio.tasks", "sleep", quick, sleep)?;
+    module.add("sleep", function)
 }

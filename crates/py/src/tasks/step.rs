@@ -8,6 +8,7 @@ use pyo3::types::{PyDict, PySet, PyString};
 
 use crate::ffi::iter::{self, Sent, Step};
 use crate::ffi::layout::{Fut, Tsk};
+use crate::ffi::thread::Here;
 use crate::ffi::{context, thread, types};
 use crate::futures;
 use crate::job::{self, Job};
@@ -30,8 +31,13 @@ pub(crate) type Failure = Option<PyErr>;
 /// Runs one step as the thread's current task; the context is entered by the caller.
 #[inline(always)]
 #[allow(clippy::inline_always, reason = "one frame, and not five, between the turn and the coroutine")]
-pub(crate) fn step<'py>(this: Tsk<'_, 'py>, error: Option<Bound<'py, PyAny>>, failure: &mut Failure) -> Next {
-    let entered = match thread::enter_task(this) {
+pub(crate) fn step<'py>(
+    here: Here<'py>,
+    this: Tsk<'_, 'py>,
+    error: Option<Bound<'py, PyAny>>,
+    failure: &mut Failure,
+) -> Next {
+    let entered = match thread::enter_task(here, this) {
         Ok(entered) => entered,
         Err(error) => return failed(failure, error),
     };
@@ -60,16 +66,21 @@ pub(crate) fn go_on(this: Tsk<'_, '_>, next: Next, failure: Failure) -> PyResult
 
 /// What the task waited for is done: passes its failure on, or goes on.
 #[inline]
-pub(crate) fn wake<'py>(this: Tsk<'_, 'py>, future: &Bound<'py, PyAny>, failure: &mut Failure) -> Next {
+pub(crate) fn wake<'py>(
+    here: Here<'py>,
+    this: Tsk<'_, 'py>,
+    future: &Bound<'py, PyAny>,
+    failure: &mut Failure,
+) -> Next {
     if let Some(known) = Fut::cast_exact(future)
         && known.has_result()
         && discard_one(known, this)
     {
         known.set_log_tb(false);
-        return step(this, None, failure);
+        return step(here, this, None, failure);
     }
     match outcome(this, future) {
-        Ok(error) => step(this, error, failure),
+        Ok(error) => step(here, this, error, failure),
         Err(error) => failed(failure, error),
     }
 }
@@ -117,7 +128,7 @@ fn advance<'py>(this: Tsk<'_, 'py>, error: Option<Bound<'py, PyAny>>, failure: &
         return throw_or_refuse(this, error, failure);
     }
     drop(this.take_fut_waiter());
-    let Some(coro) = this.coro() else {
+    let Some(coro) = this.coro_ref() else {
         return failed(failure, uninitialized());
     };
     let sent = iter::send(&coro);
