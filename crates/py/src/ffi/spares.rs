@@ -59,7 +59,7 @@ impl Spares {
         Some(object)
     }
 
-    /// Keeps the memory of a dead instance, and its reference to its type, unless there are `most` of them already.
+    /// Keeps the memory of a dead instance, with its reference to its type, unless there are `most` of them already.
     ///
     /// # Safety
     /// The caller has the last pointer to `object`, which is not tracked by the collector and whose value is gone. All

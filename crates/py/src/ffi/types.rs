@@ -154,6 +154,7 @@ fn alloc<'py, const SIZE: usize>(
             None => ffi::PyType_GenericAlloc(class.ptr(), 0),
             Some(object) => {
                 let (object, head) = (object.as_ptr(), size_of::<PyObject>());
+                ffi::Py_INCREF(class.ptr().cast()); // `release` gave it up
                 std::ptr::write_bytes(object.cast::<u8>().add(head), 0, SIZE - head);
                 ffi::PyObject_GC_Track(object.cast());
                 object
@@ -207,8 +208,10 @@ unsafe fn release(
         if let Some(clear) = (*base.ptr()).tp_clear {
             clear(slf);
         }
-        let kept = std::ptr::eq(class, own.ptr()) && spares.keep(py, slf, *most);
-        if !kept {
+        if std::ptr::eq(class, own.ptr()) && spares.keep(py, slf, *most) {
+            // Futures that Python code makes come from elsewhere and end here: their number is no number of references.
+            ffi::Py_DECREF(class.cast());
+        } else {
             free(slf, class);
         }
     }
