@@ -14,6 +14,7 @@ use pyo3::ffi::{self, PyObject};
 use pyo3::prelude::*;
 
 use super::thread::Here;
+use super::watchers;
 
 /// CPython's `PyContext`.
 #[repr(C)]
@@ -170,7 +171,9 @@ pub(crate) fn calibrate(py: Python<'_>) -> PyResult<()> {
         let offset = place * size_of::<usize>().cast_signed();
         CURRENT.store(offset, Ordering::Relaxed);
         // Entering and leaving have counted one each.
-        if versions.0.is_some_and(|version| version.addr() + 2 == versions.1.addr()) && watchers::calibrate() {
+        if versions.0.is_some_and(|version| version.addr() + 2 == versions.1.addr())
+            && watchers::calibrate(py)
+        {
             DIRECT.store(offset, Ordering::Relaxed);
         }
     }
@@ -241,102 +244,6 @@ pub(crate) fn exit<'py>(here: Here<'py>, context: &Bound<'py, PyAny>) -> PyResul
 fn by_call(context: &Bound<'_, PyAny>, call: unsafe extern "C" fn(*mut PyObject) -> c_int) -> PyResult<()> {
     // SAFETY: a live Context; the GIL is held.
     if unsafe { call(context.as_ptr()) } < 0 { Err(PyErr::fetch(context.py())) } else { Ok(()) }
-}
-
-/// Whether somebody wants to be told of each change of context (3.14 and later).
-#[cfg(Py_3_14)]
-mod watchers {
-    use std::os::raw::c_int;
-    use std::ptr;
-    use std::sync::atomic::{AtomicPtr, Ordering};
-
-    use pyo3::ffi::{self, PyObject};
-
-    type Watcher = extern "C" fn(c_int, *mut PyObject) -> c_int;
-
-    unsafe extern "C" {
-        static _PyRuntime: [u8; 0];
-        fn PyContext_AddWatcher(watcher: Watcher) -> c_int;
-        fn PyContext_ClearWatcher(number: c_int) -> c_int;
-    }
-
-    /// How many watchers there can be: one bit each in a byte soon after the table of them.
-    const MOST: usize = 8;
-    /// No interpreter is larger than this, in bytes.
-    const LARGEST: u64 = 1 << 24;
-
-    /// The byte in which the interpreter marks its watchers.
-    static MARKS: AtomicPtr<u8> = AtomicPtr::new(ptr::null_mut());
-
-    #[inline(always)]
-    #[allow(clippy::inline_always, reason = "a part of each step: see step.rs")]
-    pub(super) fn are_there() -> bool {
-        // SAFETY: asked only once `calibrate` has found the byte, which is there as long as the interpreter.
-        unsafe { *MARKS.load(Ordering::Relaxed) != 0 }
-    }
-
-    extern "C" fn nothing(_: c_int, _: *mut PyObject) -> c_int {
-        0
-    }
-
-    /// The size of an interpreter's state in bytes, as CPython tells debuggers from outside.
-    fn size() -> Option<usize> {
-        // SAFETY: the runtime begins with a table for debuggers: eight letters, then numbers of eight bytes, of which
-        // the fifth after the letters is the size.
-        unsafe {
-            let table = (&raw const _PyRuntime).cast::<u8>();
-            let letters = table.cast::<[u8; 8]>().read();
-            let size = table.cast::<u64>().add(6).read();
-            (letters == *b"xdebugpy" && size < LARGEST).then_some(size as usize)
-        }
-    }
-
-    /// Adds a watcher and looks where it went; false if that can't be told for sure.
-    pub(super) fn calibrate() -> bool {
-        let Some(size) = size() else { return false };
-        // SAFETY: the GIL is held. Only words of the interpreter's own state are read, and the watcher, which does
-        // nothing, is taken out again.
-        unsafe {
-            let words = size / size_of::<usize>();
-            let interpreter = ffi::PyInterpreterState_Get().cast::<usize>();
-            let number = PyContext_AddWatcher(nothing);
-            if number < 0 {
-                ffi::PyErr_Clear();
-                return false;
-            }
-            let number = number.unsigned_abs() as usize;
-            let address = nothing as *const () as usize;
-            let mut found = (0..words).filter(|word| *interpreter.add(*word) == address);
-            let place = (found.next(), found.next());
-            let (Some(word), None) = place else {
-                PyContext_ClearWatcher(number as c_int);
-                return false;
-            };
-            let marks = interpreter.add(word - number + MOST).cast::<[u8; 8]>();
-            let with = marks.read();
-            PyContext_ClearWatcher(number as c_int);
-            let without = marks.read();
-            let mut changed = (0..with.len()).filter(|byte| with[*byte] != without[*byte]);
-            let (Some(byte), None) = (changed.next(), changed.next()) else { return false };
-            let known = *interpreter.add(word) == 0 && with[byte] ^ without[byte] == 1 << number;
-            if known {
-                MARKS.store(marks.cast::<u8>().add(byte), Ordering::Relaxed);
-            }
-            known
-        }
-    }
-}
-
-/// Before 3.14 there are no watchers.
-#[cfg(not(Py_3_14))]
-mod watchers {
-    pub(super) fn are_there() -> bool {
-        false
-    }
-
-    pub(super) fn calibrate() -> bool {
-        true
-    }
 }
 
 /// `contextvars.copy_context()`.

@@ -27,3 +27,4 @@ pub(crate) mod spares;
 pub(crate) mod stop;
 pub(crate) mod thread;
 pub(crate) mod types;
+mod watchers;

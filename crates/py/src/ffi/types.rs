@@ -309,7 +309,10 @@ pub(crate) fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .slot(ffi::Py_tp_repr, unary::<AnyFuture, _>(crate::futures::repr))
         .slot(ffi::Py_tp_iter, unary::<AnyFuture, _>(crate::future_iter::iterate))
         .slot(ffi::Py_am_await, unary::<AnyFuture, _>(crate::future_iter::awaited))
-        .slot(ffi::Py_tp_iternext, future_next(crate::future_iter::resume_at_once, crate::future_iter::resume))
+        .slot(
+            ffi::Py_tp_iternext,
+            future_next(crate::future_iter::resume_at_once, crate::future_iter::resume),
+        )
         .method(noargs::<AnyFuture, _>(c"__await__", crate::future_iter::iterate).beside_slot())
         .generic();
     let future =
@@ -323,7 +326,10 @@ pub(crate) fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .slot(ffi::Py_tp_repr, unary::<AnyTask, _>(crate::tasks::repr))
         .slot(ffi::Py_tp_iter, unary::<AnyFuture, _>(crate::future_iter::iterate))
         .slot(ffi::Py_am_await, unary::<AnyFuture, _>(crate::future_iter::awaited))
-        .slot(ffi::Py_tp_iternext, future_next(crate::future_iter::resume_at_once, crate::future_iter::resume))
+        .slot(
+            ffi::Py_tp_iternext,
+            future_next(crate::future_iter::resume_at_once, crate::future_iter::resume),
+        )
         .method(noargs::<AnyFuture, _>(c"__await__", crate::future_iter::iterate).beside_slot())
         .generic();
     let task = crate::tasks::methods(crate::futures::shared_methods(builder)).build(

@@ -331,7 +331,6 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     Builder::of::<Yield>().coroutine::<Yield>().build(module, None, Yield::cell())?;
     Builder::of::<Sleep>().coroutine::<Sleep>().build(module, None, Sleep::cell())?;
     let quick = (is_zero, sleep_zero);
-    let function =
-        function::quick_coroutine_function(module.py(), "asyncio.tasks", "sleep", quick, sleep)?;
+    let function = function::quick_coroutine_function(module.py(), "asyncio.tasks", "sleep", quick, sleep)?;
     module.add("sleep", function)
 }

@@ -1,0 +1,93 @@
+"""How a task is stepped: its context, its coroutine, and the results that awaitables hand over."""
+
+import asyncio
+import contextvars
+import ctypes
+import sys
+
+import pytest
+
+
+def test_each_task_has_its_own_variables_however_they_take_turns(aio, run):
+    variable = contextvars.ContextVar("variable")
+    seen = []
+
+    async def spin(name):
+        variable.set(name)
+        for number in range(50):
+            await aio.sleep(0)
+            assert variable.get() == name
+            variable.set(name)
+            seen.append((number, name))
+
+    async def main():
+        variable.set("main")
+        await aio.gather(*[spin(name) for name in "abc"])
+        return variable.get()
+
+    assert run(main()) == "main"
+    assert seen == [(number, name) for number in range(50) for name in "abc"]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="contexts are watched since 3.14")
+def test_whoever_watches_contexts_is_told_of_each_change(aio, run):
+    told = []
+    watcher = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.py_object)
+    watch = watcher(lambda event, context: told.append(context) or 0)
+    add, clear = ctypes.pythonapi.PyContext_AddWatcher, ctypes.pythonapi.PyContext_ClearWatcher
+    add.argtypes = [watcher]
+
+    async def main():
+        await aio.sleep(0)
+        number = add(watch)
+        for _ in range(10):
+            await aio.sleep(0)
+        clear(number)
+        counted = len(told)
+        for _ in range(10):
+            await aio.sleep(0)
+        return counted
+
+    counted = run(main())
+    # Each time the task leaves its context and enters it again.
+    assert counted == 20
+    assert len(told) == counted
+    assert sum(isinstance(context, contextvars.Context) for context in told) >= 10
+
+
+def test_a_task_made_anew_by_its_own_coroutine(aio, loop):
+    if aio is asyncio:
+        pytest.skip("CPython frees the coroutine that runs")
+    reports = []
+    loop.set_exception_handler(lambda _, context: reports.append(context))
+
+    async def second():
+        return "second"
+
+    async def main():
+        async def first():
+            aio.Task.__init__(task, second(), loop=loop)
+            await aio.sleep(0)
+
+        task = loop.create_task(first())
+        for _ in range(10):
+            await aio.sleep(0)
+        return task.result()
+
+    assert loop.run_until_complete(main()) == "second"
+
+
+def test_results_that_are_ints_stay_apart(aio, loop):
+    def stopped(value):
+        future = loop.create_future()
+        future.set_result(value)
+        with pytest.raises(StopIteration) as caught:
+            future.__await__().send(None)
+        return caught.value
+
+    kept = [stopped(value) for value in (1, 10**30, True, 2)]
+    assert [stop.value for stop in kept] == [1, 10**30, True, 2]
+    assert [stop.args for stop in kept] == [(1,), (10**30,), (True,), (2,)]
+    assert len({id(stop) for stop in kept}) == 4
+    for value in range(1000):
+        assert stopped(value).value == value
