@@ -3,7 +3,9 @@
 import asyncio
 import contextvars
 import ctypes
+import gc
 import sys
+import weakref
 
 import pytest
 
@@ -82,7 +84,7 @@ def test_results_that_are_ints_stay_apart(aio, loop):
         future = loop.create_future()
         future.set_result(value)
         with pytest.raises(StopIteration) as caught:
-            future.__await__().send(None)
+            next(future.__await__())
         return caught.value
 
     kept = [stopped(value) for value in (1, 10**30, True, 2)]
@@ -91,3 +93,50 @@ def test_results_that_are_ints_stay_apart(aio, loop):
     assert len({id(stop) for stop in kept}) == 4
     for value in range(1000):
         assert stopped(value).value == value
+
+
+@pytest.mark.parametrize("value", ["text", 5, True])
+def test_a_result_keeps_nothing_of_those_who_asked_for_it(aio, loop, value):
+    class Local:
+        pass
+
+    def ask():
+        local = Local()
+        seen.append(weakref.ref(local))
+        future = loop.create_future()
+        future.set_result(value)
+        try:
+            next(future.__await__())
+        except StopIteration:
+            pass
+
+    seen = []
+    ask()
+    gc.collect()
+    assert seen[0]() is None
+
+
+def test_cancelled_handles_go_with_the_last_timer(aio, loop):
+    class Local:
+        pass
+
+    variable = contextvars.ContextVar("variable")
+
+    def cancel_some():
+        context, local = contextvars.copy_context(), Local()
+        context.run(variable.set, local)
+        for handle in [loop.call_later(50, print, context=context) for _ in range(60)]:
+            handle.cancel()
+        return weakref.ref(local)
+
+    async def main():
+        sleeper = loop.create_task(aio.sleep(100))
+        await aio.sleep(0)
+        seen = cancel_some()
+        sleeper.cancel()
+        for _ in range(3):
+            await aio.sleep(0)
+        gc.collect()
+        return seen() is None
+
+    assert loop.run_until_complete(main())

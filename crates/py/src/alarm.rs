@@ -70,10 +70,8 @@ impl Alarm {
             }
             return;
         };
-        if let Some(core) = LoopCore::of(&keeper)
-            && let Some(timed) = core.cancel_timer(py, key)
-        {
-            timed.drop(py);
+        if let Some(core) = LoopCore::of(&keeper) {
+            core.cancel_timer(py, key);
         }
     }
 

@@ -146,11 +146,13 @@ impl LoopCore {
         Ok(self.scheduler.with(py, |s| s.at(when, timed)))
     }
 
-    /// Takes back what waits for its time. The caller drops it.
+    /// Takes back what waits for its time, and drops it.
     #[inline]
-    #[must_use]
-    pub(crate) fn cancel_timer(&self, py: Python<'_>, key: TimerKey) -> Option<Timed> {
-        self.scheduler.with(py, |s| s.cancel(key))
+    pub(crate) fn cancel_timer(&self, py: Python<'_>, key: TimerKey) {
+        if let Some(timed) = self.scheduler.with(py, |s| s.cancel(key)) {
+            timed.drop(py);
+            self.bury(py); // the last timer takes along what was abandoned
+        }
     }
 
     /// Lets go of a handle that waits for its time in this place. It goes with [`bury`](Self::bury).

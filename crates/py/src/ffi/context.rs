@@ -225,7 +225,8 @@ pub(crate) fn enter<'py>(here: Here<'py>, context: &Bound<'py, PyAny>) -> PyResu
 #[allow(clippy::inline_always, reason = "a part of each step: see step.rs")]
 pub(crate) fn exit<'py>(here: Here<'py>, context: &Bound<'py, PyAny>) -> PyResult<()> {
     let object = context.as_ptr().cast::<ContextObj>();
-    // SAFETY: as in `enter`; the caller's reference outlives the thread's, so dropping that one runs nothing.
+    // SAFETY: as in `enter`. The thread's reference is dropped last: where it is the last one, whatever runs then finds
+    // everything in its place.
     unsafe {
         match places(here) {
             Some((place, version)) if *place == object && (*object).entered != 0 => {
@@ -242,6 +243,7 @@ pub(crate) fn exit<'py>(here: Here<'py>, context: &Bound<'py, PyAny>) -> PyResul
 
 #[inline(never)]
 fn by_call(context: &Bound<'_, PyAny>, call: unsafe extern "C" fn(*mut PyObject) -> c_int) -> PyResult<()> {
+    let _kept = context.clone(); // the thread's reference may be the last one, and CPython looks at the context after it
     // SAFETY: a live Context; the GIL is held.
     if unsafe { call(context.as_ptr()) } < 0 { Err(PyErr::fetch(context.py())) } else { Ok(()) }
 }
@@ -263,17 +265,7 @@ pub(crate) fn is_context(object: &Bound<'_, PyAny>) -> bool {
 #[inline(always)]
 #[allow(clippy::inline_always, reason = "around each step and callback")]
 pub(crate) fn run<'py, R>(context: &Bound<'py, PyAny>, f: impl FnOnce() -> PyResult<R>) -> PyResult<R> {
-    run_in(Here::new(context.py()), context, f)
-}
-
-/// As [`run`], for whoever knows the thread's state already.
-#[inline(always)]
-#[allow(clippy::inline_always, reason = "around each step and callback")]
-pub(crate) fn run_in<'py, R>(
-    here: Here<'py>,
-    context: &Bound<'py, PyAny>,
-    f: impl FnOnce() -> PyResult<R>,
-) -> PyResult<R> {
+    let here = Here::new(context.py());
     enter(here, context)?;
     let result = f();
     match exit(here, context) {

@@ -54,7 +54,7 @@ impl Spares {
         unsafe {
             self.first.set(ptr::replace(next(object.as_ptr()), ptr::null_mut()));
             self.len.set(self.len.get() - 1);
-            _Py_NewReference(object.as_ptr());
+            revive(object.as_ptr());
         }
         Some(object)
     }
@@ -77,6 +77,16 @@ impl Spares {
         }
         room
     }
+}
+
+/// Gives a dead object one reference.
+///
+/// # Safety
+/// The caller has the last pointer to an object whose dealloc has left its memory whole, and its reference to its type.
+#[inline]
+pub(super) unsafe fn revive(object: *mut PyObject) {
+    // SAFETY: promised by the caller.
+    unsafe { _Py_NewReference(object) };
 }
 
 /// Gives an instance from [`Spares::take`] another type of the same kind.

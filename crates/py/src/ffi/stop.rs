@@ -15,7 +15,8 @@ use pyo3::types::PyTuple;
 
 use super::class::{Builder, TypeCell, free};
 use super::method::{AnyObject, getter, noargs, unary};
-use super::spares::Spares;
+use super::spares::{Spares, revive};
+use super::types::forget_finalized;
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
 
@@ -26,7 +27,7 @@ static NO_ARGS: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
 /// How many are kept: one is enough but where awaitables are driven by hand.
 const MOST: usize = 16;
 
-/// The one that carried an int last, and still does.
+/// One that carried an int and went, whole but for its references: ready to carry the next one.
 static KEPT: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
 
 /// `StopIteration(value)` as a new reference; null and an exception if there is no memory.
@@ -47,34 +48,33 @@ unsafe fn is_int(object: *mut PyObject) -> bool {
     ptr::eq(class, &raw const ffi::PyLong_Type) || ptr::eq(class, &raw const ffi::PyBool_Type)
 }
 
-/// Nobody can tell how long an int is kept, so the StopIteration that carries one stays whole for the next: if nobody
-/// else has it, and it carries nothing of its way.
+/// Nobody can tell how long an int is kept, so the StopIteration that carried one keeps its fields for the next.
 fn with_int(value: &Bound<'_, PyAny>) -> *mut PyObject {
-    // SAFETY: the GIL is held; KEPT is null or owns a reference to an instance of this class. Dropping an int runs
-    // nothing.
+    let kept = KEPT.swap(ptr::null_mut(), Ordering::Relaxed);
+    if kept.is_null() {
+        return fresh(value);
+    }
+    // SAFETY: the GIL is held. `dealloc` has kept a dead instance of this class, untracked, that is as it was made but for
+    // its int; dropping that runs nothing.
     unsafe {
-        let kept = KEPT.load(Ordering::Relaxed);
-        if !kept.is_null() && ffi::Py_REFCNT(kept) == 1 {
-            let stop = kept.cast::<PyStopIterationObject>();
-            let traces = [(*stop).traceback, (*stop).context, (*stop).cause, (*stop).notes, (*stop).dict];
-            if (*stop).args == NO_ARGS.load(Ordering::Relaxed)
-                && is_int((*stop).value)
-                && (*stop).suppress_context == '\0'
-                && traces.iter().all(|trace| trace.is_null())
-            {
-                ffi::Py_INCREF(kept);
-                let before = ptr::replace(&raw mut (*stop).value, value.clone().into_ptr());
-                ffi::Py_DECREF(before);
-                return kept;
-            }
-        }
-        let stop = fresh(value);
-        if !stop.is_null() {
-            ffi::Py_INCREF(stop);
-            let before = KEPT.swap(stop, Ordering::Relaxed);
-            ffi::Py_XDECREF(before);
-        }
-        stop
+        revive(kept);
+        let before =
+            ptr::replace(&raw mut (*kept.cast::<PyStopIterationObject>()).value, value.clone().into_ptr());
+        ffi::Py_DECREF(before);
+        ffi::PyObject_GC_Track(kept.cast());
+    }
+    kept
+}
+
+/// Whether an instance is as [`fresh`] makes one for an int.
+unsafe fn is_untouched(stop: *mut PyStopIterationObject) -> bool {
+    // SAFETY: a live instance; its fields are null or own references.
+    unsafe {
+        let traces = [(*stop).traceback, (*stop).context, (*stop).cause, (*stop).notes, (*stop).dict];
+        is_int((*stop).value)
+            && (*stop).args == NO_ARGS.load(Ordering::Relaxed)
+            && (*stop).suppress_context == '\0'
+            && traces.iter().all(|trace| trace.is_null())
     }
 }
 
@@ -107,6 +107,12 @@ unsafe extern "C" fn dealloc(slf: *mut PyObject) {
         ffi::PyObject_GC_UnTrack(slf.cast());
         let class = ffi::Py_TYPE(slf);
         let stop = slf.cast::<PyStopIterationObject>();
+        let is_ours = ptr::eq(class, CLASS.ptr());
+        if is_ours && KEPT.load(Ordering::Relaxed).is_null() && is_untouched(stop) {
+            forget_finalized(slf);
+            KEPT.store(slf, Ordering::Relaxed);
+            return;
+        }
         let fields = [
             &raw mut (*stop).dict,
             &raw mut (*stop).args,
@@ -121,7 +127,7 @@ unsafe extern "C" fn dealloc(slf: *mut PyObject) {
             ffi::Py_XDECREF(object);
         }
         (*stop).suppress_context = '\0';
-        let kept = ptr::eq(class, CLASS.ptr()) && SPARES.keep(Python::assume_attached(), slf, MOST);
+        let kept = is_ours && SPARES.keep(Python::assume_attached(), slf, MOST);
         if !kept {
             free(slf, class);
         }

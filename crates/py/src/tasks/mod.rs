@@ -140,7 +140,7 @@ fn start<'py>(
     };
     let before = (this.set_context(Some(context)), this.set_coro(Some(coro)));
     if before.1.as_ref().is_some_and(is_running) {
-        std::mem::forget(before); // a second `__init__`, while its first coroutine runs: who runs it has no reference
+        std::mem::forget(before); // a second `__init__`, while the first coroutine runs: who steps it has no reference
     }
     if !given {
         this.hide_context();
@@ -158,11 +158,11 @@ fn start<'py>(
     thread::register(this)
 }
 
-/// Whether the coroutine runs just now, as far as it tells.
+/// Whether the coroutine may run just now: a plain one tells, of any other there is no saying.
 #[cold]
 fn is_running(coro: &Bound<'_, PyAny>) -> bool {
-    let told = |name| coro.getattr(name).and_then(|running| running.is_truthy());
-    told("cr_running").or_else(|_| told("gi_running")).unwrap_or(true)
+    let told = || coro.getattr(intern!(coro.py(), "cr_running"))?.is_truthy();
+    !types::is_native_coroutine(coro) || told().unwrap_or(true)
 }
 
 /// What a Task accepts: a coroutine, by its type or by `asyncio.iscoroutine`, whose yes is remembered for the type.

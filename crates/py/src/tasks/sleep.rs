@@ -89,10 +89,8 @@ impl Sleep {
         if let Some(key) = self.timer.get() {
             self.timer.set(None);
             let event_loop = future.as_ref().and_then(Fut::cast_any).and_then(Fut::event_loop);
-            if let Some(core) = event_loop.as_ref().and_then(LoopCore::of)
-                && let Some(timed) = core.cancel_timer(py, key)
-            {
-                timed.drop(py);
+            if let Some(core) = event_loop.as_ref().and_then(LoopCore::of) {
+                core.cancel_timer(py, key);
             }
         }
         if let Some(handle) = self.handle.take(py)

@@ -75,6 +75,18 @@ pub(crate) fn release(event_loop: &Bound<'_, EventLoop>) {
     }
 }
 
+/// The transport is about to close its socket: what it has held back goes first, for the kernel would drop that where
+/// there is something unread.
+#[inline]
+pub(super) fn leave(this: This<'_, '_>) {
+    let event_loop = this.event_loop.get(this.py());
+    if let Some(event_loop) = event_loop.as_ref().and_then(|event_loop| event_loop.cast::<EventLoop>().ok())
+        && event_loop.get().held.transport.holds(&this.object())
+    {
+        release(event_loop);
+    }
+}
+
 /// So many bytes are about to be sent, after everything before them. Whether the kernel is to keep them for the write
 /// that follows.
 #[inline]

@@ -19,7 +19,7 @@ use super::census::Place;
 use super::flow::Chunk;
 use super::owned::{Owned, Socket};
 use super::receiver::Receiver;
-use super::{Source, read, report, server, write};
+use super::{Source, held, read, report, server, write};
 use crate::async_fn::attached;
 use crate::errors::{ends_the_loop, os_error};
 use crate::event_loop::{EventLoop, hooks, readers};
@@ -472,6 +472,7 @@ impl<'py> This<'_, 'py> {
     fn release(self) -> PyResult<()> {
         let py = self.py();
         self.unwatch(py);
+        held::leave(self);
         let closed = self.sock.close(py);
         self.counted.leave(py, &self.event_loop);
         drop((self.protocol.take(py), self.event_loop.take(py)));
