@@ -130,10 +130,8 @@ def test_cancelled_handles_go_with_the_last_timer(aio, loop):
         return weakref.ref(local)
 
     async def main():
-        sleeper = loop.create_task(aio.sleep(100))
-        await aio.sleep(0)
-        seen = cancel_some()
-        sleeper.cancel()
+        async with aio.timeout(100):
+            seen = cancel_some()
         for _ in range(3):
             await aio.sleep(0)
         gc.collect()
