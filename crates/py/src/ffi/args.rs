@@ -229,7 +229,7 @@ pub(crate) fn given<'py>(value: Option<Borrowed<'_, 'py, PyAny>>) -> Option<Boun
 
 /// Whether the object is exactly the int 0 (of which there is one).
 #[inline]
-pub(crate) fn is_zero(object: &Bound<'_, PyAny>) -> bool {
+pub(crate) fn is_zero(object: Borrowed<'_, '_, PyAny>) -> bool {
     object.as_ptr() == ZERO.load(Ordering::Relaxed)
 }
 

@@ -141,8 +141,8 @@ fn repr<'py>(this: Inst<'_, 'py, Function>) -> Object<'py> {
 }
 
 /// A function that asyncio's own function `module.name` describes.
-pub(crate) fn function<'py, F: Body>(py: Python<'py>, module: &str, name: &str, body: F) -> Object<'py> {
-    make(py, module, name, body, false)
+pub(crate) fn function<'py, F: Body>(py: Python<'py>, module: &str, name: &str, _: F) -> Object<'py> {
+    make(py, module, name, vectorcall::<F>, false)
 }
 
 /// As [`function`], for what is an `async def` in asyncio: calling it gives an awaitable.
@@ -150,9 +150,9 @@ pub(crate) fn coroutine_function<'py, F: Body>(
     py: Python<'py>,
     module: &str,
     name: &str,
-    body: F,
+    _: F,
 ) -> Object<'py> {
-    make(py, module, name, body, true)
+    make(py, module, name, vectorcall::<F>, true)
 }
 
 /// As [`coroutine_function`], with a shorter way for the one argument that suits.
@@ -160,11 +160,10 @@ pub(crate) fn quick_coroutine_function<'py, S: Suits, M: Make, F: Body>(
     py: Python<'py>,
     module: &str,
     name: &str,
-    (_suits, _make): (S, M),
-    _body: F,
+    _: (S, M),
+    _: F,
 ) -> Object<'py> {
-    let stock = Slot::holding(py.import(module)?.getattr(name)?.unbind());
-    create(py, Function { vectorcall: quick_vectorcall::<S, M, F>, is_coroutine: true, stock })
+    make(py, module, name, quick_vectorcall::<S, M, F>, true)
 }
 
 /// As [`function`], for a name that asyncio does not have in every supported Python; where it lacks it, a lambda
@@ -174,10 +173,10 @@ pub(crate) fn later_function<'py, F: Body>(
     module: &str,
     name: &str,
     lambda: &CStr,
-    body: F,
+    _: F,
 ) -> Object<'py> {
     if py.import(module)?.hasattr(name)? {
-        return make(py, module, name, body, false);
+        return make(py, module, name, vectorcall::<F>, false);
     }
     // Not in the globals of __main__, which would live as long as the function does.
     let shown = py.eval(lambda, Some(&PyDict::new(py)), None)?;
@@ -188,9 +187,15 @@ pub(crate) fn later_function<'py, F: Body>(
     )
 }
 
-fn make<'py, F: Body>(py: Python<'py>, module: &str, name: &str, _: F, is_coroutine: bool) -> Object<'py> {
+fn make<'py>(
+    py: Python<'py>,
+    module: &str,
+    name: &str,
+    vectorcall: ffi::vectorcallfunc,
+    is_coroutine: bool,
+) -> Object<'py> {
     let stock = Slot::holding(py.import(module)?.getattr(name)?.unbind());
-    create(py, Function { vectorcall: vectorcall::<F>, is_coroutine, stock })
+    create(py, Function { vectorcall, is_coroutine, stock })
 }
 
 /// Makes the type.

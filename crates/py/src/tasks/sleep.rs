@@ -1,7 +1,6 @@
 //! `asyncio.sleep`: a native coroutine. No Handle, no frame; a sleep of zero takes one trip through the ready queue.
 
 use aioxide_core::TimerKey;
-use pyo3::Borrowed;
 use pyo3::exceptions::PyValueError;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -293,11 +292,6 @@ impl Coroutine for Yield {
     }
 }
 
-#[inline]
-fn is_zero(delay: Borrowed<'_, '_, PyAny>) -> bool {
-    args::is_zero(&delay)
-}
-
 /// `sleep(0)`.
 #[inline]
 fn sleep_zero(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
@@ -328,7 +322,7 @@ fn sleep<'py>(args: Args<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     Builder::of::<Yield>().coroutine::<Yield>().build(module, None, Yield::cell())?;
     Builder::of::<Sleep>().coroutine::<Sleep>().build(module, None, Sleep::cell())?;
-    let quick = (is_zero, sleep_zero);
+    let quick = (args::is_zero, sleep_zero);
     let function = function::quick_coroutine_function(module.py(), "asyncio.tasks", "sleep", quick, sleep)?;
     module.add("sleep", function)
 }
