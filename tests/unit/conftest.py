@@ -13,6 +13,13 @@ from children import children, open_descriptors
 from traces import File, run as run_traced
 
 
+@pytest.fixture(scope="module", autouse=True)
+def garbage_collector():
+    """Many tests run it: it need not look at thousands of tests and all that they left in pytest each time."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(params=["stock", "aioxide"])
 def aio(request):
     """asyncio, by CPython and by aioxide."""
