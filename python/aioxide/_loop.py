@@ -6,6 +6,7 @@ import aioxide
 from aioxide import _core, _stdlib
 
 
+@_core._with_own_calls
 class EventLoop(_core.EventLoop, asyncio.AbstractEventLoop):
     """An asyncio event loop, native.
 

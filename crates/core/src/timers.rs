@@ -83,10 +83,10 @@ pub struct Timers<T> {
     waiting: Bits,
     /// The slots that no entry has.
     free: Vec<u32>,
+    /// A bit for whether a slot has the payload of a tombstone.
+    abandoned: Bits,
     /// Payloads that were abandoned and whose tombstones are gone.
     dead: Vec<T>,
-    /// How many slots have the payload of a tombstone.
-    abandoned: usize,
     live: usize,
     next_seq: u32,
 }
@@ -100,8 +100,8 @@ impl<T> Timers<T> {
             seqs: Vec::new(),
             waiting: Bits::new(),
             free: Vec::new(),
+            abandoned: Bits::new(),
             dead: Vec::new(),
-            abandoned: 0,
             live: 0,
             next_seq: 0,
         }
@@ -138,7 +138,7 @@ impl<T> Timers<T> {
     pub fn abandon(&mut self, place: TimerPlace) {
         let index = place.0.get() as usize - 1;
         if self.waiting.has(index) {
-            self.abandoned += 1;
+            self.abandoned.set(index);
             self.left(index);
             self.sweep();
         }
@@ -208,6 +208,7 @@ impl<T> Timers<T> {
         heap.retain(|entry| self.waiting.get(entry.index()));
         let waiting = heap.into_iter().filter_map(|entry| self.slots[entry.index()].take()).collect();
         self.live = 0;
+        self.waiting.drain().for_each(drop);
         self.forget_order();
         waiting
     }
@@ -238,14 +239,12 @@ impl<T> Timers<T> {
     /// Nothing waits: tombstones and free slots go, and with them the memory of a burst.
     fn forget_order(&mut self) {
         self.heap.clear();
-        if self.abandoned > 0 {
-            self.dead.extend(self.slots.drain(..).flatten());
-            self.abandoned = 0;
-        }
+        self.bring_out_the_dead();
         self.slots.clear();
         self.seqs.clear();
         self.free.clear();
-        self.waiting.truncate(0);
+        self.waiting.truncate(KEPT_SLOTS);
+        self.abandoned.truncate(KEPT_SLOTS);
         self.heap.shrink_to(KEPT_SLOTS);
         self.slots.shrink_to(KEPT_SLOTS);
         self.seqs.shrink_to(KEPT_SLOTS);
@@ -269,11 +268,9 @@ impl<T> Timers<T> {
         let Some(last) = self.heap.pop() else { return };
         let first = self.heap.first().map_or(last.index(), |first| first.index());
         self.free.push(first as u32);
-        if self.abandoned > 0
-            && let Some(item) = self.slots[first].take()
-        {
-            self.abandoned -= 1;
-            self.dead.push(item);
+        if self.abandoned.has(first) {
+            self.abandoned.clear(first);
+            self.dead.extend(self.slots[first].take());
         }
         let heap = self.heap.as_mut_slice();
         if heap.is_empty() {
@@ -301,29 +298,35 @@ impl<T> Timers<T> {
     #[cold]
     #[allow(clippy::cast_possible_truncation, reason = "as above")]
     fn rebuild(&mut self) {
-        if self.abandoned > 0 {
-            // In the order of the slots, which is that of their making and mostly that of their memory.
-            self.dead.reserve(self.abandoned);
-            for (index, slot) in self.slots.iter_mut().enumerate() {
-                if !self.waiting.get(index) {
-                    self.dead.extend(slot.take());
-                }
-            }
-            self.abandoned = 0;
-        }
-        let Self { heap, waiting, free, .. } = self;
-        heap.retain(|entry| {
+        self.bring_out_the_dead();
+        let Self { heap, waiting, free, live, .. } = self;
+        // Which entries stay cannot be foretold: each is written to both sides, and only one of them grows.
+        let (mut kept, mut freed) = (0, free.len());
+        free.resize(freed + heap.len() - *live + 1, 0);
+        for at in 0..heap.len() {
+            let entry = heap[at];
             let stays = waiting.get(entry.index());
-            if !stays {
-                free.push(entry.index() as u32);
-            }
-            stays
-        });
+            heap[kept] = entry;
+            free[freed] = entry.index() as u32;
+            kept += usize::from(stays);
+            freed += usize::from(!stays);
+        }
+        heap.truncate(kept);
+        free.truncate(freed);
         self.heap.shrink_to((2 * self.heap.len()).max(KEPT_SLOTS));
         for node in (0..self.heap.len().div_ceil(ARITY)).rev() {
             self.sift_down(node);
         }
         self.release_trailing_slots();
+    }
+
+    /// Takes abandoned payloads out of their slots, in the order of these, which is that of their making and mostly that of
+    /// their memory.
+    fn bring_out_the_dead(&mut self) {
+        let Self { abandoned, dead, slots, .. } = self;
+        for index in abandoned.drain() {
+            dead.extend(slots[index].take());
+        }
     }
 
     /// Slots are named by index, so only the free ones at the end can go.
@@ -337,6 +340,7 @@ impl<T> Timers<T> {
         self.seqs.truncate(used);
         self.seqs.shrink_to(2 * used);
         self.waiting.truncate(used);
+        self.abandoned.truncate(used);
         self.free.retain(|index| (*index as usize) < used);
         self.free.shrink_to(2 * used);
     }
@@ -403,11 +407,11 @@ impl Bits {
         self.0.get(at / 64).is_some_and(|word| word >> (at % 64) & 1 != 0)
     }
 
-    /// Sets a bit: one of those that are there, or the next one.
+    /// Sets a bit. Those that are not there are clear.
     #[inline]
     fn set(&mut self, at: usize) {
-        if at / 64 == self.0.len() {
-            self.0.push(0);
+        if at / 64 >= self.0.len() {
+            self.0.resize(at / 64 + 1, 0);
         }
         self.0[at / 64] |= 1 << (at % 64);
     }
@@ -417,16 +421,31 @@ impl Bits {
         self.0[at / 64] &= !(1 << (at % 64));
     }
 
+    /// Clears all bits, and tells where they were.
+    fn drain(&mut self) -> impl Iterator<Item = usize> {
+        self.0.iter_mut().enumerate().flat_map(|(at, word)| {
+            let mut bits = std::mem::take(word);
+            std::iter::from_fn(move || {
+                let bit = (bits != 0).then(|| bits.trailing_zeros() as usize)?;
+                bits &= bits - 1;
+                Some(64 * at + bit)
+            })
+        })
+    }
+
     /// One more than the place of the last bit that is set.
     fn end(&self) -> usize {
         let last = self.0.iter().rposition(|word| *word != 0);
         last.map_or(0, |last| 64 * (last + 1) - self.0[last].leading_zeros() as usize)
     }
 
-    /// Forgets the bits from `end` on, none of which is set (or all of which are to be forgotten, with end 0).
+    /// Forgets the bits from `end` on, none of which is set.
+    #[inline]
     fn truncate(&mut self, end: usize) {
-        self.0.truncate(end.div_ceil(64));
-        self.0.shrink_to(KEPT_SLOTS / 64);
+        if self.0.len() > end.div_ceil(64) {
+            self.0.truncate(end.div_ceil(64));
+            self.0.shrink_to(KEPT_SLOTS / 64);
+        }
     }
 }
 

@@ -41,6 +41,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyType;
 
 pub(crate) use self::instruments::measure;
+use crate::calls;
 use crate::errors::os_error;
 use crate::ffi::cell::{Flag, GilCell};
 use crate::ffi::gc::{Stopped, Visit};
@@ -85,9 +86,8 @@ impl EventLoop {
         let mut driver = Driver::new().map_err(|e| os_error(&e))?;
         driver.register(core.waker().as_raw_fd(), Interest::READ, Source::Waker).map_err(|e| os_error(&e))?;
         core.set_debug(debug::is_default(class.py())?);
-        let own = class.py().get_type::<Self>();
         for name in ["call_soon", "call_later", "call_at", "time", "create_task"] {
-            if !class.is(&own) && !class.getattr(name)?.is(own.getattr(name)?) {
+            if !calls::is_native(class, name)? {
                 core.note_override(name);
             }
         }
