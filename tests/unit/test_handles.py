@@ -402,3 +402,63 @@ def test_an_int_as_time_of_a_timer_is_due(loop):
     done = loop.create_future()
     loop.call_at(int(loop.time()), done.set_result, "due")
     assert loop.run_until_complete(asyncio.wait_for(done, 30)) == "due"
+
+
+def test_each_handle_leaves_its_own_loop(new_loop):
+    """Of two loops that run at the same time, and one that has run, with as many timers each in the same places."""
+    ran = {"first": [], "second": [], "third": []}
+    handles = {}
+    started, cancelled = threading.Event(), threading.Event()
+
+    async def plan(name):
+        loop = asyncio.get_running_loop()
+        handles[name] = [loop.call_later(0.05, ran[name].append, number) for number in range(4)]
+
+    async def first():
+        await plan("first")
+        started.set()
+        await asyncio.to_thread(cancelled.wait)
+        await asyncio.sleep(0.1)
+
+    def run(loop, main):
+        loop.run_until_complete(main)
+        loop.run_until_complete(loop.shutdown_default_executor())
+
+    async def second():
+        await plan("second")
+        for number, name in enumerate(handles):
+            handles[name][number].cancel()
+        cancelled.set()
+        await asyncio.sleep(0.1)
+
+    loops = [new_loop() for _ in range(3)]
+    loops[2].run_until_complete(plan("third"))
+    thread = threading.Thread(target=run, args=(loops[0], first()))
+    thread.start()
+    assert started.wait(10)
+    run(loops[1], second())
+    thread.join(10)
+    handles["third"][3].cancel()
+    loops[2].run_until_complete(asyncio.sleep(0.1))
+    for loop in loops:
+        loop.close()
+    assert list(handles) == ["third", "first", "second"]
+    assert ran == {"third": [1, 2], "first": [0, 2, 3], "second": [0, 1, 3]}
+
+
+def test_a_waiting_handle_outlives_its_loop():
+    async def plan():
+        return asyncio.get_running_loop().call_later(100, print, 1)
+
+    loop = aioxide.new_event_loop()
+    handle = contextvars.Context().run(loop.run_until_complete, plan())
+    assert handle._loop is loop
+    gone = weakref.ref(loop)
+    with pytest.warns(ResourceWarning, match="unclosed event loop"):
+        del loop
+        gc.collect()
+    assert gone() is None
+    assert handle._loop is None
+    assert "TimerHandle when=" in repr(handle)
+    handle.cancel()
+    assert handle.cancelled()

@@ -4,6 +4,7 @@
 //! except where a method says so.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use aioxide_core::{Inbox, Scheduler, TimerKey, TimerPlace};
 use aioxide_sys::{Waker, clock};
@@ -43,12 +44,31 @@ impl Remote {
     }
 }
 
+/// The number of the next loop.
+static LOOPS: AtomicU32 = AtomicU32::new(1);
+
+/// The loop that was the last to begin to run, while it runs.
+static LATEST: Latest = Latest { number: Flag::new(0), event_loop: Slot::empty() };
+
+struct Latest {
+    number: Flag<u32>,
+    event_loop: Slot,
+}
+
+/// The loop of that number, if it is the one that was the last to begin to run: mostly the only one.
+#[inline]
+pub(crate) fn latest(py: Python<'_>, number: u32) -> Option<Bound<'_, PyAny>> {
+    if number == 0 || number != LATEST.number.get() { None } else { LATEST.event_loop.get(py) }
+}
+
 /// The native base of every aioxide event loop.
 #[pyclass(frozen, subclass, module = "aioxide._core", name = "LoopCore")]
 #[derive(Debug)]
 pub(crate) struct LoopCore {
     scheduler: GilCell<Scheduler<Job, Timed>>,
     remote: Remote,
+    /// Which loop of the process it is, from 1 on; 0 for those beyond what 24 bits can count.
+    number: u32,
     /// The thread that runs the loop, as `thread_id` numbers them; 0 when none does.
     thread: Flag<usize>,
     closed: Flag<bool>,
@@ -75,6 +95,9 @@ impl LoopCore {
         Ok(Self {
             scheduler: GilCell::new(Scheduler::new()),
             remote: Remote { inbox: Arc::new(Inbox::new()), waker: Arc::new(Waker::new()?) },
+            number: LOOPS
+                .fetch_update(Relaxed, Relaxed, |next| (next < 1 << 24).then_some(next + 1))
+                .unwrap_or(0),
             thread: Flag::new(0),
             closed: Flag::new(false),
             instruments: Flag::new(0),
@@ -165,9 +188,7 @@ impl LoopCore {
     #[inline]
     pub(crate) fn bury(&self, py: Python<'_>) {
         if let Some(dead) = self.scheduler.with(py, Scheduler::take_dead) {
-            for timed in dead {
-                timed.drop(py);
-            }
+            drop_all(py, dead);
         }
     }
 
@@ -222,8 +243,26 @@ impl LoopCore {
         self.thread.get() != 0
     }
 
-    pub(crate) fn set_thread(&self, thread: usize) {
+    /// Which loop it is, in 24 bits; 0: no telling.
+    #[inline]
+    pub(crate) fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// A thread begins to run the loop `this`, of which this is the native part.
+    pub(crate) fn begin_run(&self, this: &Bound<'_, PyAny>, thread: usize) {
         self.thread.set(thread);
+        LATEST.number.set(self.number);
+        LATEST.event_loop.set(this.py(), this.clone());
+    }
+
+    /// No thread runs the loop any more.
+    pub(crate) fn end_run(&self, py: Python<'_>) {
+        self.thread.set(0);
+        if LATEST.number.get() == self.number {
+            LATEST.number.set(0);
+            drop(LATEST.event_loop.take(py));
+        }
     }
 
     #[inline]
@@ -354,6 +393,13 @@ impl LoopCore {
         self.bury(py);
         jobs.extend(self.remote.inbox.take());
         jobs
+    }
+}
+
+#[cold]
+fn drop_all(py: Python<'_>, dead: Vec<Timed>) {
+    for timed in dead {
+        timed.drop(py);
     }
 }
 

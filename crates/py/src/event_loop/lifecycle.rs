@@ -72,7 +72,7 @@ pub(super) fn set_up(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     let ident =
         py.import(intern!(py, "threading"))?.call_method0(intern!(py, "get_ident"))?.extract::<u64>()?;
     life.ident.set(Some(ident));
-    core.set_thread(thread::thread_id());
+    core.begin_run(this.as_any(), thread::thread_id());
     let first = this.getattr(intern!(py, "_asyncgen_firstiter_hook"))?;
     let last = this.getattr(intern!(py, "_asyncgen_finalizer_hook"))?;
     sys.call_method1(intern!(py, "set_asyncgen_hooks"), (first, last))?;
@@ -87,7 +87,7 @@ pub(super) fn clean_up(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     let (py, core, life) = (this.py(), EventLoop::core(this), &this.get().life);
     core.set_stopping(false);
     held::end(this);
-    core.set_thread(0);
+    core.end_run(py);
     running::remove(this);
     instruments::run_through(this, false);
     core.show_jobs(py);

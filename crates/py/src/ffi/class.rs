@@ -104,11 +104,11 @@ pub(crate) trait Class: Sized + 'static {
     }
 }
 
-/// What an instance holds behind its header and the slots of its base class.
+/// What an instance holds behind its header and the slots of its base class: first what is used most.
 #[repr(C)]
 struct Tail<T> {
-    weakrefs: *mut PyObject,
     value: ManuallyDrop<T>,
+    weakrefs: *mut PyObject,
 }
 
 /// Where the slots of the base class start.

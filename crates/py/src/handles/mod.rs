@@ -23,33 +23,48 @@ use crate::ffi::spares::Spares;
 use crate::ffi::thread::thread_id;
 use crate::futures;
 use crate::job::Timed;
-use crate::local::LoopCore;
+use crate::local::{self, LoopCore};
 use crate::names::names;
 use crate::names::none;
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
 
 /// A callback with its arguments and context. A timer's has the time it is due.
-#[repr(C)] // what `cancel` touches comes first: with the object's header it fills a cache line
+#[repr(C)] // what `cancel` of a timer touches comes first: with the object's header half a cache line
 pub(crate) struct Handle {
+    /// Where it waits for its time in its loop, exactly as long as it does.
+    place: Flag<Option<TimerPlace>>,
+    marks: Flag<Marks>,
     callback: Slot,
     /// A tuple (anything iterable, if Python code has made the handle), or one argument, or empty for none.
     args: Slot,
+    /// The loop, or a weak reference to it (see `Marks::WEAK`).
     event_loop: Slot,
-    /// Where it waits for its time in its loop, exactly as long as it does.
-    place: Flag<Option<TimerPlace>>,
-    cancelled: Flag<bool>,
-    /// Whether `args` is the argument itself.
-    single: Flag<bool>,
-    /// Made by `call_soon_threadsafe`.
-    threadsafe: Flag<bool>,
-    /// Whether its context has no variables and `rest` is empty, so that it holds nothing but what `cancel` knows of.
-    plain: Flag<bool>,
     /// The context, or what it is to be made of when the callback runs (see `ffi::context`).
     context: Slot,
     /// Of a timer, when it is due; of a threadsafe handle, the thread that runs it now (see `thread_id`).
     moment: Flag<Moment>,
     rest: Late<Rest>,
+}
+
+/// What is so or not so, one bit each, and above them the number of a loop that `cancel` can find by it, or 0.
+#[derive(Clone, Copy)]
+struct Marks(u32);
+
+impl Marks {
+    const CANCELLED: u32 = 1;
+    /// It has arguments.
+    const ARGS: u32 = 1 << 1;
+    /// `args` is the argument itself.
+    const SINGLE: u32 = 1 << 2;
+    /// Made by `call_soon_threadsafe`.
+    const THREADSAFE: u32 = 1 << 3;
+    /// Its context has no variables and `rest` is empty, so that it holds nothing but what `cancel` knows of.
+    const PLAIN: u32 = 1 << 4;
+    /// It keeps its loop alive no more: the collector need not know of it.
+    const WEAK: u32 = 1 << 5;
+    /// Where the loop's number begins.
+    const NUMBER: u32 = 8;
 }
 
 /// Eight bytes for one of two numbers.
@@ -157,25 +172,61 @@ impl Handle {
             Some(context) => context,
             None => context::snapshot(event_loop.py())?,
         };
-        let plain = context::is_empty(&context);
-        let (args, single) = match args {
-            Arguments::None => (None, false),
-            Arguments::One(arg) => (Some(arg), true),
-            Arguments::Many(args) => (Some(args), false),
+        let plain = if context::is_empty(&context) { Marks::PLAIN } else { 0 };
+        let (args, marks) = match args {
+            Arguments::None => (None, plain),
+            Arguments::One(arg) => (Some(arg), plain | Marks::ARGS | Marks::SINGLE),
+            Arguments::Many(args) => (Some(args), plain | Marks::ARGS),
         };
         Ok(Self {
+            place: Flag::new(None),
+            marks: Flag::new(Marks(marks)),
             callback: Slot::holding(callback.unbind()),
             args: Slot::new(args.map(Bound::unbind)),
             event_loop: Slot::holding(event_loop.clone().unbind()),
             context: Slot::holding(context.unbind()),
-            place: Flag::new(None),
-            cancelled: Flag::new(false),
-            single: Flag::new(single),
-            threadsafe: Flag::new(false),
-            plain: Flag::new(plain),
             moment: Flag::new(Moment(0)),
             rest: Late::new(),
         })
+    }
+
+    #[inline]
+    fn is(&self, mark: u32) -> bool {
+        self.marks.get().0 & mark != 0
+    }
+
+    #[inline]
+    fn mark(&self, mark: u32) {
+        self.marks.set(Marks(self.marks.get().0 | mark));
+    }
+
+    /// It holds more than `cancel` knows of.
+    #[inline]
+    fn holds_more(&self) {
+        self.marks.set(Marks(self.marks.get().0 & !Marks::PLAIN));
+    }
+
+    /// From here on it does not keep its loop alive.
+    #[inline]
+    fn loosen(&self, event_loop: &Bound<'_, PyAny>, core: &LoopCore) -> PyResult<()> {
+        self.event_loop.set(event_loop.py(), core.weak(event_loop)?);
+        self.mark(Marks::WEAK);
+        Ok(())
+    }
+
+    /// Its loop, if that is still there.
+    #[inline]
+    fn event_loop<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        let event_loop = self.event_loop.get(py)?;
+        if !self.is(Marks::WEAK) {
+            return Some(event_loop);
+        }
+        event_loop.cast_exact::<PyWeakrefReference>().ok()?.upgrade()
+    }
+
+    /// Whether its loop is in debug mode.
+    fn is_debug(&self, py: Python<'_>) -> PyResult<bool> {
+        self.event_loop(py).map_or(Ok(false), |event_loop| futures::is_debug(&event_loop))
     }
 
     /// When a timer is due.
@@ -192,7 +243,7 @@ impl Handle {
     /// Whether it is a threadsafe handle that another thread runs now.
     #[inline]
     fn runs_elsewhere(&self) -> bool {
-        self.threadsafe.get() && ![0, thread_id() as u64].contains(&self.moment.get().0)
+        self.is(Marks::THREADSAFE) && ![0, thread_id() as u64].contains(&self.moment.get().0)
     }
 
     #[inline]
@@ -219,7 +270,7 @@ impl Handle {
     fn args<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         Ok(match self.args.get(py) {
             None => PyTuple::empty(py).into_any(),
-            Some(arg) if self.single.get() => PyTuple::new(py, [arg])?.into_any(),
+            Some(arg) if self.is(Marks::SINGLE) => PyTuple::new(py, [arg])?.into_any(),
             Some(args) => args,
         })
     }
@@ -232,13 +283,13 @@ impl Handle {
             return Ok(Some(context));
         }
         let context = context::of(context)?;
-        self.plain.set(false);
+        self.holds_more();
         self.context.set(py, context.clone());
         Ok(Some(context))
     }
 
     fn make_rest(&self) -> &Rest {
-        self.plain.set(false);
+        self.holds_more();
         self.rest.get_or_make()
     }
 
@@ -277,7 +328,7 @@ pub(crate) fn soon<'py>(py: Python<'py>, core: &LoopCore, handle: Handle) -> Obj
 /// As [`soon`], of `call_soon_threadsafe`.
 #[inline]
 pub(crate) fn threadsafe<'py>(py: Python<'py>, core: &LoopCore, handle: Handle) -> Object<'py> {
-    handle.threadsafe.set(true);
+    handle.mark(Marks::THREADSAFE);
     if core.runs_somewhere() {
         create_hidden(py, &THREADSAFE, handle)
     } else {
@@ -290,6 +341,12 @@ pub(crate) fn threadsafe<'py>(py: Python<'py>, core: &LoopCore, handle: Handle) 
 pub(crate) fn timer<'py>(py: Python<'py>, core: &LoopCore, when: f64, handle: Handle) -> Object<'py> {
     handle.set_when(when);
     let object = if core.runs_somewhere() {
+        if handle.is(Marks::PLAIN)
+            && let Some(event_loop) = handle.event_loop.get(py)
+        {
+            handle.loosen(&event_loop, core)?;
+            handle.mark(core.number() << Marks::NUMBER);
+        }
         create_hidden(py, &TIMER, handle)?
     } else {
         create_in(py, &TIMER, handle)?
@@ -353,11 +410,36 @@ fn or_none<'py>(py: Python<'py>, slot: &Slot) -> Bound<'py, PyAny> {
 
 fn cancel<'py>(this: This<'_, 'py>) -> Object<'py> {
     let py = this.py();
+    let marks = this.marks.get().0;
+    let at_once = marks & (Marks::CANCELLED | Marks::THREADSAFE | Marks::PLAIN) == Marks::PLAIN;
+    if at_once && let Some(event_loop) = local::latest(py, marks >> Marks::NUMBER) {
+        // Of a hundred thousand timers the handle is in no cache: no look at its second half.
+        if let Some(core) = LoopCore::of(&event_loop).filter(|core| !core.is_debug()) {
+            this.mark(Marks::CANCELLED);
+            let place = this.place.replace(None);
+            if let Some(place) = place {
+                core.abandon_timer(py, place);
+            }
+            drop(this.callback.take(py));
+            if marks & Marks::ARGS != 0 {
+                drop(this.args.take(py));
+            }
+            core.bury(py);
+            return Ok(none(py));
+        }
+    }
+    cancel_any(this)
+}
+
+/// Cancels any handle, in any mode.
+fn cancel_any<'py>(this: This<'_, 'py>) -> Object<'py> {
+    let py = this.py();
     wait_for_runner(this)?;
-    if this.cancelled.replace(true) {
+    if this.is(Marks::CANCELLED) {
         return Ok(none(py));
     }
-    let event_loop = this.event_loop.get(py);
+    this.mark(Marks::CANCELLED);
+    let event_loop = this.event_loop(py);
     let core = event_loop.as_ref().and_then(LoopCore::of);
     let debug = match (core, &event_loop) {
         (Some(core), _) => core.is_debug(),
@@ -375,30 +457,27 @@ fn cancel<'py>(this: This<'_, 'py>) -> Object<'py> {
         core.abandon_timer(py, place);
     }
     drop((this.callback.take(py), this.args.take(py)));
-    leave(this, event_loop.as_ref(), core)?;
-    if place.is_none() && core.is_none() && TIMER.is_instance(&this.object()) {
-        or_none(py, &this.event_loop)
-            .call_method1(intern!(py, "_timer_handle_cancelled"), (this.object(),))?;
-    }
-    if let Some(core) = core {
-        core.bury(py);
-    }
-    Ok(none(py))
-}
-
-/// From here on a handle is kept by those who hold it, and no more by the loop. The garbage collector has to know it if
-/// what it still holds can come to hold it. Mostly that is the loop alone: so that the collector need not know (to join and
-/// leave its list in no order costs as much as cancelling), the handle keeps the loop alive no more.
-#[inline]
-fn leave(this: This<'_, '_>, event_loop: Option<&Bound<'_, PyAny>>, core: Option<&LoopCore>) -> PyResult<()> {
-    let py = this.py();
-    match (core, event_loop) {
-        (Some(core), Some(event_loop)) if this.plain.get() => {
-            this.event_loop.set(py, core.weak(event_loop)?);
+    // From here on it is kept by those who hold it, and no more by the loop. The garbage collector has to know it if what it
+    // still holds can come to hold it. Mostly that is the loop alone: so that the collector need not know (to join and
+    // leave its list in no order costs as much as cancelling), the handle keeps the loop alive no more.
+    match (core, &event_loop) {
+        (Some(core), Some(event_loop)) if this.is(Marks::PLAIN) => {
+            if !this.is(Marks::WEAK) {
+                this.loosen(event_loop, core)?;
+            }
         }
         _ => this.show(),
     }
-    Ok(())
+    if place.is_none()
+        && core.is_none()
+        && TIMER.is_instance(&this.object())
+        && let Some(event_loop) = event_loop
+    {
+        event_loop.call_method1(intern!(py, "_timer_handle_cancelled"), (this.object(),))?;
+    } else if let Some(core) = core {
+        core.bury(py);
+    }
+    Ok(none(py))
 }
 
 fn cancelled<'py>(this: This<'_, 'py>) -> Object<'py> {
@@ -431,7 +510,7 @@ fn wait_for_end(this: This<'_, '_>) -> PyResult<()> {
 }
 
 fn get_cancelled<'py>(this: This<'_, 'py>) -> Object<'py> {
-    Ok(PyBool::new(this.py(), this.cancelled.get()).to_owned().into_any())
+    Ok(PyBool::new(this.py(), this.is(Marks::CANCELLED)).to_owned().into_any())
 }
 
 fn get_context<'py>(this: This<'_, 'py>) -> Object<'py> {
@@ -444,15 +523,11 @@ fn get_callback<'py>(this: This<'_, 'py>) -> Object<'py> {
 }
 
 fn get_args<'py>(this: This<'_, 'py>) -> Object<'py> {
-    if this.cancelled.get() { Ok(none(this.py())) } else { this.args(this.py()) }
+    if this.is(Marks::CANCELLED) { Ok(none(this.py())) } else { this.args(this.py()) }
 }
 
 fn get_loop<'py>(this: This<'_, 'py>) -> Object<'py> {
-    let event_loop = or_none(this.py(), &this.event_loop);
-    match event_loop.cast_exact::<PyWeakrefReference>() {
-        Ok(weak) if this.cancelled.get() => Ok(weak.upgrade().unwrap_or_else(|| none(this.py()))),
-        _ => Ok(event_loop),
-    }
+    Ok(this.event_loop(this.py()).unwrap_or_else(|| none(this.py())))
 }
 
 fn get_source<'py>(this: This<'_, 'py>) -> Object<'py> {
@@ -492,15 +567,14 @@ fn set_scheduled<'py>(this: This<'_, 'py>, value: Borrowed<'_, 'py, PyAny>) -> P
 fn repr_info<'py>(this: This<'_, 'py>) -> PyResult<Bound<'py, PyList>> {
     let py = this.py();
     let info = PyList::new(py, [this.object().get_type().name()?])?;
-    if this.cancelled.get() {
+    if this.is(Marks::CANCELLED) {
         info.append("cancelled")?;
     }
     if TIMER.is_instance(&this.object()) {
         info.append(format!("when={}", when(this)?.str()?))?;
     }
     if let Some(callback) = this.callback.get(py) {
-        let debug = futures::is_debug(&or_none(py, &this.event_loop))?;
-        info.append(names(py).format_callback(&callback, &this.args(py)?, debug)?)?;
+        info.append(names(py).format_callback(&callback, &this.args(py)?, this.is_debug(py)?)?)?;
     }
     if let Some(source) = this.rest_of(py, |rest| &rest.source)
         && source.is_truthy()?
@@ -538,7 +612,7 @@ fn compare<'py>(this: This<'_, 'py>, other: Borrowed<'_, 'py, PyAny>, op: Compar
     #[allow(clippy::float_cmp, reason = "the very time that was asked for, as in asyncio")]
     let equal = || -> PyResult<bool> {
         Ok(this.when() == other.when()
-            && this.cancelled.get() == other.cancelled.get()
+            && this.is(Marks::CANCELLED) == other.is(Marks::CANCELLED)
             && or_none(py, &this.callback).eq(or_none(py, &other.callback))?
             && get_args(this)?.eq(get_args(other)?)?)
     };

@@ -6,7 +6,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use super::{Arguments, Handle, Object, This, or_none};
+use super::{Arguments, Handle, Marks, Object, This};
 use crate::errors;
 use crate::ffi::class::{Inst, create};
 use crate::ffi::context;
@@ -18,22 +18,22 @@ use crate::names::names;
 #[inline]
 pub(crate) fn run(this: This<'_, '_>) -> PyResult<()> {
     let py = this.py();
-    if this.cancelled.get() {
+    if this.is(Marks::CANCELLED) {
         return Ok(());
     }
     let (Some(callback), Some(context)) = (this.callback.get(py), this.context(py)?) else {
         return Ok(());
     };
     let args = this.args.get(py);
-    if this.threadsafe.get() {
+    if this.is(Marks::THREADSAFE) {
         this.set_runner(thread_id());
     }
     let result = context::run(&context, || match &args {
         None => callback.call0(),
-        Some(arg) if this.single.get() => callback.call1((arg,)),
+        Some(arg) if this.is(Marks::SINGLE) => callback.call1((arg,)),
         Some(args) => call(&callback, args),
     });
-    if this.threadsafe.get() {
+    if this.is(Marks::THREADSAFE) {
         this.set_runner(0);
         if let Some(finished) = this.rest_of(py, |rest| &rest.finished) {
             finished.call_method0(intern!(py, "set"))?;
@@ -69,7 +69,7 @@ fn call<'py>(callback: &Bound<'py, PyAny>, args: &Bound<'py, PyAny>) -> Object<'
 #[cold]
 fn report(this: This<'_, '_>, error: PyErr, callback: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = this.py();
-    let event_loop = or_none(py, &this.event_loop);
+    let Some(event_loop) = this.event_loop(py) else { return Err(error) }; // there is nobody to report to
     let details = PyDict::new(py);
     let shown = names(py).format_callback(callback, &this.args(py)?, futures::is_debug(&event_loop)?)?;
     details.set_item("message", format!("Exception in callback {shown}"))?;
