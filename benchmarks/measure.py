@@ -109,8 +109,9 @@ def c_server():
         return None
     BUILT.mkdir(parents=True, exist_ok=True)
     program = BUILT / "echo"
-    built = subprocess.run([compiler, "-O2", "-o", program, HERE / "echo.c"], capture_output=True, check=False)
-    return program if built.returncode == 0 else None
+    fresh = BUILT / f"echo-{os.getpid()}"  # another run may be about to start the program
+    built = subprocess.run([compiler, "-O2", "-o", fresh, HERE / "echo.c"], capture_output=True, check=False)
+    return fresh.replace(program) if built.returncode == 0 else None
 
 
 IN_C = {"protocol": "tcp", "buffered": "tcp", "streams": "tcp", "sock": "tcp"}

@@ -407,7 +407,7 @@ def test_an_int_as_time_of_a_timer_is_due(loop):
 def test_each_handle_leaves_its_own_loop(new_loop):
     """Of two loops that run at the same time, and one that has run, with as many timers each in the same places."""
     ran = {"first": [], "second": [], "third": []}
-    handles = {}
+    handles = {}  # by the name of their loop
     started, cancelled = threading.Event(), threading.Event()
 
     async def plan(name):
@@ -417,12 +417,8 @@ def test_each_handle_leaves_its_own_loop(new_loop):
     async def first():
         await plan("first")
         started.set()
-        await asyncio.to_thread(cancelled.wait)
+        cancelled.wait(10)
         await asyncio.sleep(0.1)
-
-    def run(loop, main):
-        loop.run_until_complete(main)
-        loop.run_until_complete(loop.shutdown_default_executor())
 
     async def second():
         await plan("second")
@@ -433,10 +429,10 @@ def test_each_handle_leaves_its_own_loop(new_loop):
 
     loops = [new_loop() for _ in range(3)]
     loops[2].run_until_complete(plan("third"))
-    thread = threading.Thread(target=run, args=(loops[0], first()))
+    thread = threading.Thread(target=loops[0].run_until_complete, args=(first(),))
     thread.start()
     assert started.wait(10)
-    run(loops[1], second())
+    loops[1].run_until_complete(second())
     thread.join(10)
     handles["third"][3].cancel()
     loops[2].run_until_complete(asyncio.sleep(0.1))

@@ -387,7 +387,7 @@ fn least_child(heap: &[Entry], node: usize) -> Option<usize> {
     (first..heap.len()).min_by_key(|child| heap[*child])
 }
 
-/// One bit for each slot: whether its payload waits.
+/// One bit for each slot; those that are not there are clear.
 #[derive(Debug)]
 struct Bits(Vec<u64>);
 
@@ -407,7 +407,7 @@ impl Bits {
         self.0.get(at / 64).is_some_and(|word| word >> (at % 64) & 1 != 0)
     }
 
-    /// Sets a bit. Those that are not there are clear.
+    /// Sets a bit.
     #[inline]
     fn set(&mut self, at: usize) {
         if at / 64 >= self.0.len() {

@@ -1,5 +1,5 @@
 //! How a callback gets into a loop: `call_soon`, `call_later`, `call_at`, `call_soon_threadsafe`, with `time`,
-//! `create_future` and `create_task`, which are as hot. These are methods of LoopCore.
+//! `create_future` and `create_task`, which are as hot. These are methods of LoopCore, and of EventLoop once more.
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyFloat, PyTuple, PyType};
 
 use crate::ffi::args::{Args, Signature, given};
+use crate::ffi::cell::Slot;
 use crate::ffi::method::{AnyLoop, LoopRef, Method, anyargs, noargs};
 use crate::futures;
 use crate::handles::{self, Arguments, Handle};
@@ -234,34 +235,41 @@ fn loop_methods() -> [(&'static str, Method); 7] {
     ]
 }
 
-/// Puts these methods on a class of loops as its own, and returns the class: the interpreter has a quicker way to call a
-/// native method of an object's very class than an inherited one.
+/// The class of loops that has the methods as its own.
+static OWNER: Slot = Slot::empty();
+
+/// Puts these methods on the class of loops, `aioxide.EventLoop`, as its own, and returns the class: the interpreter has a
+/// quicker way to call a native method of an object's very class than an inherited one.
 #[pyfunction(name = "_with_own_calls")]
 fn with_own_calls(loops: Bound<'_, PyType>) -> PyResult<Bound<'_, PyType>> {
     if !loops.is_subclass_of::<LoopCore>()? {
         return Err(PyTypeError::new_err("a class of native event loops is needed"));
     }
-    for (name, method) in loop_methods() {
-        loops.setattr(name, method.descriptor(&loops)?)?;
-    }
+    give_methods(&loops)?;
+    OWNER.set(loops.py(), loops.clone().into_any());
     Ok(loops)
+}
+
+fn give_methods(loops: &Bound<'_, PyType>) -> PyResult<()> {
+    loop_methods().into_iter().try_for_each(|(name, method)| loops.setattr(name, method.descriptor(loops)?))
 }
 
 /// Whether the method of that name which a class of loops has is the native one.
 pub(crate) fn is_native(class: &Bound<'_, PyType>, name: &str) -> PyResult<bool> {
-    let native = class.py().get_type::<LoopCore>().getattr(name)?;
+    let py = class.py();
+    let native = py.get_type::<LoopCore>().getattr(name)?;
     let method = class.getattr(name)?;
     if method.is(&native) {
         return Ok(true);
     }
-    // Only `_with_own_calls` makes descriptors for classes of loops.
+    let Some(owner) = OWNER.get(py) else { return Ok(false) };
     Ok(method.get_type().is(native.get_type())
-        && method.getattr("__name__")?.eq(name)?
-        && method.getattr("__objclass__")?.cast::<PyType>()?.is_subclass_of::<LoopCore>()?)
+        && method.getattr("__objclass__")?.is(&owner)
+        && method.getattr("__name__")?.eq(name)?)
 }
 
 /// Puts these methods on LoopCore.
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    with_own_calls(module.py().get_type::<LoopCore>())?;
+    give_methods(&module.py().get_type::<LoopCore>())?;
     module.add_function(wrap_pyfunction!(with_own_calls, module)?)
 }

@@ -251,6 +251,7 @@ impl LoopCore {
 
     /// A thread begins to run the loop `this`, of which this is the native part.
     pub(crate) fn begin_run(&self, this: &Bound<'_, PyAny>, thread: usize) {
+        drop(self.weak.take(this.py())); // dead, if a finalizer has given the loop another life
         self.thread.set(thread);
         LATEST.number.set(self.number);
         LATEST.event_loop.set(this.py(), this.clone());

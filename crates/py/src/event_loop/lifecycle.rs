@@ -72,11 +72,11 @@ pub(super) fn set_up(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     let ident =
         py.import(intern!(py, "threading"))?.call_method0(intern!(py, "get_ident"))?.extract::<u64>()?;
     life.ident.set(Some(ident));
-    core.begin_run(this.as_any(), thread::thread_id());
     let first = this.getattr(intern!(py, "_asyncgen_firstiter_hook"))?;
     let last = this.getattr(intern!(py, "_asyncgen_finalizer_hook"))?;
     sys.call_method1(intern!(py, "set_asyncgen_hooks"), (first, last))?;
     thread::set_running_loop(py, Some(this.as_any()))?;
+    core.begin_run(this.as_any(), thread::thread_id());
     running::add(this, ident);
     instruments::run_through(this, true);
     Ok(())

@@ -235,7 +235,7 @@ impl Method {
         self
     }
 
-    /// The method as an unbound descriptor, to be put on a type made elsewhere (the EventLoop pyclass).
+    /// The method as an unbound descriptor, to be put on a type made elsewhere.
     ///
     /// # Errors
     /// Out of memory.

@@ -61,7 +61,7 @@ impl Marks {
     const THREADSAFE: u32 = 1 << 3;
     /// Its context has no variables and `rest` is empty, so that it holds nothing but what `cancel` knows of.
     const PLAIN: u32 = 1 << 4;
-    /// It keeps its loop alive no more: the collector need not know of it.
+    /// It does not keep its loop alive.
     const WEAK: u32 = 1 << 5;
     /// Where the loop's number begins.
     const NUMBER: u32 = 8;
