@@ -18,6 +18,8 @@ def garbage_collector():
     """Many tests run it: it need not look at thousands of tests and all that they left in pytest each time."""
     gc.collect()
     gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(params=["stock", "aioxide"])

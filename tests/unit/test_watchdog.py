@@ -334,10 +334,12 @@ aioxide.run(main())
 
 
 SIGNALS = """
-import asyncio, os, re, signal, subprocess, time, aioxide
+import asyncio, os, re, signal, subprocess, sys, time, aioxide
+def say(line):
+    sys.stdout.write(line + "\\n")  # at once: the report's thread writes too
 def report(stall):
     status = subprocess.run(["cat", "/proc/self/status"], capture_output=True, text=True, check=True).stdout
-    print("a child of a report blocks", re.search(r"SigBlk:\\s(\\w+)", status)[1], flush=True)
+    say("a child of a report blocks " + re.search(r"SigBlk:\\s(\\w+)", status)[1])
 async def main():
     loop, count = asyncio.get_running_loop(), 0
     came = asyncio.Event()
@@ -357,7 +359,7 @@ with aioxide.watchdog(0.05, callback=report):
         os.kill(os.getpid(), signal.SIGUSR1)
         assert signal.sigwait({signal.SIGUSR1}) == signal.SIGUSR1
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
-    print("handled", aioxide.run(main()))
+    say(f"handled {aioxide.run(main())}")
 """
 
 
