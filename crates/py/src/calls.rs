@@ -10,7 +10,7 @@ use crate::ffi::args::{Args, Signature, given};
 use crate::ffi::cell::Slot;
 use crate::ffi::method::{AnyLoop, LoopRef, Method, anyargs, noargs};
 use crate::futures;
-use crate::handles::{self, Arguments, Handle};
+use crate::handles::{self, Arguments, Handle, Hold};
 use crate::job::Job;
 use crate::local::LoopCore;
 use crate::tasks;
@@ -40,19 +40,22 @@ fn missing(method: &str, parameter: &str) -> PyErr {
 }
 
 /// A handle for the callback at place `at` of the arguments, and those after it.
-#[inline]
-fn make<'py>(this: LoopRef<'_, 'py>, args: Args<'_, 'py>, at: usize, method: &str) -> PyResult<Handle> {
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "as for `Handle::new`")]
+fn make<'py>(
+    this: LoopRef<'_, 'py>,
+    hold: Hold<'py>,
+    args: Args<'_, 'py>,
+    at: usize,
+    method: &str,
+) -> PyResult<Handle> {
     let Some(callback) = args.get(at) else { return Err(missing(method, "callback")) };
     let context = if args.has_names() { given(args.only_keyword(method, "context")?) } else { None };
     if this.core.is_debug() {
         check_callback(&callback, method)?;
     }
     let arguments = Arguments::from(args, at + 1)?;
-    let handle = Handle::new(&this.object, callback.to_owned(), arguments, context)?;
-    if this.core.is_debug() {
-        handle.note_source(args.py())?;
-    }
-    Ok(handle)
+    Handle::new(hold, callback.to_owned(), arguments, context)
 }
 
 /// `call_soon(callback, *args, context=None)`.
@@ -61,7 +64,8 @@ fn call_soon<'py>(this: LoopRef<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
     if this.core.is_debug() {
         this.core.check_thread()?;
     }
-    let handle = handles::soon(args.py(), this.core, make(this, args, 0, "call_soon")?)?;
+    let handle = make(this, Hold::firm(&this.object), args, 0, "call_soon")?;
+    let handle = handles::soon(args.py(), this.core, handle)?;
     this.core.soon(args.py(), Job::Handle(handle.clone().unbind()))?;
     Ok(handle)
 }
@@ -69,7 +73,7 @@ fn call_soon<'py>(this: LoopRef<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
 /// `call_soon_threadsafe(callback, *args, context=None)`: from any thread, or from a signal handler.
 fn call_soon_threadsafe<'py>(this: LoopRef<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
     this.core.check_closed()?;
-    let handle = make(this, args, 0, "call_soon_threadsafe")?;
+    let handle = make(this, Hold::firm(&this.object), args, 0, "call_soon_threadsafe")?;
     let handle = handles::threadsafe(args.py(), this.core, handle)?;
     this.core.soon_from_anywhere(args.py(), Job::Handle(handle.clone().unbind()));
     Ok(handle)
@@ -134,11 +138,8 @@ fn schedule<'py>(
     if this.core.is_debug() {
         this.core.check_thread()?;
     }
-    let handle = make(this, args, 1, method)?;
-    if let Some(given) = given {
-        handle.note_time(given);
-    }
-    handles::timer(args.py(), this.core, when, handle)
+    let handle = make(this, Hold::of_timer(&this.object, this.core)?, args, 1, method)?;
+    handles::timer(args.py(), this.core, when, given, handle)
 }
 
 /// `time()`: seconds of the monotonic clock.

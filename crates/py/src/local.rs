@@ -44,6 +44,9 @@ impl Remote {
     }
 }
 
+/// How many bits the number of a loop has.
+pub(crate) const NUMBER_BITS: u32 = 24;
+
 /// The number of the next loop.
 static LOOPS: AtomicU32 = AtomicU32::new(1);
 
@@ -67,7 +70,7 @@ pub(crate) fn latest(py: Python<'_>, number: u32) -> Option<Bound<'_, PyAny>> {
 pub(crate) struct LoopCore {
     scheduler: GilCell<Scheduler<Job, Timed>>,
     remote: Remote,
-    /// Which loop of the process it is, from 1 on; 0 for those beyond what 24 bits can count.
+    /// Which loop of the process it is, from 1 on; 0 for those beyond what [`NUMBER_BITS`] can count.
     number: u32,
     /// The thread that runs the loop, as `thread_id` numbers them; 0 when none does.
     thread: Flag<usize>,
@@ -96,7 +99,7 @@ impl LoopCore {
             scheduler: GilCell::new(Scheduler::new()),
             remote: Remote { inbox: Arc::new(Inbox::new()), waker: Arc::new(Waker::new()?) },
             number: LOOPS
-                .fetch_update(Relaxed, Relaxed, |next| (next < 1 << 24).then_some(next + 1))
+                .fetch_update(Relaxed, Relaxed, |next| (next < 1 << NUMBER_BITS).then_some(next + 1))
                 .unwrap_or(0),
             thread: Flag::new(0),
             closed: Flag::new(false),
@@ -178,18 +181,21 @@ impl LoopCore {
         }
     }
 
-    /// Lets go of a handle that waits for its time in this place. It goes with [`bury`](Self::bury).
+    /// Lets go of a handle that waits for its time in this place: what of those abandoned can go by now, to be dropped by
+    /// [`bury`].
     #[inline]
-    pub(crate) fn abandon_timer(&self, py: Python<'_>, place: TimerPlace) {
-        self.scheduler.with(py, |s| s.abandon(place));
+    #[must_use]
+    pub(crate) fn abandon_timer(&self, py: Python<'_>, place: TimerPlace) -> Option<Vec<Timed>> {
+        self.scheduler.with(py, |s| {
+            s.abandon(place);
+            s.take_dead()
+        })
     }
 
     /// Drops what was abandoned, as far as it can go by now.
     #[inline]
     pub(crate) fn bury(&self, py: Python<'_>) {
-        if let Some(dead) = self.scheduler.with(py, Scheduler::take_dead) {
-            drop_all(py, dead);
-        }
+        bury(py, self.scheduler.with(py, Scheduler::take_dead));
     }
 
     /// The loop's clock, in seconds.
@@ -243,7 +249,7 @@ impl LoopCore {
         self.thread.get() != 0
     }
 
-    /// Which loop it is, in 24 bits; 0: no telling.
+    /// Which loop it is, in [`NUMBER_BITS`]; 0: no telling.
     #[inline]
     pub(crate) fn number(&self) -> u32 {
         self.number
@@ -394,6 +400,14 @@ impl LoopCore {
         self.bury(py);
         jobs.extend(self.remote.inbox.take());
         jobs
+    }
+}
+
+/// Drops what was abandoned.
+#[inline]
+pub(crate) fn bury(py: Python<'_>, dead: Option<Vec<Timed>>) {
+    if let Some(dead) = dead {
+        drop_all(py, dead);
     }
 }
 

@@ -257,7 +257,8 @@ pub(crate) fn create<T: Class>(py: Python<'_>, value: T) -> PyResult<Bound<'_, P
 
 /// As [`create_in`], unknown to the garbage collector until [`Inst::show`]. Right for an object that something in use
 /// holds until then: in a flood of them it spares the collector most of its work.
-#[inline]
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "the value goes where it belongs at once")]
 pub(crate) fn create_hidden<'py, T: Class>(
     py: Python<'py>,
     class: &TypeCell,

@@ -243,6 +243,11 @@ pub(crate) fn loop_core<'a>(object: &'a Bound<'_, PyAny>) -> Option<&'a LoopCore
         // SAFETY: the cell holds (and keeps alive) a class that passed the check below.
         return Some(unsafe { object.cast_unchecked::<LoopCore>() }.get());
     }
+    other_loop_core(object)
+}
+
+#[cold]
+fn other_loop_core<'a>(object: &'a Bound<'_, PyAny>) -> Option<&'a LoopCore> {
     let core = object.cast::<LoopCore>().ok()?;
     if LOOP.ptr().is_null() {
         LOOP.set(&object.get_type());

@@ -15,7 +15,7 @@ use self::run::run;
 pub(crate) use self::run::{for_job, for_report, run_object};
 use crate::ffi::args::{Args, Signature};
 use crate::ffi::cell::{Flag, Late, Slot};
-use crate::ffi::class::{Builder, Class, Inst, TypeCell, create, create_hidden, create_in};
+use crate::ffi::class::{Builder, Class, Inst, TypeCell, create_hidden};
 use crate::ffi::context;
 use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::method::{Of, constructor, getter, hash, noargs, richcompare, unary};
@@ -23,7 +23,7 @@ use crate::ffi::spares::Spares;
 use crate::ffi::thread::thread_id;
 use crate::futures;
 use crate::job::Timed;
-use crate::local::{self, LoopCore};
+use crate::local::{self, LoopCore, NUMBER_BITS};
 use crate::names::names;
 use crate::names::none;
 
@@ -64,7 +64,7 @@ impl Marks {
     /// It does not keep its loop alive.
     const WEAK: u32 = 1 << 5;
     /// Where the loop's number begins.
-    const NUMBER: u32 = 8;
+    const NUMBER: u32 = u32::BITS - NUMBER_BITS;
 }
 
 /// Eight bytes for one of two numbers.
@@ -139,6 +139,31 @@ impl Rest {
     }
 }
 
+/// What a handle has of its loop: a reference, or a weak one and the loop's number.
+pub(crate) struct Hold<'py> {
+    object: Bound<'py, PyAny>,
+    marks: u32,
+}
+
+impl<'py> Hold<'py> {
+    /// It keeps the loop alive.
+    #[inline]
+    pub(crate) fn firm(event_loop: &Bound<'py, PyAny>) -> Self {
+        Self { object: event_loop.clone(), marks: 0 }
+    }
+
+    /// For a timer: while the loop runs it lives, and a cancelled timer that does not keep it alive needs no attention of
+    /// the garbage collector.
+    #[inline]
+    pub(crate) fn of_timer(event_loop: &Bound<'py, PyAny>, core: &LoopCore) -> PyResult<Self> {
+        if !core.runs_somewhere() {
+            return Ok(Self::firm(event_loop));
+        }
+        let marks = Marks::WEAK | core.number() << Marks::NUMBER;
+        Ok(Self { object: core.weak(event_loop)?, marks })
+    }
+}
+
 /// The arguments of a callback.
 pub(crate) enum Arguments<'py> {
     None,
@@ -161,29 +186,33 @@ impl<'py> Arguments<'py> {
 
 impl Handle {
     /// A handle of a native loop.
-    #[inline]
+    #[inline(always)]
+    #[allow(
+        clippy::inline_always,
+        reason = "from the arguments to the object in registers: a stop in memory stalls"
+    )]
     pub(crate) fn new<'py>(
-        event_loop: &Bound<'py, PyAny>,
+        event_loop: Hold<'py>,
         callback: Bound<'py, PyAny>,
         args: Arguments<'py>,
         context: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Self> {
         let context = match context {
             Some(context) => context,
-            None => context::snapshot(event_loop.py())?,
+            None => context::snapshot(callback.py())?,
         };
         let plain = if context::is_empty(&context) { Marks::PLAIN } else { 0 };
-        let (args, marks) = match args {
-            Arguments::None => (None, plain),
-            Arguments::One(arg) => (Some(arg), plain | Marks::ARGS | Marks::SINGLE),
-            Arguments::Many(args) => (Some(args), plain | Marks::ARGS),
+        let (args, shape) = match args {
+            Arguments::None => (None, 0),
+            Arguments::One(arg) => (Some(arg), Marks::ARGS | Marks::SINGLE),
+            Arguments::Many(args) => (Some(args), Marks::ARGS),
         };
         Ok(Self {
             place: Flag::new(None),
-            marks: Flag::new(Marks(marks)),
+            marks: Flag::new(Marks(event_loop.marks | plain | shape)),
             callback: Slot::holding(callback.unbind()),
             args: Slot::new(args.map(Bound::unbind)),
-            event_loop: Slot::holding(event_loop.clone().unbind()),
+            event_loop: Slot::holding(event_loop.object.unbind()),
             context: Slot::holding(context.unbind()),
             moment: Flag::new(Moment(0)),
             rest: Late::new(),
@@ -322,38 +351,49 @@ pub(crate) fn show(object: &Bound<'_, PyAny>) {
 /// The handle of `call_soon`, which the loop is about to get.
 #[inline]
 pub(crate) fn soon<'py>(py: Python<'py>, core: &LoopCore, handle: Handle) -> Object<'py> {
-    if core.runs_somewhere() { create_hidden(py, Handle::cell(), handle) } else { create(py, handle) }
+    create_for(py, core, Handle::cell(), handle)
 }
 
 /// As [`soon`], of `call_soon_threadsafe`.
 #[inline]
 pub(crate) fn threadsafe<'py>(py: Python<'py>, core: &LoopCore, handle: Handle) -> Object<'py> {
     handle.mark(Marks::THREADSAFE);
-    if core.runs_somewhere() {
-        create_hidden(py, &THREADSAFE, handle)
-    } else {
-        create_in(py, &THREADSAFE, handle)
-    }
+    create_for(py, core, &THREADSAFE, handle)
 }
 
-/// The handle of `call_at`, which is due at `when` and in the hands of `core`.
-#[inline]
-pub(crate) fn timer<'py>(py: Python<'py>, core: &LoopCore, when: f64, handle: Handle) -> Object<'py> {
+/// The handle of `call_at`, which is due at `when` and in the hands of `core`; `given` is the time as it was given, if it was.
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "as for `Handle::new`")]
+pub(crate) fn timer<'py>(
+    py: Python<'py>,
+    core: &LoopCore,
+    when: f64,
+    given: Option<&Bound<'py, PyAny>>,
+    handle: Handle,
+) -> Object<'py> {
     handle.set_when(when);
-    let object = if core.runs_somewhere() {
-        if handle.is(Marks::PLAIN)
-            && let Some(event_loop) = handle.event_loop.get(py)
-        {
-            handle.loosen(&event_loop, core)?;
-            handle.mark(core.number() << Marks::NUMBER);
-        }
-        create_hidden(py, &TIMER, handle)?
-    } else {
-        create_in(py, &TIMER, handle)?
-    };
+    let object = create_for(py, core, &TIMER, handle)?;
+    let Some(this) = Inst::<Handle>::cast(&object) else { return Ok(object) };
+    if let Some(given) = given {
+        this.note_time(given);
+    }
     let key = core.at(py, when, Timed::new(&object))?;
-    if let Some(this) = Inst::<Handle>::cast(&object) {
-        this.place.set(Some(key.place()));
+    this.place.set(Some(key.place()));
+    Ok(object)
+}
+
+/// The object of a handle for `core`. Where that runs the garbage collector need not see it.
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "as for `Handle::new`")]
+fn create_for<'py>(py: Python<'py>, core: &LoopCore, class: &TypeCell, handle: Handle) -> Object<'py> {
+    let object = create_hidden(py, class, handle)?;
+    if !core.runs_somewhere() {
+        show(&object);
+    }
+    if core.is_debug()
+        && let Some(this) = Inst::<Handle>::cast(&object)
+    {
+        this.note_source(py)?;
     }
     Ok(object)
 }
@@ -392,7 +432,7 @@ fn from_arguments(bound: [Option<Borrowed<'_, '_, PyAny>>; 4], when: f64) -> PyR
     };
     let context = context.filter(|c| !c.is_none()).map(|c| c.to_owned());
     let args = Arguments::Many(args.to_owned());
-    let handle = Handle::new(&event_loop, callback.to_owned(), args, context)?;
+    let handle = Handle::new(Hold::firm(&event_loop), callback.to_owned(), args, context)?;
     handle.set_when(when);
     if futures::is_debug(&event_loop)? {
         handle.note_source(event_loop.py())?;
@@ -415,16 +455,13 @@ fn cancel<'py>(this: This<'_, 'py>) -> Object<'py> {
     if at_once && let Some(event_loop) = local::latest(py, marks >> Marks::NUMBER) {
         // Of a hundred thousand timers the handle is in no cache: no look at its second half.
         if let Some(core) = LoopCore::of(&event_loop).filter(|core| !core.is_debug()) {
-            this.mark(Marks::CANCELLED);
-            let place = this.place.replace(None);
-            if let Some(place) = place {
-                core.abandon_timer(py, place);
-            }
+            this.marks.set(Marks(marks | Marks::CANCELLED));
+            let dead = this.place.replace(None).and_then(|place| core.abandon_timer(py, place));
             drop(this.callback.take(py));
             if marks & Marks::ARGS != 0 {
                 drop(this.args.take(py));
             }
-            core.bury(py);
+            local::bury(py, dead);
             return Ok(none(py));
         }
     }
@@ -432,6 +469,7 @@ fn cancel<'py>(this: This<'_, 'py>) -> Object<'py> {
 }
 
 /// Cancels any handle, in any mode.
+#[inline(never)]
 fn cancel_any<'py>(this: This<'_, 'py>) -> Object<'py> {
     let py = this.py();
     wait_for_runner(this)?;
@@ -453,9 +491,7 @@ fn cancel_any<'py>(this: This<'_, 'py>) -> Object<'py> {
     }
     // At once: when Python code has run, somebody else may have the place.
     let place = this.place.replace(None);
-    if let (Some(place), Some(core)) = (place, core) {
-        core.abandon_timer(py, place);
-    }
+    let dead = place.zip(core).and_then(|(place, core)| core.abandon_timer(py, place));
     drop((this.callback.take(py), this.args.take(py)));
     // From here on it is kept by those who hold it, and no more by the loop. The garbage collector has to know it if what it
     // still holds can come to hold it. Mostly that is the loop alone: so that the collector need not know (to join and
@@ -474,9 +510,8 @@ fn cancel_any<'py>(this: This<'_, 'py>) -> Object<'py> {
         && let Some(event_loop) = event_loop
     {
         event_loop.call_method1(intern!(py, "_timer_handle_cancelled"), (this.object(),))?;
-    } else if let Some(core) = core {
-        core.bury(py);
     }
+    local::bury(py, dead);
     Ok(none(py))
 }
 

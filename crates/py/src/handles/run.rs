@@ -6,7 +6,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use super::{Arguments, Handle, Marks, Object, This};
+use super::{Arguments, Handle, Hold, Marks, Object, This};
 use crate::errors;
 use crate::ffi::class::{Inst, create};
 use crate::ffi::context;
@@ -89,7 +89,8 @@ pub(crate) fn for_report<'py>(
     args: Bound<'py, PyTuple>,
     context: Bound<'py, PyAny>,
 ) -> Object<'py> {
-    let handle = Handle::new(event_loop, callback, Arguments::Many(args.into_any()), Some(context))?;
+    let args = Arguments::Many(args.into_any());
+    let handle = Handle::new(Hold::firm(event_loop), callback, args, Some(context))?;
     create(event_loop.py(), handle)
 }
 
@@ -100,7 +101,8 @@ pub(crate) fn for_job<'py>(
     args: Bound<'py, PyTuple>,
     context: Bound<'py, PyAny>,
 ) -> Object<'py> {
-    let handle = Handle::new(event_loop, callback, Arguments::Many(args.into_any()), Some(context))?;
+    let args = Arguments::Many(args.into_any());
+    let handle = Handle::new(Hold::firm(event_loop), callback, args, Some(context))?;
     if futures::is_debug(event_loop)? {
         handle.note_source(event_loop.py())?;
     }
