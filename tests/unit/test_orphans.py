@@ -14,7 +14,7 @@ from asyncio.subprocess import PIPE
 
 import aioxide
 import pytest
-from children import CAT, SLEEP, has_children, open_descriptors, reap
+from children import CAT, SLEEP, children, open_descriptors, reap
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
@@ -33,7 +33,7 @@ def test_cancelled_at_any_await(streams):
             try:
                 process = await task
             except asyncio.CancelledError:
-                assert not has_children()
+                assert not children()
             else:
                 started += 1
                 process.kill()
@@ -57,7 +57,7 @@ def test_a_killed_start_is_waited_for():
         with pytest.raises(asyncio.CancelledError):
             await task
         await asyncio.sleep(0.2)
-        assert not has_children()
+        assert not children()
 
     aioxide.run(main())
 

@@ -12,7 +12,7 @@ from asyncio.subprocess import DEVNULL, PIPE, STDOUT
 
 import aioxide
 import pytest
-from children import CAT, SLEEP, has_children, script
+from children import CAT, SLEEP, children, script
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
@@ -339,7 +339,7 @@ def test_a_protocol_that_fails(run, loop):
 def test_a_factory_that_fails_starts_nothing(run, loop):
     with pytest.raises(ZeroDivisionError):
         run(loop.subprocess_exec(lambda: 1 / 0, *SLEEP))
-    assert not has_children()
+    assert not children()
 
 
 def test_debug_mode_logs_the_program_but_not_its_arguments(run, loop, aio, caplog):
