@@ -25,6 +25,7 @@ def open_descriptors():
 
 def children():
     """Processes started by this one that are left, running or not; but for those that multiprocessing keeps."""
+    assert os.path.exists("/proc/thread-self/children"), "a kernel that does not tell"
     found = set()
     for thread in os.listdir("/proc/self/task"):
         with contextlib.suppress(FileNotFoundError), open(f"/proc/self/task/{thread}/children") as file:

@@ -5,6 +5,7 @@ import contextvars
 import gc
 import sys
 import threading
+import traceback
 import weakref
 
 import aioxide
@@ -458,3 +459,48 @@ def test_a_waiting_handle_outlives_its_loop():
     assert "TimerHandle when=" in repr(handle)
     handle.cancel()
     assert handle.cancelled()
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_timer_with_variables_keeps_its_loop(new_loop, debug):
+    async def plan():
+        VARIABLE.set("something")
+        handles = [asyncio.get_running_loop().call_later(100, print) for _ in range(2)]
+        handles[0].cancel()
+        return handles
+
+    loop = new_loop()
+    loop.set_debug(debug)
+    handles = loop.run_until_complete(plan())
+    loop.close()
+    gone = weakref.ref(loop)
+    del loop
+    gc.collect()
+    assert all(handle._loop is gone() is not None for handle in handles)
+    del handles
+    gc.collect()
+    assert gone() is None
+
+
+def test_the_collector_knows_a_handle_that_was_made_while_the_loop_stopped(monkeypatch):
+    """In debug mode the making of one takes long enough for that: its source is noted by Python code."""
+    loop = aioxide.new_event_loop()
+    loop.set_debug(True)
+    running = threading.Event()
+    loop.call_soon(running.set)
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    assert running.wait(10)
+    walk = traceback.walk_stack
+
+    def stop_and_walk(frame):
+        monkeypatch.undo()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+        return walk(frame)
+
+    monkeypatch.setattr(traceback, "walk_stack", stop_and_walk)
+    handle = loop.call_soon_threadsafe(print)
+    assert not loop.is_running()
+    assert gc.is_tracked(handle)
+    loop.close()

@@ -22,6 +22,7 @@ pub mod ready;
 pub mod record;
 pub mod scheduler;
 pub mod sync;
+mod timer_states;
 pub mod timers;
 pub mod tls_phase;
 pub mod waiters;

@@ -10,6 +10,8 @@
 
 use std::num::NonZeroU32;
 
+use crate::timer_states::States;
+
 /// Names one timer. Never names another: a used-up key is a miss.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct TimerKey {
@@ -36,7 +38,7 @@ impl TimerKey {
 pub struct TimerPlace(NonZeroU32);
 
 /// One heap entry: from the highest bits down the deadline, the number of the insert and the index of the slot, so
-/// that the order of entries is that of one number. It is a tombstone when the bit of its slot is clear.
+/// that the order of entries is that of one number. It is a tombstone when what is in its slot does not wait.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Entry(u128);
 
@@ -76,9 +78,9 @@ const KEPT_SLOTS: usize = 1024;
 #[derive(Debug)]
 pub struct Timers<T> {
     heap: Vec<Entry>,
-    /// How many entries are in the order of a heap: these from the first on.
+    /// How many entries, from the first on, are in the order of a heap.
     ordered: usize,
-    /// The slab: what is in each slot, the number of its last insert, and a bit for whether that waits. The number
+    /// The slab: what is in each slot, the number of its last insert, and whether that waits. The number
     /// is what a key names as its generation. It repeats after four billion inserts: then a stale key would have to meet
     /// the same slot, and timers with the very same deadline may change places.
     slots: Vec<Option<T>>,
@@ -263,7 +265,9 @@ impl<T> Timers<T> {
 
     fn order_newcomers(&mut self) {
         if self.heap.len() - self.ordered > self.ordered.max(FEW) {
-            self.drop_tombstones();
+            if self.heap.len() > self.live {
+                self.drop_tombstones();
+            }
             for node in (0..self.heap.len().div_ceil(ARITY)).rev() {
                 self.sift_down(node);
             }
@@ -279,6 +283,9 @@ impl<T> Timers<T> {
                 self.vacate(index);
             }
         }
+        if self.slots.len() > 4 * self.heap.len().max(KEPT_SLOTS) && self.heap.len() == self.live {
+            self.give_back();
+        }
     }
 
     /// Frees the slot of a tombstone.
@@ -291,6 +298,7 @@ impl<T> Timers<T> {
         }
     }
 
+    /// So that the first entry is one that waits. All entries are in order.
     #[inline]
     fn drop_leading_tombstones(&mut self) {
         while let Some(entry) = self.heap.first() {
@@ -326,13 +334,11 @@ impl<T> Timers<T> {
         let tombstones = self.heap.len() - self.live;
         if tombstones > FEW && tombstones > self.live {
             self.drop_tombstones();
-            self.heap.shrink_to((2 * self.heap.len()).max(KEPT_SLOTS));
-            self.release_trailing_slots();
+            self.give_back();
         }
     }
 
     /// Drops all tombstones. Nothing is in order then.
-    #[cold]
     #[allow(clippy::cast_possible_truncation, reason = "as above")]
     fn drop_tombstones(&mut self) {
         self.bring_out_the_dead();
@@ -362,8 +368,11 @@ impl<T> Timers<T> {
         }
     }
 
-    /// Slots are named by index, so only the free ones at the end can go.
-    fn release_trailing_slots(&mut self) {
+    /// Gives back memory that few timers do not need. Slots are named by index, so only the free ones at the end can go.
+    /// There are no tombstones.
+    #[cold]
+    fn give_back(&mut self) {
+        self.heap.shrink_to((2 * self.heap.len()).max(KEPT_SLOTS));
         let used = self.states.end();
         if self.slots.len() - used < KEPT_SLOTS.max(used) {
             return;
@@ -417,96 +426,6 @@ fn least_child(heap: &[Entry], node: usize) -> Option<usize> {
         return Some(first + if right < left { at_right } else { at_left });
     }
     (first..heap.len()).min_by_key(|child| heap[*child])
-}
-
-/// Two bits for each slot: whether its payload waits, and whether it has that of a tombstone, 64 slots by 64.
-#[derive(Debug)]
-struct States(Vec<State>);
-
-#[derive(Clone, Copy, Debug, Default)]
-struct State {
-    waiting: u64,
-    abandoned: u64,
-}
-
-impl States {
-    const fn new() -> Self {
-        Self(Vec::new())
-    }
-
-    #[inline]
-    fn waits(&self, at: usize) -> bool {
-        self.0[at / 64].waiting >> (at % 64) & 1 != 0
-    }
-
-    /// What is there waits from now on.
-    #[inline]
-    fn wait(&mut self, at: usize) {
-        if at / 64 >= self.0.len() {
-            self.reach(at);
-        }
-        self.0[at / 64].waiting |= 1 << (at % 64);
-    }
-
-    #[cold]
-    fn reach(&mut self, at: usize) {
-        self.0.resize(at / 64 + 1, State::default());
-    }
-
-    #[inline]
-    fn leave(&mut self, at: usize) {
-        self.0[at / 64].waiting &= !(1 << (at % 64));
-    }
-
-    fn none_waits(&mut self) {
-        self.0.iter_mut().for_each(|state| state.waiting = 0);
-    }
-
-    /// What waits there, if it does (there need be no such place), is abandoned.
-    #[inline]
-    fn abandon(&mut self, at: usize) -> bool {
-        let Some(state) = self.0.get_mut(at / 64) else { return false };
-        let bit = state.waiting & 1 << (at % 64);
-        state.waiting ^= bit;
-        state.abandoned |= bit;
-        bit != 0
-    }
-
-    /// Whether what is there was abandoned; it is to be taken out then.
-    #[inline]
-    fn bring_out(&mut self, at: usize) -> bool {
-        let state = &mut self.0[at / 64];
-        let bit = state.abandoned & 1 << (at % 64);
-        state.abandoned ^= bit;
-        bit != 0
-    }
-
-    /// Where there was something abandoned: all is to be taken out.
-    fn bring_out_all(&mut self) -> impl Iterator<Item = usize> {
-        self.0.iter_mut().enumerate().flat_map(|(at, state)| {
-            let mut bits = std::mem::take(&mut state.abandoned);
-            std::iter::from_fn(move || {
-                let bit = (bits != 0).then(|| bits.trailing_zeros() as usize)?;
-                bits &= bits - 1;
-                Some(64 * at + bit)
-            })
-        })
-    }
-
-    /// One more than the last place where something waits.
-    fn end(&self) -> usize {
-        let last = self.0.iter().rposition(|state| state.waiting != 0);
-        last.map_or(0, |last| 64 * (last + 1) - self.0[last].waiting.leading_zeros() as usize)
-    }
-
-    /// Forgets the places from `end` on, where nothing is.
-    #[inline]
-    fn truncate(&mut self, end: usize) {
-        if self.0.len() > end.div_ceil(64) {
-            self.0.truncate(end.div_ceil(64));
-            self.0.shrink_to(KEPT_SLOTS / 64);
-        }
-    }
 }
 
 impl<T> Default for Timers<T> {
@@ -591,6 +510,40 @@ mod tests {
     }
 
     #[test]
+    fn the_slots_of_a_burst_go_when_few_timers_come_and_go() {
+        let mut timers = Timers::new();
+        timers.insert(f64::INFINITY, 0);
+        for n in 0..20_000_u32 {
+            timers.insert(1.0, n);
+        }
+        while timers.pop_due(1.0).is_some() {}
+        for _ in 0..3 {
+            let key = timers.insert(2.0, 0);
+            timers.abandon(key.place());
+            assert_eq!(timers.next_deadline(), Some(f64::INFINITY));
+        }
+        assert!(timers.slots.capacity() <= KEPT_SLOTS, "{} slots kept", timers.slots.capacity());
+    }
+
+    #[test]
+    fn no_slot_goes_before_its_tombstone() {
+        let mut timers = Timers::new();
+        timers.insert(f64::INFINITY, 0);
+        // Those that stay are last, and the slot that becomes free last is one of the first.
+        let at = |n| f64::from(if n > 19_990 { 30_000 } else { 20_000 - n });
+        let keys: Vec<_> = (1..=20_000_u32).map(|n| timers.insert(at(n), n)).collect();
+        for n in (1..=19_990).rev() {
+            assert_eq!(timers.pop_due(20_000.0), Some(n));
+        }
+        for key in &keys[19_990..] {
+            timers.abandon(key.place());
+        }
+        timers.insert(40_000.0, 0);
+        assert_eq!(timers.next_deadline(), Some(40_000.0));
+        assert_eq!(timers.take_dead(), (19_991..=20_000).collect::<Vec<_>>());
+    }
+
+    #[test]
     fn take_all_returns_the_living_in_order() {
         let mut timers = Timers::new();
         let keys: Vec<_> = [3.0, 1.0, 2.0].into_iter().map(|at| timers.insert(at, at)).collect();
@@ -630,20 +583,25 @@ mod tests {
         Pop(u8),
     }
 
-    fn step() -> impl Strategy<Value = Step> {
+    /// Steps of which few or many ask what is first.
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        (1..40_u32).prop_flat_map(|looks| prop::collection::vec(step(looks), 0..1200))
+    }
+
+    fn step(looks: u32) -> impl Strategy<Value = Step> {
         prop_oneof![
             40 => any::<u8>().prop_map(Step::Insert),
             15 => any::<prop::sample::Index>().prop_map(Step::Cancel),
             15 => any::<prop::sample::Index>().prop_map(Step::Abandon),
-            1 => Just(Step::Look),
+            looks => Just(Step::Look),
             1 => any::<u8>().prop_map(Step::Pop),
         ]
     }
 
     proptest! {
-        /// Against a vector sorted by (deadline, arrival), long enough for rebuilds to happen.
+        /// Against a vector sorted by (deadline, arrival), long enough for sweeps and new orders of all to happen.
         #[test]
-        fn agrees_with_a_sorted_vector(steps in prop::collection::vec(step(), 0..1200)) {
+        fn agrees_with_a_sorted_vector(steps in steps()) {
             let mut timers = Timers::new();
             let mut model: Vec<(f64, u32, TimerKey)> = Vec::new();
             let mut keys = Vec::new();
@@ -678,6 +636,7 @@ mod tests {
                 }
                 prop_assert_eq!(timers.len(), model.len());
                 prop_assert!(timers.heap.len() <= 2 * timers.len() + FEW + 1);
+                prop_assert!((1..timers.ordered).all(|at| timers.heap[(at - 1) / ARITY] <= timers.heap[at]));
                 prop_assert_eq!(timers.heap.len() + timers.free.len(), timers.slots.len());
                 prop_assert_eq!(timers.entries().count(), model.len());
                 prop_assert_eq!(timers.iter().count() + dead.len(), model.len() + abandoned.len());

@@ -10,7 +10,7 @@ use crate::ffi::args::{Args, Signature, given};
 use crate::ffi::cell::Slot;
 use crate::ffi::method::{AnyLoop, LoopRef, Method, anyargs, noargs};
 use crate::futures;
-use crate::handles::{self, Arguments, Handle, Hold};
+use crate::handles::{self, Arguments, Handle};
 use crate::job::Job;
 use crate::local::LoopCore;
 use crate::tasks;
@@ -44,9 +44,9 @@ fn missing(method: &str, parameter: &str) -> PyErr {
 #[allow(clippy::inline_always, reason = "as for `Handle::new`")]
 fn make<'py>(
     this: LoopRef<'_, 'py>,
-    hold: Hold<'py>,
     args: Args<'_, 'py>,
     at: usize,
+    timer_of: Option<&LoopCore>,
     method: &str,
 ) -> PyResult<Handle> {
     let Some(callback) = args.get(at) else { return Err(missing(method, "callback")) };
@@ -55,7 +55,7 @@ fn make<'py>(
         check_callback(&callback, method)?;
     }
     let arguments = Arguments::from(args, at + 1)?;
-    Handle::new(hold, callback.to_owned(), arguments, context)
+    Handle::new(&this.object, timer_of, callback.to_owned(), arguments, context)
 }
 
 /// `call_soon(callback, *args, context=None)`.
@@ -64,7 +64,7 @@ fn call_soon<'py>(this: LoopRef<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
     if this.core.is_debug() {
         this.core.check_thread()?;
     }
-    let handle = make(this, Hold::firm(&this.object), args, 0, "call_soon")?;
+    let handle = make(this, args, 0, None, "call_soon")?;
     let handle = handles::soon(args.py(), this.core, handle)?;
     this.core.soon(args.py(), Job::Handle(handle.clone().unbind()))?;
     Ok(handle)
@@ -73,7 +73,7 @@ fn call_soon<'py>(this: LoopRef<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
 /// `call_soon_threadsafe(callback, *args, context=None)`: from any thread, or from a signal handler.
 fn call_soon_threadsafe<'py>(this: LoopRef<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
     this.core.check_closed()?;
-    let handle = make(this, Hold::firm(&this.object), args, 0, "call_soon_threadsafe")?;
+    let handle = make(this, args, 0, None, "call_soon_threadsafe")?;
     let handle = handles::threadsafe(args.py(), this.core, handle)?;
     this.core.soon_from_anywhere(args.py(), Job::Handle(handle.clone().unbind()));
     Ok(handle)
@@ -138,7 +138,7 @@ fn schedule<'py>(
     if this.core.is_debug() {
         this.core.check_thread()?;
     }
-    let handle = make(this, Hold::of_timer(&this.object, this.core)?, args, 1, method)?;
+    let handle = make(this, args, 1, Some(this.core), method)?;
     handles::timer(args.py(), this.core, when, given, handle)
 }
 

@@ -182,7 +182,7 @@ impl LoopCore {
     }
 
     /// Lets go of a handle that waits for its time in this place: what of those abandoned can go by now, to be dropped by
-    /// [`bury`].
+    /// [`drop_dead`].
     #[inline]
     #[must_use]
     pub(crate) fn abandon_timer(&self, py: Python<'_>, place: TimerPlace) -> Option<Vec<Timed>> {
@@ -195,7 +195,7 @@ impl LoopCore {
     /// Drops what was abandoned, as far as it can go by now.
     #[inline]
     pub(crate) fn bury(&self, py: Python<'_>) {
-        bury(py, self.scheduler.with(py, Scheduler::take_dead));
+        drop_dead(py, self.scheduler.with(py, Scheduler::take_dead));
     }
 
     /// The loop's clock, in seconds.
@@ -405,7 +405,7 @@ impl LoopCore {
 
 /// Drops what was abandoned.
 #[inline]
-pub(crate) fn bury(py: Python<'_>, dead: Option<Vec<Timed>>) {
+pub(crate) fn drop_dead(py: Python<'_>, dead: Option<Vec<Timed>>) {
     if let Some(dead) = dead {
         drop_all(py, dead);
     }

@@ -2,6 +2,7 @@
 //!
 //! calls.rs makes most of them, a turn runs them.
 
+mod make;
 mod run;
 
 use aioxide_core::TimerPlace;
@@ -11,18 +12,18 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyFloat, PyList, PyString, PyTuple, PyWeakrefMethods, PyWeakrefReference};
 use pyo3::{Borrowed, intern};
 
+pub(crate) use self::make::{Arguments, soon, threadsafe, timer};
 use self::run::run;
 pub(crate) use self::run::{for_job, for_report, run_object};
 use crate::ffi::args::{Args, Signature};
 use crate::ffi::cell::{Flag, Late, Slot};
-use crate::ffi::class::{Builder, Class, Inst, TypeCell, create_hidden};
+use crate::ffi::class::{Builder, Class, Inst, TypeCell};
 use crate::ffi::context;
 use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::method::{Of, constructor, getter, hash, noargs, richcompare, unary};
 use crate::ffi::spares::Spares;
 use crate::ffi::thread::thread_id;
 use crate::futures;
-use crate::job::Timed;
 use crate::local::{self, LoopCore, NUMBER_BITS};
 use crate::names::names;
 use crate::names::none;
@@ -139,86 +140,7 @@ impl Rest {
     }
 }
 
-/// What a handle has of its loop: a reference, or a weak one and the loop's number.
-pub(crate) struct Hold<'py> {
-    object: Bound<'py, PyAny>,
-    marks: u32,
-}
-
-impl<'py> Hold<'py> {
-    /// It keeps the loop alive.
-    #[inline]
-    pub(crate) fn firm(event_loop: &Bound<'py, PyAny>) -> Self {
-        Self { object: event_loop.clone(), marks: 0 }
-    }
-
-    /// For a timer: while the loop runs it lives, and a cancelled timer that does not keep it alive needs no attention of
-    /// the garbage collector.
-    #[inline]
-    pub(crate) fn of_timer(event_loop: &Bound<'py, PyAny>, core: &LoopCore) -> PyResult<Self> {
-        if !core.runs_somewhere() {
-            return Ok(Self::firm(event_loop));
-        }
-        let marks = Marks::WEAK | core.number() << Marks::NUMBER;
-        Ok(Self { object: core.weak(event_loop)?, marks })
-    }
-}
-
-/// The arguments of a callback.
-pub(crate) enum Arguments<'py> {
-    None,
-    One(Bound<'py, PyAny>),
-    /// A tuple; anything iterable if Python code has made the handle.
-    Many(Bound<'py, PyAny>),
-}
-
-impl<'py> Arguments<'py> {
-    /// Those given by position, from `start` on.
-    #[inline]
-    pub(crate) fn from(args: Args<'_, 'py>, start: usize) -> PyResult<Self> {
-        Ok(match (args.get(start), args.get(start + 1)) {
-            (None, _) => Self::None,
-            (Some(one), None) => Self::One(one.to_owned()),
-            _ => Self::Many(args.rest(start)?.into_any()),
-        })
-    }
-}
-
 impl Handle {
-    /// A handle of a native loop.
-    #[inline(always)]
-    #[allow(
-        clippy::inline_always,
-        reason = "from the arguments to the object in registers: a stop in memory stalls"
-    )]
-    pub(crate) fn new<'py>(
-        event_loop: Hold<'py>,
-        callback: Bound<'py, PyAny>,
-        args: Arguments<'py>,
-        context: Option<Bound<'py, PyAny>>,
-    ) -> PyResult<Self> {
-        let context = match context {
-            Some(context) => context,
-            None => context::snapshot(callback.py())?,
-        };
-        let plain = if context::is_empty(&context) { Marks::PLAIN } else { 0 };
-        let (args, shape) = match args {
-            Arguments::None => (None, 0),
-            Arguments::One(arg) => (Some(arg), Marks::ARGS | Marks::SINGLE),
-            Arguments::Many(args) => (Some(args), Marks::ARGS),
-        };
-        Ok(Self {
-            place: Flag::new(None),
-            marks: Flag::new(Marks(event_loop.marks | plain | shape)),
-            callback: Slot::holding(callback.unbind()),
-            args: Slot::new(args.map(Bound::unbind)),
-            event_loop: Slot::holding(event_loop.object.unbind()),
-            context: Slot::holding(context.unbind()),
-            moment: Flag::new(Moment(0)),
-            rest: Late::new(),
-        })
-    }
-
     #[inline]
     fn is(&self, mark: u32) -> bool {
         self.marks.get().0 & mark != 0
@@ -348,56 +270,6 @@ pub(crate) fn show(object: &Bound<'_, PyAny>) {
     }
 }
 
-/// The handle of `call_soon`, which the loop is about to get.
-#[inline]
-pub(crate) fn soon<'py>(py: Python<'py>, core: &LoopCore, handle: Handle) -> Object<'py> {
-    create_for(py, core, Handle::cell(), handle)
-}
-
-/// As [`soon`], of `call_soon_threadsafe`.
-#[inline]
-pub(crate) fn threadsafe<'py>(py: Python<'py>, core: &LoopCore, handle: Handle) -> Object<'py> {
-    handle.mark(Marks::THREADSAFE);
-    create_for(py, core, &THREADSAFE, handle)
-}
-
-/// The handle of `call_at`, which is due at `when` and in the hands of `core`; `given` is the time as it was given, if it was.
-#[inline(always)]
-#[allow(clippy::inline_always, reason = "as for `Handle::new`")]
-pub(crate) fn timer<'py>(
-    py: Python<'py>,
-    core: &LoopCore,
-    when: f64,
-    given: Option<&Bound<'py, PyAny>>,
-    handle: Handle,
-) -> Object<'py> {
-    handle.set_when(when);
-    let object = create_for(py, core, &TIMER, handle)?;
-    let Some(this) = Inst::<Handle>::cast(&object) else { return Ok(object) };
-    if let Some(given) = given {
-        this.note_time(given);
-    }
-    let key = core.at(py, when, Timed::new(&object))?;
-    this.place.set(Some(key.place()));
-    Ok(object)
-}
-
-/// The object of a handle for `core`. Where that runs the garbage collector need not see it.
-#[inline(always)]
-#[allow(clippy::inline_always, reason = "as for `Handle::new`")]
-fn create_for<'py>(py: Python<'py>, core: &LoopCore, class: &TypeCell, handle: Handle) -> Object<'py> {
-    let object = create_hidden(py, class, handle)?;
-    if !core.runs_somewhere() {
-        show(&object);
-    }
-    if core.is_debug()
-        && let Some(this) = Inst::<Handle>::cast(&object)
-    {
-        this.note_source(py)?;
-    }
-    Ok(object)
-}
-
 /// `Handle(callback, args, loop, context=None)`.
 fn new_handle(args: Args<'_, '_>) -> PyResult<Handle> {
     const SIGNATURE: Signature = Signature {
@@ -432,7 +304,7 @@ fn from_arguments(bound: [Option<Borrowed<'_, '_, PyAny>>; 4], when: f64) -> PyR
     };
     let context = context.filter(|c| !c.is_none()).map(|c| c.to_owned());
     let args = Arguments::Many(args.to_owned());
-    let handle = Handle::new(Hold::firm(&event_loop), callback.to_owned(), args, context)?;
+    let handle = Handle::new(&event_loop, None, callback.to_owned(), args, context)?;
     handle.set_when(when);
     if futures::is_debug(&event_loop)? {
         handle.note_source(event_loop.py())?;
@@ -461,7 +333,7 @@ fn cancel<'py>(this: This<'_, 'py>) -> Object<'py> {
             if marks & Marks::ARGS != 0 {
                 drop(this.args.take(py));
             }
-            local::bury(py, dead);
+            local::drop_dead(py, dead);
             return Ok(none(py));
         }
     }
@@ -493,6 +365,7 @@ fn cancel_any<'py>(this: This<'_, 'py>) -> Object<'py> {
     let place = this.place.replace(None);
     let dead = place.zip(core).and_then(|(place, core)| core.abandon_timer(py, place));
     drop((this.callback.take(py), this.args.take(py)));
+    local::drop_dead(py, dead);
     // From here on it is kept by those who hold it, and no more by the loop. The garbage collector has to know it if what it
     // still holds can come to hold it. Mostly that is the loop alone: so that the collector need not know (to join and
     // leave its list in no order costs as much as cancelling), the handle keeps the loop alive no more.
@@ -511,7 +384,6 @@ fn cancel_any<'py>(this: This<'_, 'py>) -> Object<'py> {
     {
         event_loop.call_method1(intern!(py, "_timer_handle_cancelled"), (this.object(),))?;
     }
-    local::bury(py, dead);
     Ok(none(py))
 }
 

@@ -6,7 +6,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use super::{Arguments, Handle, Hold, Marks, Object, This};
+use super::{Arguments, Handle, Marks, Object, This};
 use crate::errors;
 use crate::ffi::class::{Inst, create};
 use crate::ffi::context;
@@ -90,7 +90,7 @@ pub(crate) fn for_report<'py>(
     context: Bound<'py, PyAny>,
 ) -> Object<'py> {
     let args = Arguments::Many(args.into_any());
-    let handle = Handle::new(Hold::firm(event_loop), callback, args, Some(context))?;
+    let handle = Handle::new(event_loop, None, callback, args, Some(context))?;
     create(event_loop.py(), handle)
 }
 
@@ -102,7 +102,7 @@ pub(crate) fn for_job<'py>(
     context: Bound<'py, PyAny>,
 ) -> Object<'py> {
     let args = Arguments::Many(args.into_any());
-    let handle = Handle::new(Hold::firm(event_loop), callback, args, Some(context))?;
+    let handle = Handle::new(event_loop, None, callback, args, Some(context))?;
     if futures::is_debug(event_loop)? {
         handle.note_source(event_loop.py())?;
     }
