@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import contextvars
 import gc
+import io
 import os
 import socket
 import struct
@@ -150,6 +151,53 @@ def test_a_small_buffer_is_filled_until_nothing_is_left(run, pair):
             theirs.close()
             await protocol.lost
             assert protocol.data.endswith(b"end")
+
+    run(main())
+
+
+def test_received_bytes_stay_as_they_are_for_whoever_keeps_them(run, pair):
+    """The memory of those that nobody keeps is used again."""
+    ways = [
+        lambda data: None,
+        lambda data: data,
+        memoryview,
+        lambda data: {data: hash(data)},
+        lambda data: io.BytesIO(data),
+        lambda data: data[:],
+        lambda data: iter(data),
+        lambda data: (hash(data), None)[1],
+    ]
+
+    def content(kept):
+        if isinstance(kept, dict):
+            ((data, number),) = kept.items()
+            assert hash(data) == number == hash(bytes(bytearray(data)))
+            return data
+        return kept.getvalue() if isinstance(kept, io.BytesIO) else bytes(kept)
+
+    class Keeper(Recorder):
+        def __init__(self, loop):
+            super().__init__(loop)
+            self.kept = []
+
+        def data_received(self, data):
+            super().data_received(data)
+            self.kept.append((bytes(bytearray(data)), hash(data), ways[len(self.kept) % len(ways)](data)))
+
+    async def main():
+        ours, theirs = pair
+        async with connected(ours, Keeper) as (_, protocol):
+            sent = b""
+            for number in range(200):
+                part = (b"%05d" % number) * (1 + number // 100)
+                theirs.sendall(part)
+                sent += part
+                await until(lambda: len(protocol.data) == len(sent))
+        assert protocol.data == sent
+        assert len(protocol.kept) == 200
+        for copy, number, kept in protocol.kept:
+            assert hash(copy) == number
+            assert kept is None or content(kept) == copy
 
     run(main())
 

@@ -1,16 +1,19 @@
 //! Memory that Python objects lend for the time of one call: the buffer protocol.
 //!
-//! And bytes objects that are received into, before anybody sees them. The closures get plain slices and no interpreter:
+//! And bytes objects that are received into, before anybody sees them or when nobody does any more. The closures get plain slices and no interpreter:
 //! nothing in them can run Python code, so nobody else changes or frees the memory meanwhile.
 #![allow(unsafe_code, reason = "the buffer protocol")]
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::slice;
+use std::{ptr, slice};
 
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyMemoryView, PySlice};
+
+use super::cell::Slot;
+use super::class::references;
 
 /// Releases the buffer when the call is over, whatever happens in it.
 struct Lent(ffi::Py_buffer);
@@ -37,6 +40,38 @@ impl Lent {
     fn len(&self) -> usize {
         self.0.len.unsigned_abs()
     }
+}
+
+/// The bytes object of the last receive.
+static LAST: Slot = Slot::empty();
+/// From how many bytes on an object is not kept for another receive.
+const TOO_LARGE: usize = 64 * 1024;
+
+/// Received bytes as an object: the last one once more, if it is as long and nobody else has it. Most protocols are through
+/// with their data when they return, and peers often send as much each time; a new object costs as much as a call, and lies
+/// in memory that is in no cache.
+#[inline]
+pub(crate) fn received<'py>(py: Python<'py>, data: &[u8]) -> Bound<'py, PyBytes> {
+    let last = LAST.take(py).and_then(|last| last.cast_into_exact::<PyBytes>().ok());
+    let object = match last {
+        Some(last) if references(last.as_any()) == 1 && last.as_bytes().len() == data.len() => {
+            let object = last.as_ptr().cast::<ffi::PyBytesObject>();
+            // SAFETY: the only reference to the object is ours, so nobody looks at its bytes (a view would have another);
+            // there are as many as in `data`, which cannot be they. -1 is a hash that is still to be computed.
+            unsafe {
+                #[allow(deprecated, reason = "CPython's for use from outside, not as a field")]
+                (&raw mut (*object).ob_shash).write(-1);
+                ptr::copy_nonoverlapping(data.as_ptr(), (&raw mut (*object).ob_sval).cast(), data.len());
+            }
+            last
+        }
+        _ => PyBytes::new(py, data),
+    };
+    // Of no byte and of one there is an object for good.
+    if (2..TOO_LARGE).contains(&data.len()) {
+        LAST.set(py, object.clone().into_any());
+    }
+    object
 }
 
 /// Reads the bytes of a bytes-like object (TypeError for any other).
@@ -83,13 +118,13 @@ pub(crate) fn fresh<'py>(
     // `fill` gives back was written and is no longer than that, so the object, shortened to it, is initialised throughout.
     // `_PyBytes_Resize` takes the only reference over, and gives it back unless it fails.
     unsafe {
-        let object = ffi::PyBytes_FromStringAndSize(std::ptr::null(), room.cast_signed());
+        let object = ffi::PyBytes_FromStringAndSize(ptr::null(), room.cast_signed());
         let owner = Bound::from_owned_ptr_or_err(py, object)?;
         let memory: &mut [MaybeUninit<u8>] =
             slice::from_raw_parts_mut(ffi::PyBytes_AsString(object).cast(), room);
         let start = memory.as_ptr().cast::<u8>();
         let length = match fill(memory) {
-            Ok(written) if std::ptr::eq(written.as_ptr(), start) => written.len().min(room),
+            Ok(written) if ptr::eq(written.as_ptr(), start) => written.len().min(room),
             Ok(_) => 0,
             Err(error) => return Ok(Err(error)),
         };

@@ -37,9 +37,19 @@ pub(crate) fn receive_by(
     most: usize,
     call: impl FnOnce(&mut [u8]) -> std::io::Result<usize>,
 ) -> std::io::Result<Bound<'_, PyBytes>> {
+    through_scratch(most, call, |bytes| PyBytes::new(py, bytes))
+}
+
+/// `make`s something of up to `most` bytes that `call` receives.
+#[inline]
+fn through_scratch<R>(
+    most: usize,
+    call: impl FnOnce(&mut [u8]) -> std::io::Result<usize>,
+    make: impl FnOnce(&[u8]) -> R,
+) -> std::io::Result<R> {
     SCRATCH.with_borrow_mut(|scratch| {
         let length = call(&mut scratch[..most.min(MOST)])?;
-        Ok(PyBytes::new(py, &scratch[..length]))
+        Ok(make(&scratch[..length]))
     })
 }
 
@@ -67,10 +77,12 @@ pub(super) fn on_readable(this: This<'_, '_>, last: bool) -> PyResult<()> {
         Receiver::Python | Receiver::Streams => {}
     }
     let room = this.room.get();
-    let received = if room < LARGE {
-        receive(py, this.fd, MOST)
-    } else {
+    let received = if room >= LARGE {
         buffer::fresh(py, room, |memory| stream::recv_uninit(this.fd, memory))?
+    } else if receiver == Receiver::Streams {
+        receive(py, this.fd, MOST) // which somebody keeps until he asks for more
+    } else {
+        through_scratch(MOST, |memory| stream::recv(this.fd, memory), |bytes| buffer::received(py, bytes))
     };
     match received {
         Ok(data) if data.as_bytes().is_empty() => on_end(this, &protocol),
