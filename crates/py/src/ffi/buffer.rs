@@ -1,7 +1,7 @@
 //! Memory that Python objects lend for the time of one call: the buffer protocol.
 //!
-//! And bytes objects that are received into, before anybody sees them or when nobody does any more. The closures get plain slices and no interpreter:
-//! nothing in them can run Python code, so nobody else changes or frees the memory meanwhile.
+//! And bytes objects that are received into, before anybody sees them or when nobody does any more. The closures get plain
+//! slices and no interpreter: nothing in them can run Python code, so nobody else changes or frees the memory meanwhile.
 #![allow(unsafe_code, reason = "the buffer protocol")]
 
 use std::io;
@@ -52,25 +52,29 @@ const TOO_LARGE: usize = 64 * 1024;
 /// in memory that is in no cache.
 #[inline]
 pub(crate) fn received<'py>(py: Python<'py>, data: &[u8]) -> Bound<'py, PyBytes> {
-    let last = LAST.take(py).and_then(|last| last.cast_into_exact::<PyBytes>().ok());
-    let object = match last {
-        Some(last) if references(last.as_any()) == 1 && last.as_bytes().len() == data.len() => {
-            let object = last.as_ptr().cast::<ffi::PyBytesObject>();
-            // SAFETY: the only reference to the object is ours, so nobody looks at its bytes (a view would have another);
-            // there are as many as in `data`, which cannot be they. -1 is a hash that is still to be computed.
-            unsafe {
-                #[allow(deprecated, reason = "CPython's for use from outside, not as a field")]
-                (&raw mut (*object).ob_shash).write(-1);
-                ptr::copy_nonoverlapping(data.as_ptr(), (&raw mut (*object).ob_sval).cast(), data.len());
-            }
-            last
-        }
-        _ => PyBytes::new(py, data),
-    };
     // Of no byte and of one there is an object for good.
-    if (2..TOO_LARGE).contains(&data.len()) {
-        LAST.set(py, object.clone().into_any());
+    if !(2..TOO_LARGE).contains(&data.len()) {
+        return PyBytes::new(py, data);
     }
+    let last = LAST.take(py).and_then(|last| last.cast_into_exact::<PyBytes>().ok());
+    let fits =
+        |last: &Bound<'_, PyBytes>| references(last.as_any()) == 1 && last.as_bytes().len() == data.len();
+    let object = if let Some(last) = last.filter(fits) {
+        let object = last.as_ptr().cast::<ffi::PyBytesObject>();
+        // SAFETY: the only reference is ours, from a slot that lends none: whoever looks at the bytes, be it by a view or
+        // by a reference that the interpreter borrows, has or leans on another that counts, and so has whoever lends
+        // `data`, which is as long. With the GIL held and no Python code run nobody gets one meanwhile. Objects that are
+        // shared for good never have a count of one. -1 is a hash that is still to be computed.
+        unsafe {
+            #[allow(deprecated, reason = "CPython's for use from outside, not as a field")]
+            (&raw mut (*object).ob_shash).write(-1);
+            ptr::copy_nonoverlapping(data.as_ptr(), (&raw mut (*object).ob_sval).cast(), data.len());
+        }
+        last
+    } else {
+        PyBytes::new(py, data)
+    };
+    LAST.set(py, object.clone().into_any());
     object
 }
 

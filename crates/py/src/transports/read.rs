@@ -40,7 +40,7 @@ pub(crate) fn receive_by(
     through_scratch(most, call, |bytes| PyBytes::new(py, bytes))
 }
 
-/// `make`s something of up to `most` bytes that `call` receives.
+/// Makes something of up to `most` bytes that `call` receives: a bytes object, which runs no Python code.
 #[inline]
 fn through_scratch<R>(
     most: usize,
