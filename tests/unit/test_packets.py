@@ -153,7 +153,8 @@ def test_everything_arrives_once_and_in_order(run, seed):
 
     def receive(client):
         client.settimeout(30)
-        while data := client.recv(chance.choice([100, 100_000])):
+        sizes = random.Random(seed)  # of its own: two threads would take numbers of one in any order
+        while data := client.recv(sizes.choice([100, 100_000])):
             got.extend(data)
 
     async def use():
@@ -171,7 +172,7 @@ def test_everything_arrives_once_and_in_order(run, seed):
                     match chance.randrange(8):
                         case 0:
                             transport.write(bytearray(data))
-                        case 1:
+                        case 1 if size > 5:  # CPython 3.12 and 3.13 never finish with an empty last part
                             transport.writelines([data[:5], data[5:]])
                         case _:
                             transport.write(data)
