@@ -5,11 +5,13 @@ import contextlib
 import gc
 import os
 import signal
+import socket
 import sys
 
 import aioxide
 import pytest
 from children import children, open_descriptors
+from recorder import tcp_pair
 from traces import File, run as run_traced
 
 
@@ -83,6 +85,16 @@ def record(tmp_path):
         return File(path)
 
     return go
+
+
+@pytest.fixture(params=["tcp", "unix"])
+def pair(request):
+    """Two connected stream sockets: for a transport of ours, and for a peer that need not be one."""
+    ours, theirs = tcp_pair() if request.param == "tcp" else socket.socketpair()
+    theirs.settimeout(10)
+    with theirs:
+        yield ours, theirs
+    ours.close()
 
 
 @pytest.fixture

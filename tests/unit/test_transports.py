@@ -1,56 +1,16 @@
 """Stream transports: every byte arrives, in order, whatever the portions; and the life of a connection."""
 
 import asyncio
-import contextlib
 import contextvars
 import gc
-import io
 import os
 import socket
 import struct
 import sys
-import threading
 import warnings
 
 import pytest
-
-MOST = 256 * 1024  # what one receive takes
-
-
-class Recorder(asyncio.Protocol):
-    """Writes down what it is told."""
-
-    def __init__(self, loop):
-        self.calls = []
-        self.data = bytearray()
-        self.lost = loop.create_future()
-        self.ended = loop.create_future()
-        self.transport = None
-
-    def connection_made(self, transport):
-        self.transport = transport
-        self.calls.append("made")
-
-    def data_received(self, data):
-        self.data += data
-
-    def eof_received(self):
-        self.calls.append("eof")
-        self.ended.set_result(None)
-        return self.keep_open
-
-    keep_open = False
-
-    def pause_writing(self):
-        self.calls.append("pause")
-
-    def resume_writing(self):
-        self.calls.append("resume")
-
-    def connection_lost(self, exc):
-        self.calls.append("lost")
-        if not self.lost.done():
-            self.lost.set_result(exc)
+from recorder import MOST, Recorder, connected, tcp_pair, until
 
 
 class Buffered(Recorder, asyncio.BufferedProtocol):
@@ -67,43 +27,10 @@ class Buffered(Recorder, asyncio.BufferedProtocol):
         self.data += self.memory[:nbytes]
 
 
-def tcp_pair():
-    """Two connected TCP sockets."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        theirs = socket.create_connection(listener.getsockname())
-        ours, _ = listener.accept()
-    return ours, theirs
-
-
-@pytest.fixture(params=["tcp", "unix"])
-def pair(request):
-    ours, theirs = tcp_pair() if request.param == "tcp" else socket.socketpair()
-    theirs.settimeout(10)
-    with theirs:
-        yield ours, theirs
-    ours.close()
-
-
-@contextlib.asynccontextmanager
-async def connected(sock, kind=Recorder, **options):
-    loop = asyncio.get_running_loop()
-    transport, protocol = await loop.create_connection(lambda: kind(loop, **options), sock=sock)
-    try:
-        yield transport, protocol
-    finally:
-        transport.abort()
-        await protocol.lost
-
-
 def newest(aio, since):
     """Skips a test of what asyncio does only since a version; aioxide does it on all of them."""
     if aio is asyncio and sys.version_info < since:
         pytest.skip(f"asyncio does so since {since[0]}.{since[1]}")
-
-
-async def until(condition):
-    while not condition():
-        await asyncio.sleep(0.001)
 
 
 # --- reading -----------------------------------------------------------------
@@ -153,120 +80,6 @@ def test_a_small_buffer_is_filled_until_nothing_is_left(run, pair):
             await protocol.lost
             assert protocol.data.endswith(b"end")
 
-    run(main())
-
-
-def test_received_bytes_stay_as_they_are_for_whoever_keeps_them(run, pair):
-    """The memory of those that nobody keeps is used again."""
-    ways = [
-        lambda data: None,
-        lambda data: data,
-        memoryview,
-        lambda data: {data: hash(data)},
-        lambda data: io.BytesIO(data),
-        lambda data: data[:],
-        lambda data: iter(data),
-    ]
-
-    def content(kept):
-        if isinstance(kept, dict):
-            ((data, number),) = kept.items()
-            assert hash(data) == number == hash(bytes(bytearray(data)))
-            return data
-        return kept.getvalue() if isinstance(kept, io.BytesIO) else bytes(kept)
-
-    class Keeper(Recorder):
-        def __init__(self, loop):
-            super().__init__(loop)
-            self.kept = []
-
-        def data_received(self, data):
-            super().data_received(data)
-            self.kept.append((bytes(bytearray(data)), hash(data), ways[len(self.kept) % len(ways)](data)))
-
-    async def main():
-        ours, theirs = pair
-        async with connected(ours, Keeper) as (_, protocol):
-            sent = b""
-            for number in range(200):
-                part = (b"%05d" % number) * (1 + number // 9 % 3)  # a new length after each of the ways
-                theirs.sendall(part)
-                sent += part
-                await until(lambda: len(protocol.data) == len(sent))
-        assert protocol.data == sent
-        assert len(protocol.kept) == 200
-        for copy, number, kept in protocol.kept:
-            assert hash(copy) == number
-            assert kept is None or content(kept) == copy
-
-    run(main())
-
-
-def test_received_bytes_stay_as_they_are_while_another_loop_receives(run, pair, new_loop):
-    first, second = pair, tcp_pair()
-
-    class Other(Recorder):
-        def data_received(self, data):
-            super().data_received(data)
-            second[1].sendall(b"%05d" % len(self.data)) if len(self.data) < 100 else self.transport.close()
-
-    async def receive_more():
-        second[1].sendall(b"-----")
-        async with connected(second[0], Other) as (_, protocol):
-            await protocol.lost
-
-    def in_a_loop():
-        loop = new_loop()
-        loop.run_until_complete(receive_more())
-        loop.close()
-
-    class Outer(Recorder):
-        def data_received(self, data):
-            copy = bytes(bytearray(data))
-            thread = threading.Thread(target=in_a_loop)
-            thread.start()
-            thread.join(10)
-            self.calls.append(data == copy)
-            self.data += copy
-
-    async def main():
-        async with connected(first[0], Outer) as (_, protocol):
-            first[1].sendall(b"outer")
-            await until(lambda: protocol.data)
-            assert protocol.calls == ["made", True]
-
-    with second[1]:
-        run(main())
-
-
-def test_received_bytes_that_wait_to_be_written_stay_as_they_are(run, loop, pair):
-    """The peer reads its echo after it has sent all."""
-    parts = [b"%04d" % number * 1000 for number in range(500)]
-
-    class Echo(Recorder):
-        def data_received(self, data):
-            super().data_received(data)
-            self.transport.write(data)
-
-    def read_all():
-        left, found = sum(map(len, parts)), []
-        while left:
-            found.append(pair[1].recv(MOST))
-            left -= len(found[-1])
-        return b"".join(found)
-
-    async def main():
-        async with connected(pair[0], Echo) as (transport, protocol):
-            sent = 0
-            for part in parts:
-                pair[1].sendall(part)
-                sent += len(part)
-                await until(lambda: len(protocol.data) == sent)
-            assert transport.get_write_buffer_size() > 0
-            assert await loop.run_in_executor(None, read_all) == b"".join(parts)
-
-    for sock in pair:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)
     run(main())
 
 

@@ -1,0 +1,121 @@
+"""Received data: the memory of what nobody has any more is used again, and of nothing else."""
+
+import io
+import socket
+import threading
+
+from recorder import MOST, Recorder, connected, tcp_pair, until
+
+
+def test_received_bytes_stay_as_they_are_for_whoever_keeps_them(run, pair):
+    """The memory of those that nobody keeps is used again."""
+    ways = [
+        lambda data: None,
+        lambda data: data,
+        memoryview,
+        lambda data: {data: hash(data)},
+        lambda data: io.BytesIO(data),
+        lambda data: data[:],
+        lambda data: iter(data),
+    ]
+
+    def content(kept):
+        if isinstance(kept, dict):
+            ((data, number),) = kept.items()
+            assert hash(data) == number == hash(bytes(bytearray(data)))
+            return data
+        return kept.getvalue() if isinstance(kept, io.BytesIO) else bytes(kept)
+
+    class Keeper(Recorder):
+        def __init__(self, loop):
+            super().__init__(loop)
+            self.kept = []
+
+        def data_received(self, data):
+            super().data_received(data)
+            self.kept.append((bytes(bytearray(data)), hash(data), ways[len(self.kept) % len(ways)](data)))
+
+    async def main():
+        ours, theirs = pair
+        async with connected(ours, Keeper) as (_, protocol):
+            sent = b""
+            for number in range(200):
+                part = (b"%05d" % number) * (1 + number // 9 % 3)  # a new length after each of the ways
+                theirs.sendall(part)
+                sent += part
+                await until(lambda: len(protocol.data) == len(sent))
+        assert protocol.data == sent
+        assert len(protocol.kept) == 200
+        for copy, number, kept in protocol.kept:
+            assert hash(copy) == number
+            assert kept is None or content(kept) == copy
+
+    run(main())
+
+
+def test_received_bytes_stay_as_they_are_while_another_loop_receives(run, pair, new_loop):
+    first, second = pair, tcp_pair()
+
+    class Other(Recorder):
+        def data_received(self, data):
+            super().data_received(data)
+            second[1].sendall(b"%05d" % len(self.data)) if len(self.data) < 100 else self.transport.close()
+
+    async def receive_more():
+        second[1].sendall(b"-----")
+        async with connected(second[0], Other) as (_, protocol):
+            await protocol.lost
+
+    def in_a_loop():
+        loop = new_loop()
+        loop.run_until_complete(receive_more())
+        loop.close()
+
+    class Outer(Recorder):
+        def data_received(self, data):
+            copy = bytes(bytearray(data))
+            thread = threading.Thread(target=in_a_loop)
+            thread.start()
+            thread.join(10)
+            self.calls.append(data == copy)
+            self.data += copy
+
+    async def main():
+        async with connected(first[0], Outer) as (_, protocol):
+            first[1].sendall(b"outer")
+            await until(lambda: protocol.data)
+            assert protocol.calls == ["made", True]
+
+    with second[1]:
+        run(main())
+
+
+def test_received_bytes_that_wait_to_be_written_stay_as_they_are(run, loop, pair):
+    """The peer reads its echo after it has sent all."""
+    parts = [b"%04d" % number * 1000 for number in range(500)]
+
+    class Echo(Recorder):
+        def data_received(self, data):
+            super().data_received(data)
+            self.transport.write(data)
+
+    def read_all():
+        left, found = sum(map(len, parts)), []
+        while left:
+            found.append(pair[1].recv(MOST))
+            left -= len(found[-1])
+        return b"".join(found)
+
+    async def main():
+        async with connected(pair[0], Echo) as (transport, protocol):
+            sent = 0
+            for part in parts:
+                pair[1].sendall(part)
+                sent += len(part)
+                await until(lambda: len(protocol.data) == sent)
+            assert transport.get_write_buffer_size() > 0
+            assert await loop.run_in_executor(None, read_all) == b"".join(parts)
+
+    for sock in pair:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)
+    run(main())
