@@ -18,7 +18,7 @@ pub(crate) mod instrument {
     pub(crate) const TIMED: u8 = 16;
     /// What happens is recorded for a timeline.
     pub(crate) const TRACE: u8 = 32;
-    /// No instrument, but asked for at the same moment: a transport has bytes held back (see `transports::held`).
+    /// No instrument, but asked for at the same moment: transports have bytes held back (see `transports::held`).
     pub(crate) const HELD: u8 = 64;
 
     /// Those that have something to do for each job.

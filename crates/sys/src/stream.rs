@@ -46,22 +46,30 @@ pub fn send_held(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
     with_raw(fd, |fd| Ok(traffic::sent(net::send(fd, bytes, flags)?)))
 }
 
-/// Sends what [`send_held`] has left waiting. A socket that is corked (`TCP_CORK`) stays so, and keeps it.
+/// Sends what [`send_held`] has left waiting. A corked socket (`TCP_CORK`) is not any more: see [`is_corked`].
 pub fn push(fd: RawFd) -> io::Result<()> {
-    with_raw(fd, |fd| {
-        if !net::sockopt::tcp_cork(fd)? {
-            net::sockopt::set_tcp_cork(fd, false)?;
-        }
-        Ok(())
-    })
+    with_raw(fd, |fd| Ok(net::sockopt::set_tcp_cork(fd, false)?))
+}
+
+/// Whether somebody has told the kernel to keep back whatever does not fill a packet.
+pub fn is_corked(fd: RawFd) -> io::Result<bool> {
+    with_raw(fd, |fd| Ok(net::sockopt::tcp_cork(fd)?))
 }
 
 /// Sends as much of `pieces`, in order, as the socket takes now.
 pub fn send_pieces(fd: RawFd, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+    gather(fd, pieces, SendFlags::NOSIGNAL)
+}
+
+/// As [`send_pieces`], but small bytes wait as those of [`send_held`].
+pub fn send_pieces_held(fd: RawFd, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+    gather(fd, pieces, SendFlags::NOSIGNAL | SendFlags::MORE)
+}
+
+fn gather(fd: RawFd, pieces: &[IoSlice<'_>], flags: SendFlags) -> io::Result<usize> {
     let pieces = &pieces[..pieces.len().min(MOST_PIECES)];
     with_raw(fd, |fd| {
-        let sent = net::sendmsg(fd, pieces, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL)?;
-        Ok(traffic::sent(sent))
+        Ok(traffic::sent(net::sendmsg(fd, pieces, &mut SendAncillaryBuffer::default(), flags)?))
     })
 }
 
@@ -142,9 +150,8 @@ mod tests {
         assert_eq!(send_held(us, b"abc").unwrap(), 3);
         push(us).unwrap();
         assert_eq!(recv(them, &mut buffer).unwrap(), 3);
+        assert!(!is_corked(us).unwrap());
         with_raw(us, |fd| Ok(net::sockopt::set_tcp_cork(fd, true)?)).unwrap();
-        assert_eq!(send_held(us, b"abc").unwrap(), 3);
-        push(us).unwrap();
-        assert!(!is_readable(them).unwrap());
+        assert!(is_corked(us).unwrap());
     }
 }

@@ -291,7 +291,7 @@ fn run_jobs(this: &Bound<'_, EventLoop>, core: &LoopCore, count: usize) -> PyRes
         held.next();
         if core.instruments() & (instrument::EACH_JOB | instrument::HELD) != 0 {
             if core.instruments() & instrument::HELD != 0 {
-                held::release(this);
+                held::between(this);
             }
             if core.instruments() & instrument::EACH_JOB != 0 {
                 let Some(job) = pop(py, core) else { break };

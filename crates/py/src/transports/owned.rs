@@ -41,6 +41,8 @@ pub(super) struct Owned {
     /// `_extra`, once it is made.
     extra: Slot,
     open: Flag<bool>,
+    /// There was an object from the start, which others may have as well.
+    was_given: bool,
 }
 
 #[derive(Debug, Default)]
@@ -57,8 +59,15 @@ impl Owned {
             Socket::Object(object, peername) => {
                 let fd = object.call_method0(intern!(py, "fileno"))?.extract()?;
                 let extra = Slot::holding(describe(&object, peername)?.into_any().unbind());
-                let (object, descriptor) = (Slot::holding(object.unbind()), GilCell::new(None));
-                Ok((Self { object, descriptor, names: names(None), extra, open: Flag::new(true) }, fd))
+                let owned = Self {
+                    object: Slot::holding(object.unbind()),
+                    descriptor: GilCell::new(None),
+                    names: names(None),
+                    extra,
+                    open: Flag::new(true),
+                    was_given: true,
+                };
+                Ok((owned, fd))
             }
             Socket::Accepted(descriptor, peer) => {
                 let fd = descriptor.as_raw_fd();
@@ -68,6 +77,7 @@ impl Owned {
                     names: names(peer),
                     extra: Slot::empty(),
                     open: Flag::new(true),
+                    was_given: false,
                 };
                 Ok((owned, fd))
             }
@@ -77,6 +87,11 @@ impl Owned {
     /// Whether it has not been closed.
     pub(super) fn is_open(&self) -> bool {
         self.open.get()
+    }
+
+    /// Whether a program may have had the socket object before the transport did.
+    pub(super) fn was_given(&self) -> bool {
+        self.was_given
     }
 
     /// The object of an open socket.

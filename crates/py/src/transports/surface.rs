@@ -153,6 +153,7 @@ fn get_loop<'py>(this: This<'_, 'py>) -> Object<'py> {
 }
 
 fn get_extra<'py>(this: This<'_, 'py>) -> Object<'py> {
+    this.uncorked.set(false); // whoever gets the socket may do so
     this.sock.extra(this.py())
 }
 

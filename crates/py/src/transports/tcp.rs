@@ -56,6 +56,10 @@ pub(crate) struct TcpTransport {
     pub(super) unsent: Flag<bool>,
     /// Being told by the loop that the descriptor is ready.
     pub(super) called: Flag<bool>,
+    /// The kernel keeps back what was written last.
+    pub(super) held: Flag<bool>,
+    /// The socket was not corked when that was last looked at, and nobody has asked for it since.
+    pub(super) uncorked: Flag<bool>,
     /// How it is written to.
     pub(super) habit: Flag<Habit>,
     /// A short receive means that nothing is left, as it does for TCP: no need to be told again.
@@ -165,6 +169,8 @@ pub(crate) fn make<'py>(parts: Parts<'_, 'py>) -> Object<'py> {
         eof: Flag::new(false),
         unsent: Flag::new(false),
         called: Flag::new(false),
+        held: Flag::new(false),
+        uncorked: Flag::new(false),
         habit: Flag::new(Habit::new()),
         edge: is_tcp && plain,
         connected: Flag::new(false),
@@ -472,7 +478,7 @@ impl<'py> This<'_, 'py> {
     fn release(self) -> PyResult<()> {
         let py = self.py();
         self.unwatch(py);
-        held::leave(self);
+        held::let_go(self);
         let closed = self.sock.close(py);
         self.counted.leave(py, &self.event_loop);
         drop((self.protocol.take(py), self.event_loop.take(py)));

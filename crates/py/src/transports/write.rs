@@ -33,7 +33,7 @@ enum Sent {
     Failed(io::Error),
 }
 
-/// Sends what the socket takes; "not now" is a start at zero. `hold`: the next write goes in the same packet.
+/// Sends what the socket takes; "not now" is a start at zero. `hold`: the kernel keeps it back.
 #[inline]
 fn send(fd: i32, bytes: &[u8], hold: bool) -> Sent {
     match if hold { stream::send_held(fd, bytes) } else { stream::send(fd, bytes) } {
@@ -54,7 +54,7 @@ pub(super) fn write<'py>(this: This<'_, 'py>, data: Borrowed<'_, 'py, PyAny>) ->
         let sent = if this.unsent.get() {
             Sent::Some(0)
         } else {
-            send(this.fd, content, held::expects_more(this, content.len()))
+            send(this.fd, content, held::may_wait(this, content.len()))
         };
         return match sent {
             Sent::All => {
@@ -71,7 +71,7 @@ pub(super) fn write<'py>(this: This<'_, 'py>, data: Borrowed<'_, 'py, PyAny>) ->
         return Ok(());
     }
     let busy = this.unsent.get();
-    let hold = !busy && held::expects_more(this, length);
+    let hold = !busy && held::may_wait(this, length);
     let (sent, rest) = buffer::read(&data, |content| {
         let sent = if busy { Sent::Some(0) } else { send(this.fd, content, hold) };
         let rest = match sent {
@@ -174,8 +174,13 @@ pub(super) fn write_lines<'py>(this: This<'_, 'py>, lines: Borrowed<'_, 'py, PyA
         return queue(this, chunks);
     }
     let pieces: Vec<_> = chunks.iter().take(PIECES).map(|chunk| IoSlice::new(chunk.as_ref())).collect();
-    held::expects_more(this, usize::MAX); // it never waits, but counts, and takes along what does
-    let mut left = match stream::send_pieces(this.fd, &pieces) {
+    let length = pieces.iter().map(|piece| piece.len()).sum();
+    let sent = if held::may_wait(this, length) {
+        stream::send_pieces_held(this.fd, &pieces)
+    } else {
+        stream::send_pieces(this.fd, &pieces)
+    };
+    let mut left = match sent {
         Ok(length) => length,
         Err(error) if is_later(error.kind()) => 0,
         Err(error) => return this.failed(os_error(&error), WRITE_FAILED),
