@@ -69,9 +69,12 @@ async def at_last(attempt):
 def test_slow_answers_of_a_turn_go_at_its_end():
     async def use():
         async with connected(MANY) as ends:
-            await rush(ends)
-            waited = [await answer_all(ends) == 0 for _ in range(100)]
-            assert waited.count(True) > 30
+
+            async def attempt():
+                await rush(ends)
+                return [await answer_all(ends) for _ in range(10)] == [0] * 10
+
+            await at_last(attempt)
 
     aioxide.run(use())
 
@@ -165,6 +168,20 @@ def test_where_jobs_are_often_long_nothing_waits(run):
     run(use(), 60)
 
 
+def test_where_the_last_job_is_long_nothing_waits(run):
+    async def use():
+        async with connected(MANY) as ends:
+            await rush(ends)
+            for _ in range(4):
+                await turn([*(answer(transport) for transport, _ in ends), lambda: time.sleep(0.01)])
+                for _, client in ends:
+                    assert read(client, 6) == b"answer"
+            for _ in range(30):
+                assert await answer_all(ends) == MANY
+
+    run(use(), 60)
+
+
 def test_a_job_that_blocks_after_its_write(run):
     async def use():
         async with connected(MANY) as ends:
@@ -237,6 +254,7 @@ def test_a_loop_that_ends_in_a_rush_leaves_nothing_behind(new_loop, how):
 PROCESS = """
 import asyncio, os, socket, sys
 import aioxide
+from packets import segments
 from test_rush import answer, turn
 
 async def main():
@@ -244,9 +262,10 @@ async def main():
     transports = [
         (await loop.create_connection(asyncio.Protocol, sock=socket.socket(fileno=int(fd))))[0] for fd in sys.argv[1:]
     ]
-    for _ in range(50):
-        await turn(map(answer, transports))
-    await turn([*map(answer, transports), lambda: os._exit(3)])
+    gone = lambda: sum(map(segments, transports))
+    for _ in range(500):
+        before = gone()
+        await turn([*map(answer, transports), lambda: gone() == before and os._exit(3)])
 
 aioxide.run(main())
 """
@@ -256,12 +275,16 @@ def test_a_process_that_ends_in_a_rush_has_written_everything():
     with pair(MANY) as ends:
         numbers = [sock.fileno() for sock, _ in ends]
         command = [sys.executable, "-c", PROCESS, *map(str, numbers)]
-        ended = subprocess.run(command, cwd=__file__.rpartition("/")[0], pass_fds=numbers, timeout=60)
-        assert ended.returncode == 3
-        for sock, client in ends:
+        process = subprocess.Popen(command, cwd=__file__.rpartition("/")[0], pass_fds=numbers)
+        for sock, _ in ends:
             sock.close()
-            assert read(client, 51 * 6) == b"answer" * 51
-            assert client.recv(1) == b""
+        got = []
+        for _, client in ends:
+            client.settimeout(60)
+            got.append(b"".join(iter(lambda client=client: client.recv(1000), b"")))
+        assert process.wait(60) == 3
+        assert len(got[0]) > 0
+        assert set(got) == {b"answer" * (len(got[0]) // 6)}
 
 
 def test_what_a_program_corks_stays_corked_in_a_rush(run):
@@ -309,13 +332,17 @@ def test_what_a_server_accepts_and_a_program_corks_later(aio, loop, run):
             for transport, _ in accepted:
                 sock = transport.get_extra_info("socket")
                 client = peers[transport.get_extra_info("peername")]
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
-                await turn([answer(transport)] + [answer(other) for other, _ in accepted if other is not transport])
-                assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CORK)
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
-                assert is_there(client)
-                for other in clients:
-                    read(other, 6)
+                for _ in range(3):
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+                    await turn([answer(transport)] + [answer(other) for other, _ in accepted if other is not transport])
+                    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CORK)
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
+                    assert is_there(client)
+                    for other in clients:
+                        read(other, 6)
+                    await turn([answer(other) for other, _ in accepted])
+                    for other in clients:
+                        read(other, 6)
             for transport, sink in accepted:
                 transport.abort()
                 await sink.lost

@@ -1,6 +1,6 @@
 //! Who writes several times in one job: whether more can be expected right after this write.
 //!
-//! A stream transport keeps one and asks it at each write; what follows from the answer is the transport's affair. A
+//! A stream transport keeps one and asks it at each write that does not wait anyway; what follows from the answer is the transport's affair. A
 //! server that writes head and body of its answers apart does so every time. Only what has happened a few times in a
 //! row is expected, and only writes that come quickly: who computes before the second one is not made to wait. One
 //! disappointment, and it has to be learnt anew.

@@ -2,36 +2,40 @@
 //!
 //! Each packet that goes alone wakes the other side, which is through with it and asleep again before the next one
 //! comes: with both on one machine, the loop pays more for that than for the packet. Small writes may therefore wait
-//! for each other, for a moment. A loop keeps one [`Rush`] and asks it at each write whether that write may wait,
-//! between jobs whether what waits may go on waiting, and tells it when a turn is over; waiting, and where, is the
-//! caller's affair.
+//! for each other, for a moment. A loop keeps one [`Rush`], asks it at each write whether that may wait and says when it
+//! does, asks between jobs whether what waits may go on waiting, and tells it when a turn is over; waiting, and where, is
+//! the caller's affair.
 //!
-//! Nothing waits until a few turns were like that, nor longer than [`LONGEST`] unless a job takes longer, and where jobs
-//! do so often, nothing waits for many turns. Quick answers do not wait: the other side stays awake by itself.
+//! Nothing waits until a few turns were like that, nor longer than [`LONGEST`] and the job that runs then, and where jobs
+//! are often so long, nothing waits for many turns. Quick answers do not wait, for the other side stays awake by itself;
+//! neither do very slow ones, beside which a wake-up is nothing.
 
-/// What waits goes after this time, in seconds.
-pub const LONGEST: f64 = 2e-3;
+/// What waits goes after the job in which this time is over, in seconds.
+const LONGEST: f64 = 2e-3;
 
-/// Turns with fewer writes say nothing about how it is when there are many.
+/// Turns in which fewer jobs write say nothing about how it is when there are many.
 const MANY: u32 = 4;
 
-/// From one write to the next, in seconds: at least so long for a rush to begin …
+/// From one job's write to the next one's, in seconds and on average: at least so long for a rush to begin …
 const SLOW: f64 = 10e-6;
 
-/// … and to go on, as writes that wait are cheaper.
+/// … and to go on, as writes that wait are cheaper …
 const STILL_SLOW: f64 = 5e-6;
 
-/// So many turns in a row must have been slow.
+/// … and at most so long.
+const VERY_SLOW: f64 = 300e-6;
+
+/// So many turns of many writes must have been slow, one after the other.
 const TURNS: u8 = 3;
 
-/// So many turns in a row that were not slow, or had few writes, end it.
+/// So many turns in a row that were not, or had few writes, are borne; one more ends it.
 const UNLIKE: u8 = 8;
 
 /// How many turns of many writes nobody looks at after quick ones, or after jobs that kept others waiting.
 const PAUSE: u16 = 64;
 
 /// A job that kept others waiting is forgotten in so many turns; before that, there may be no second one. (One alone may
-/// be the machine's doing, and keeps no more waiting than are late because of it anyway.)
+/// be the machine's doing.)
 const FORGOTTEN: u8 = 8;
 
 /// How a loop's programs write, and since when something waits.
@@ -41,10 +45,10 @@ pub struct Rush {
     /// How many jobs of this turn have written, and the last one of all.
     writes: u32,
     job: u32,
-    /// When the first and the last of them were, where that is looked at.
+    /// When the first and the last of them did so first, where that is looked at.
     first: f64,
     last: f64,
-    /// Since when the oldest of what waits does so, and when the loop was last known to go on.
+    /// Since when the oldest of what waits does so, and when the loop was last between two jobs, if later.
     since: Option<f64>,
     seen: f64,
     /// In so many turns the last long job will be forgotten.
@@ -83,34 +87,33 @@ impl Rush {
         }
     }
 
-    /// Something is written in a job of that number. Whether it may wait. The clock is looked at only while writes are
-    /// timed.
+    /// Something is written in a job of that number. Whether it may wait; if it does, [`Self::wait`] is to be called. The
+    /// clock is looked at only where writes are timed.
     #[inline]
     pub fn write(&mut self, job: u32, now: impl FnOnce() -> f64) -> bool {
         if self.job != job {
             self.job = job;
             self.writes += 1;
+            if !matches!(self.mood, Mood::Calm(_)) {
+                self.last = now();
+                if self.writes == 1 {
+                    self.first = self.last;
+                }
+            }
         }
-        if matches!(self.mood, Mood::Calm(_)) {
-            return false;
-        }
-        self.timed(now())
+        matches!(self.mood, Mood::On(_))
     }
 
-    fn timed(&mut self, now: f64) -> bool {
-        if self.writes == 1 {
-            self.first = now;
+    /// What was just written waits.
+    #[inline]
+    pub fn wait(&mut self, now: impl FnOnce() -> f64) {
+        if self.since.is_none() {
+            self.seen = now();
+            self.since = Some(self.seen);
         }
-        self.last = now;
-        if !matches!(self.mood, Mood::On(_)) {
-            return false;
-        }
-        self.since.get_or_insert(now);
-        self.seen = now;
-        true
     }
 
-    /// Between two jobs: whether what waits may go on waiting.
+    /// Between two jobs, and after the last one: whether what waits may go on waiting.
     pub fn goes_on(&mut self, now: impl FnOnce() -> f64) -> bool {
         let Some(since) = self.since else { return false };
         let now = now();
@@ -142,11 +145,11 @@ impl Rush {
             Mood::Calm(0) if many => Mood::Trial(0),
             Mood::Calm(left) if many => Mood::Calm(left - 1),
             Mood::Trial(turns) if many => match turns + 1 {
-                _ if !(SLOW..LONGEST).contains(&pace) => Mood::Calm(PAUSE),
+                _ if !(SLOW..VERY_SLOW).contains(&pace) => Mood::Calm(PAUSE),
                 TURNS => Mood::On(0),
                 turns => Mood::Trial(turns),
             },
-            Mood::On(_) if many && pace >= STILL_SLOW => Mood::On(0),
+            Mood::On(_) if many && (STILL_SLOW..VERY_SLOW).contains(&pace) => Mood::On(0),
             Mood::On(UNLIKE) => Mood::Calm(PAUSE),
             Mood::On(turns) => Mood::On(turns + 1),
             mood => mood,
@@ -178,14 +181,24 @@ mod tests {
                 self.now += seconds;
                 waited += u32::from(self.write());
             }
-            self.rush.over();
+            self.over();
             waited
         }
 
         /// A write of the next job.
         fn write(&mut self) -> bool {
             self.job += 2;
-            self.rush.write(self.job, || self.now)
+            let waits = self.rush.write(self.job, || self.now);
+            if waits {
+                self.rush.wait(|| self.now);
+            }
+            waits
+        }
+
+        /// The end of a turn.
+        fn over(&mut self) {
+            self.rush.goes_on(|| self.now);
+            self.rush.over();
         }
 
         fn rushing(jobs: u32, seconds: f64) -> Self {
@@ -264,7 +277,7 @@ mod tests {
         program.now += 2.0 * LONGEST;
         assert!(!program.rush.goes_on(|| program.now), "at once");
         let waits = program.write();
-        program.rush.over();
+        program.over();
         waits
     }
 
@@ -281,6 +294,31 @@ mod tests {
         assert!(!disturbed(&mut program));
         let turns = (0..1000).position(|_| program.turn(10, 40e-6) == 10);
         assert!(turns.is_some_and(|turns| turns > usize::from(PAUSE)), "{turns:?}");
+    }
+
+    #[test]
+    fn answers_that_become_very_slow_end_it() {
+        let mut program = Program::rushing(10, 40e-6);
+        program.turn(10, 2.0 * LONGEST);
+        for _ in 0..1000 {
+            assert_eq!(program.turn(10, 2.0 * LONGEST), 0);
+        }
+    }
+
+    #[test]
+    fn long_jobs_at_the_end_of_turns_end_it() {
+        let mut program = Program::rushing(10, 40e-6);
+        let mut turn = || {
+            let waited = (0..10).filter(|_| {
+                program.now += 40e-6;
+                program.write()
+            });
+            let waited = waited.count();
+            program.now += 2.0 * LONGEST; // in the last one
+            program.over();
+            waited
+        };
+        assert_eq!([turn(), turn(), turn()], [10, 10, 0]);
     }
 
     #[test]

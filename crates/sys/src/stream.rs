@@ -6,6 +6,7 @@
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
+use std::net::SocketAddr;
 use std::os::fd::RawFd;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -49,6 +50,16 @@ pub fn send_held(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
 /// Sends what [`send_held`] has left waiting. A corked socket (`TCP_CORK`) is not any more: see [`is_corked`].
 pub fn push(fd: RawFd) -> io::Result<()> {
     with_raw(fd, |fd| Ok(net::sockopt::set_tcp_cork(fd, false)?))
+}
+
+/// Whether the other side is on this machine, as far as addresses tell.
+pub fn is_local(fd: RawFd) -> io::Result<bool> {
+    let ip =
+        |address| SocketAddr::try_from(address).ok().map(|address: SocketAddr| address.ip().to_canonical());
+    with_raw(fd, |fd| {
+        let (ours, theirs) = (ip(net::getsockname(fd)?), net::getpeername(fd)?.and_then(ip));
+        Ok(theirs.is_some_and(|ip| ip.is_loopback() || Some(ip) == ours))
+    })
 }
 
 /// Whether somebody has told the kernel to keep back whatever does not fill a packet.
@@ -142,6 +153,7 @@ mod tests {
         let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (theirs, _) = listener.accept().unwrap();
         let (us, them, mut buffer) = (ours.as_raw_fd(), theirs.as_raw_fd(), [0; 16]);
+        assert!(is_local(us).unwrap() && is_local(them).unwrap());
         assert!(set_nodelay(us).unwrap());
         assert_eq!(send_held(us, b"abc").unwrap(), 3);
         assert!(!is_readable(them).unwrap());

@@ -126,6 +126,7 @@ fn run(this: &Bound<'_, EventLoop>) -> PyResult<()> {
 
 /// `_run_once()`: one turn, for programs that drive the loop themselves.
 pub(super) fn run_once(this: &Bound<'_, EventLoop>) -> PyResult<()> {
+    held::end(this); // what called this may wait for an answer
     let result = Turns::new(this)?.once(this);
     held::end(this);
     result

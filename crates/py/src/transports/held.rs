@@ -8,8 +8,8 @@
 //! job does not end, the kernel's own timer.
 //!
 //! A loop that answers many in one turn, computing between the answers, would wake the other side for each of them.
-//! Once it is known to be like that (core's `Rush`), small writes wait in the same way until the end of the turn, or
-//! for a millisecond.
+//! Once it is known to be like that (core's `Rush`), small writes to others on this machine wait in the same way until
+//! the end of the turn, or about as long as `Rush` has it.
 
 use std::mem;
 
@@ -69,10 +69,11 @@ impl Held {
 pub(crate) fn end(event_loop: &Bound<'_, EventLoop>) {
     let held = &event_loop.get().held;
     held.job.set((held.job.get() | 1).wrapping_add(1));
-    held.rush.with(event_loop.py(), Rush::over);
     if EventLoop::core(event_loop).instruments() & instrument::HELD != 0 {
+        held.rush.with(event_loop.py(), |rush| rush.goes_on(clock::monotonic)); // the last job may have been long
         release(event_loop);
     }
+    held.rush.with(event_loop.py(), Rush::over);
 }
 
 /// A job is over that is not the turn's last one, and something is held back.
@@ -109,7 +110,7 @@ pub(super) fn let_go(this: This<'_, '_>) {
         if !this.uncorked.get() {
             // What the program keeps back itself is not ours to send.
             match stream::is_corked(this.fd) {
-                Ok(false) => this.uncorked.set(!this.sock.was_given()),
+                Ok(false) => this.uncorked.set(this.sock.is_private(this.py())),
                 Ok(true) | Err(_) => return,
             }
         }
@@ -131,15 +132,19 @@ pub(super) fn may_wait(this: This<'_, '_>, length: usize) -> bool {
     if job & 1 == 0 {
         return false; // nobody would come to let them go
     }
-    let waits = held.rush.with(py, |rush| rush.write(job, clock::monotonic)) || {
+    let rushes = held.rush.with(py, |rush| rush.write(job, clock::monotonic)) && is_near(this);
+    let waits = rushes || {
         let mut habit = this.habit.get();
         let expected = habit.write(job, clock::monotonic);
         this.habit.set(habit);
         expected
     };
     if waits && length <= SMALL {
+        if rushes {
+            held.rush.with(py, |rush| rush.wait(clock::monotonic));
+        }
         if !this.held.replace(true) {
-            held.transports.with(py, |transports| transports.push(this.to_owned().into_any().unbind()));
+            held.transports.with(py, |transports| transports.push(this.to_owned().unbind()));
             EventLoop::core(event_loop).set_instrument(instrument::HELD, true);
         }
         return true;
@@ -150,6 +155,16 @@ pub(super) fn may_wait(this: This<'_, '_>, length: usize) -> bool {
     false
 }
 
+/// Whether the other side is on this machine.
+#[inline]
+fn is_near(this: This<'_, '_>) -> bool {
+    this.near.get().unwrap_or_else(|| {
+        let near = stream::is_local(this.fd).unwrap_or(false);
+        this.near.set(Some(near));
+        near
+    })
+}
+
 /// The write takes along what the transport has held back. Most often nobody else has.
 fn taken_along(event_loop: &Bound<'_, EventLoop>, this: This<'_, '_>) {
     let (last, others) = event_loop.get().held.transports.with(this.py(), |transports| {
@@ -157,5 +172,5 @@ fn taken_along(event_loop: &Bound<'_, EventLoop>, this: This<'_, '_>) {
         (last, !transports.is_empty())
     });
     EventLoop::core(event_loop).set_instrument(instrument::HELD, others);
-    drop(last);
+    drop(last.map(|last| last.into_bound(this.py())));
 }

@@ -15,6 +15,7 @@ use pyo3::types::{PyDict, PyType};
 
 use super::addresses;
 use crate::ffi::cell::{Flag, GilCell, Slot};
+use crate::ffi::class::references;
 use crate::ffi::gc::{Stopped, Visit};
 use crate::names::none;
 
@@ -41,8 +42,6 @@ pub(super) struct Owned {
     /// `_extra`, once it is made.
     extra: Slot,
     open: Flag<bool>,
-    /// There was an object from the start, which others may have as well.
-    was_given: bool,
 }
 
 #[derive(Debug, Default)]
@@ -65,7 +64,6 @@ impl Owned {
                     names: names(None),
                     extra,
                     open: Flag::new(true),
-                    was_given: true,
                 };
                 Ok((owned, fd))
             }
@@ -77,7 +75,6 @@ impl Owned {
                     names: names(peer),
                     extra: Slot::empty(),
                     open: Flag::new(true),
-                    was_given: false,
                 };
                 Ok((owned, fd))
             }
@@ -89,9 +86,21 @@ impl Owned {
         self.open.get()
     }
 
-    /// Whether a program may have had the socket object before the transport did.
-    pub(super) fn was_given(&self) -> bool {
-        self.was_given
+    /// Whether nobody can do anything to the socket without asking the transport for it first.
+    pub(super) fn is_private(&self, py: Python<'_>) -> bool {
+        if self.descriptor.with(py, |descriptor| descriptor.is_some()) {
+            return true;
+        }
+        let (Some(object), Some(extra)) = (self.object.get(py), self.extra.get(py)) else { return false };
+        let Ok(Some(shown)) = extra
+            .cast::<PyDict>()
+            .map_err(drop)
+            .and_then(|extra| extra.get_item(intern!(py, "socket")).map_err(drop))
+        else {
+            return false;
+        };
+        // Ours and these three; the object is also what is shown by `get_extra_info`.
+        references(&extra) == 2 && references(&shown) == 2 && references(&object) == 3
     }
 
     /// The object of an open socket.

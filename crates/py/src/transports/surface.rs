@@ -153,7 +153,7 @@ fn get_loop<'py>(this: This<'_, 'py>) -> Object<'py> {
 }
 
 fn get_extra<'py>(this: This<'_, 'py>) -> Object<'py> {
-    this.uncorked.set(false); // whoever gets the socket may do so
+    this.uncorked.set(false); // whoever gets the socket may cork it
     this.sock.extra(this.py())
 }
 
@@ -163,6 +163,7 @@ fn set_extra<'py>(this: This<'_, 'py>, value: Borrowed<'_, 'py, PyAny>) -> PyRes
 }
 
 fn get_sock<'py>(this: This<'_, 'py>) -> Object<'py> {
+    this.uncorked.set(false);
     Ok(this.sock.object(this.py())?.unwrap_or_else(|| none(this.py())))
 }
 

@@ -58,8 +58,10 @@ pub(crate) struct TcpTransport {
     pub(super) called: Flag<bool>,
     /// The kernel keeps back what was written last.
     pub(super) held: Flag<bool>,
-    /// The socket was not corked when that was last looked at, and nobody has asked for it since.
+    /// The socket is not corked, and nobody has it who could do so.
     pub(super) uncorked: Flag<bool>,
+    /// Whether the other side is on this machine, once that matters.
+    pub(super) near: Flag<Option<bool>>,
     /// How it is written to.
     pub(super) habit: Flag<Habit>,
     /// A short receive means that nothing is left, as it does for TCP: no need to be told again.
@@ -171,6 +173,7 @@ pub(crate) fn make<'py>(parts: Parts<'_, 'py>) -> Object<'py> {
         called: Flag::new(false),
         held: Flag::new(false),
         uncorked: Flag::new(false),
+        near: Flag::new(None),
         habit: Flag::new(Habit::new()),
         edge: is_tcp && plain,
         connected: Flag::new(false),
