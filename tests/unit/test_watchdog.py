@@ -70,7 +70,7 @@ def test_the_line_that_blocks_is_named(stalls, caplog, how):
     run(main())
     until(lambda: stalls)
     (stall,) = stalls
-    assert 0.2 < stall.seconds < 5
+    assert 0.28 < stall.seconds < 5
     assert stall.over
     assert stall.thread == threading.get_ident()
     assert stall.looks[0].task == "culprit"
@@ -134,7 +134,7 @@ def test_loops_in_several_threads_stall_at_once(stalls):
     until(lambda: len(stalls) == 3)
     found = {stall.thread: stall.seconds for stall in stalls}
     for ident, length in zip(idents, lengths, strict=True):
-        assert length / 2 < found[ident] < length + 5  # from when it was first seen
+        assert length - 0.02 < found[ident] < length + 5
 
 
 def test_a_stall_that_ends_with_its_loop_is_told(stalls):
@@ -190,6 +190,25 @@ def test_several_stalls_are_several_reports(stalls):
 
     run(main())
     until(lambda: len(stalls) == 3)
+
+
+def test_a_watchdog_that_comes_late_tells_the_whole_length(caplog):
+    found = []
+
+    def callback(stall):
+        found.append(stall.seconds)
+        time.sleep(0.3)  # in the watchdog's own thread
+
+    async def main():
+        await blocks(functools.partial(time.sleep, 0.1))
+        await asyncio.sleep(0.05)
+        time.sleep(0.6)
+
+    with aioxide.watchdog(SHORT, callback=callback):
+        run(main())
+        until(lambda: len(found) == 2)
+    assert found[0] > 0.08
+    assert 0.58 < found[1] < 5
 
 
 def test_a_stack_that_moves_on_is_seen_again(stalls):

@@ -4,6 +4,8 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use aioxide_sys::clock;
+
 /// The instruments of a loop, as bits: what turn.rs asks before each job and each turn.
 pub(crate) mod instrument {
     /// asyncio's debug mode.
@@ -34,6 +36,8 @@ pub(crate) struct Pulse {
     turns: AtomicU64,
     /// `threading.get_ident()` of the thread that runs the loop; 0 when none does.
     ident: AtomicU64,
+    /// When the last turn began, by the coarse clock: the bits of a number of seconds.
+    began: AtomicU64,
     /// The loop waits for something to happen.
     asleep: AtomicBool,
     /// A watcher has seen a stall and wants to know when it ends.
@@ -48,6 +52,11 @@ impl Pulse {
         self.ident.store(ident, Ordering::Relaxed);
     }
 
+    /// Somebody watches from now on; the turn under way, if there is one, begins for them now.
+    pub(crate) fn watch(&self) {
+        self.began.store(clock::coarse().to_bits(), Ordering::Relaxed);
+    }
+
     pub(crate) fn stop(&self) {
         self.ident.store(0, Ordering::Relaxed);
     }
@@ -56,7 +65,8 @@ impl Pulse {
     #[inline]
     pub(crate) fn beat(&self, now: impl FnOnce() -> f64) {
         // One thread writes: no need for an atomic addition.
-        self.turns.store(self.turns.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+        self.began.store(clock::coarse().to_bits(), Ordering::Relaxed);
+        self.turns.store(self.turns().wrapping_add(1), Ordering::Release);
         if self.is_stalled.load(Ordering::Relaxed) {
             self.ended.store(now().to_bits(), Ordering::Relaxed);
             self.is_stalled.store(false, Ordering::Release);
@@ -82,8 +92,13 @@ impl Pulse {
 
     /// The turn under way, if the loop is in one.
     pub(crate) fn busy_turn(&self) -> Option<u64> {
-        let turn = self.turns();
+        let turn = self.turns.load(Ordering::Acquire);
         (self.ident() != 0 && !self.asleep.load(Ordering::Relaxed)).then_some(turn)
+    }
+
+    /// When the turn under way began, at the latest: a few milliseconds after it did, or when it was seen first.
+    pub(crate) fn start_of_turn(&self, seen: f64) -> f64 {
+        (f64::from_bits(self.began.load(Ordering::Relaxed)) + clock::coarse_resolution()).min(seen)
     }
 
     /// Asks for the time at which the turn under way ends.

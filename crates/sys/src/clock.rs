@@ -10,6 +10,17 @@ pub fn monotonic() -> f64 {
     seconds(clock_gettime(ClockId::Monotonic))
 }
 
+/// What [`monotonic`] was when the kernel last looked: a few milliseconds ago, and a fraction of the price.
+#[inline]
+pub fn coarse() -> f64 {
+    seconds(clock_gettime(ClockId::MonotonicCoarse))
+}
+
+/// How much [`coarse`] may be behind, in seconds.
+pub fn coarse_resolution() -> f64 {
+    seconds(clock_getres(ClockId::MonotonicCoarse))
+}
+
 /// Seconds of processor time that the calling thread has used.
 pub fn thread_cpu() -> f64 {
     seconds(clock_gettime(ClockId::ThreadCPUTime))
@@ -38,5 +49,14 @@ mod tests {
         let passed = monotonic() - before;
         assert!((0.002..2.0).contains(&passed), "{passed}");
         assert!(resolution() > 0.0 && resolution() < 0.1);
+    }
+
+    #[test]
+    fn the_coarse_clock_is_a_little_behind() {
+        assert!(coarse_resolution() > 0.0 && coarse_resolution() < 0.1);
+        for _ in 0..1000 {
+            let coarse = coarse();
+            assert!((monotonic() - 1.0..=monotonic()).contains(&coarse)); // the kernel may look late
+        }
     }
 }

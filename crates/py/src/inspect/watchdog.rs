@@ -38,7 +38,7 @@ const LONG: f64 = 5.0;
 /// What was seen at one moment of a stall.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Look {
-    /// Seconds since the loop was last seen to move.
+    /// Seconds since the stall began.
     pub(super) after: f64,
     /// The name of the task, if one runs.
     pub(super) task: Option<String>,
@@ -57,7 +57,7 @@ impl Look {
 #[derive(Clone, Debug)]
 pub(super) struct Stall {
     pub(super) ident: u64,
-    /// When the loop was last seen to move.
+    /// When the turn began that lasts too long.
     pub(super) since: f64,
     pub(super) seconds: f64,
     is_over: bool,
@@ -105,6 +105,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// A loop starts to run: it is watched if there is a watchdog.
 pub(crate) fn watch(event_loop: &Bound<'_, EventLoop>) {
     let core = EventLoop::core(event_loop);
+    core.pulse().watch();
     let is_watched = DOG.with(event_loop.py(), |dog| {
         dog.as_ref().is_some_and(|dog| dog.loops.send(Arc::clone(core.pulse())).is_ok())
     });
@@ -181,7 +182,7 @@ pub(super) fn since(time: f64) -> Vec<Stall> {
 /// A loop as the watchdog sees it.
 struct Seen {
     pulse: Arc<Pulse>,
-    /// The turn under way when it last looked, and since when it has been seen.
+    /// The turn under way when it last looked, and since when.
     turn: Option<u64>,
     since: f64,
     stall: Option<Stall>,
@@ -256,7 +257,8 @@ impl Watcher {
                 }
             }
             if let Some(seen) = self.seen.get_mut(number) {
-                (seen.turn, seen.since, seen.looks, seen.is_told) = (turn, now, 0, false);
+                let since = seen.pulse.start_of_turn(now); // this thread may come late
+                (seen.turn, seen.since, seen.looks, seen.is_told) = (turn, since, 0, false);
             }
             return;
         }
