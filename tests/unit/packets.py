@@ -45,6 +45,32 @@ async def connected(number=1):
                 await sink.lost
 
 
+@contextlib.asynccontextmanager
+async def accepted(number):
+    """As `connected`, of a server, so that nobody but the transport has a socket."""
+    made = {}
+
+    class Accepted(Sink):
+        def connection_made(self, transport):
+            made[transport.get_extra_info("peername")] = transport, self
+
+    server = await asyncio.get_running_loop().create_server(Accepted, "127.0.0.1", 0)
+    with contextlib.ExitStack() as stack:
+        address = server.sockets[0].getsockname()
+        clients = [stack.enter_context(socket.create_connection(address)) for _ in range(number)]
+        while len(made) < number:
+            await asyncio.sleep(0.001)
+        ends = [(*made[client.getsockname()], client) for client in clients]
+        try:
+            yield [(transport, client) for transport, _, client in ends]
+        finally:
+            for transport, sink, _ in ends:
+                transport.abort()
+                await sink.lost
+            server.close()
+            await server.wait_closed()
+
+
 def segments(transport):
     info = transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
     return struct.unpack_from("I", info, SEGMENTS)[0]

@@ -11,7 +11,7 @@ import time
 
 import aioxide
 import pytest
-from packets import Sink, connected, is_there, pair, read, segments
+from packets import accepted, connected, is_there, pair, read, segments
 
 MANY = 8
 
@@ -296,46 +296,23 @@ def test_what_a_program_corks_stays_corked_in_a_rush(run):
     run(use(), 60)
 
 
-def test_what_a_server_accepts_and_a_program_corks_later(aio, loop, run):
+def test_what_a_server_accepts_and_a_program_corks_later(run):
     """A socket that nobody but the transport had until somebody asked for it."""
 
     async def use():
-        accepted = []
-
-        class Accepted(Sink):
-            def connection_made(self, transport):
-                accepted.append((transport, self))
-
-        server = await loop.create_server(Accepted, "127.0.0.1", 0)
-        with contextlib.ExitStack() as stack:
-            address = server.sockets[0].getsockname()
-            clients = [stack.enter_context(socket.create_connection(address)) for _ in range(MANY)]
-            while len(accepted) < MANY:
-                await asyncio.sleep(0.001)
-            peers = {client.getsockname(): client for client in clients}
-            for _ in range(200):
-                await turn([answer(transport) for transport, _ in accepted])
-                for client in clients:
-                    assert read(client, 6) == b"answer"
-            for transport, _ in accepted:
+        async with accepted(MANY) as ends:
+            await rush(ends)
+            for transport, client in ends:
                 sock = transport.get_extra_info("socket")
-                client = peers[transport.get_extra_info("peername")]
                 for _ in range(3):
                     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
-                    await turn([answer(transport)] + [answer(other) for other, _ in accepted if other is not transport])
+                    await turn([answer(transport)] + [answer(other) for other, _ in ends if other is not transport])
                     assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CORK)
                     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
                     assert is_there(client)
-                    for other in clients:
-                        read(other, 6)
-                    await turn([answer(other) for other, _ in accepted])
-                    for other in clients:
-                        read(other, 6)
-            for transport, sink in accepted:
-                transport.abort()
-                await sink.lost
-        server.close()
-        await server.wait_closed()
+                    for _, peer in ends:
+                        read(peer, 6)
+                    await answer_all(ends)
 
     run(use(), 60)
 

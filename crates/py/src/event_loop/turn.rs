@@ -194,7 +194,9 @@ impl Turns {
     /// Turns events into jobs.
     fn admit_io(&mut self, this: &Bound<'_, EventLoop>, core: &LoopCore) -> PyResult<()> {
         let (py, events) = (this.py(), &self.events);
-        let (mut garbage, mut done) = (Vec::new(), Vec::new());
+        let (mut garbage, mut done, mut ahead) = (Vec::new(), Vec::new(), Vec::new());
+        let reads_ahead =
+            core.instruments() & instrument::EACH_JOB == 0 && held::reads_ahead(this, events.len());
         this.get().driver.with(py, |driver| {
             let Some(driver) = driver.as_mut() else { return };
             for &event in events {
@@ -239,6 +241,9 @@ impl Turns {
                         | Source::Datagram(_),
                     ) => {
                         core.scheduler().with(py, |s| s.soon(Job::Io(key, ready)));
+                        if reads_ahead && ready.readable && !ready.hangup {
+                            ahead.push(key);
+                        }
                     }
                 }
                 if left.is_empty() {
@@ -255,6 +260,9 @@ impl Turns {
             if let Err(error) = complete(&future.into_bound(py)) {
                 hooks::report_stray(this, error)?;
             }
+        }
+        for key in ahead {
+            this.get().source(py, key).map_or(Ok(()), |source| source.receive_ahead(py))?;
         }
         Ok(())
     }

@@ -84,6 +84,12 @@ pub(crate) fn between(event_loop: &Bound<'_, EventLoop>) {
     }
 }
 
+/// So many descriptors are ready. Whether all of them are to be read before the first job runs.
+#[inline]
+pub(crate) fn reads_ahead(event_loop: &Bound<'_, EventLoop>, ready: usize) -> bool {
+    event_loop.get().held.rush.with(event_loop.py(), |rush| rush.reads_ahead(ready))
+}
+
 /// What is held back goes. Called between jobs, as a transport's last reference may go with it.
 fn release(event_loop: &Bound<'_, EventLoop>) {
     let (py, held) = (event_loop.py(), &event_loop.get().held);

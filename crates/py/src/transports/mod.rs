@@ -4,6 +4,7 @@
 //! [`Source::on_ready`]; so what a source does may run Python code, close it, or close the loop.
 
 mod addresses;
+mod ahead;
 mod base;
 mod census;
 pub(crate) mod flow;
@@ -98,6 +99,14 @@ impl Source {
             | Self::WritePipe(transport)
             | Self::Datagram(transport) => Some(transport.bind(py).clone()),
             Self::Waker | Self::Signals | Self::Watch(_) | Self::Listener(_) | Self::Child(_) => None,
+        }
+    }
+
+    /// [`on_ready`](Self::on_ready) will be called in this turn, to read.
+    pub(crate) fn receive_ahead(&self, py: Python<'_>) -> PyResult<()> {
+        match self {
+            Self::Tcp(transport) => Inst::cast(transport.bind(py)).map_or(Ok(()), ahead::receive),
+            _ => Ok(()),
         }
     }
 

@@ -10,6 +10,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use super::ahead;
 use super::receiver::Receiver;
 use super::tcp::{Reading, This};
 use super::tls;
@@ -42,7 +43,7 @@ pub(crate) fn receive_by(
 
 /// Makes something of up to `most` bytes that `call` receives: a bytes object, which runs no Python code.
 #[inline]
-fn through_scratch<R>(
+pub(super) fn through_scratch<R>(
     most: usize,
     call: impl FnOnce(&mut [u8]) -> std::io::Result<usize>,
     make: impl FnOnce(&[u8]) -> R,
@@ -78,11 +79,12 @@ pub(super) fn on_readable(this: This<'_, '_>, last: bool) -> PyResult<()> {
     }
     let room = this.room.get();
     let received = if room >= LARGE {
+        // Of which nothing is received ahead.
         buffer::fresh(py, room, |memory| stream::recv_uninit(this.fd, memory))?
     } else if receiver == Receiver::Streams {
-        receive(py, this.fd, MOST) // which somebody keeps until he asks for more
+        receive_by(py, MOST, |memory| ahead::recv(this, memory)) // which somebody keeps until he asks for more
     } else {
-        through_scratch(MOST, |memory| stream::recv(this.fd, memory), |bytes| buffer::received(py, bytes))
+        through_scratch(MOST, |memory| ahead::recv(this, memory), |bytes| buffer::received(py, bytes))
     };
     match received {
         Ok(data) if data.as_bytes().is_empty() => on_end(this, &protocol),
@@ -108,7 +110,7 @@ pub(super) fn on_readable(this: This<'_, '_>, last: bool) -> PyResult<()> {
 #[inline]
 fn into_layer<'py>(this: This<'_, 'py>, protocol: &Bound<'py, PyAny>, last: bool) -> PyResult<()> {
     let Some(layer) = tls::This::cast_exact(protocol) else { return Ok(()) };
-    match tls::receive(layer, |memory| stream::recv(this.fd, memory))? {
+    match tls::receive(layer, |memory| ahead::recv(this, memory))? {
         Ok(0) => on_end(this, protocol),
         Ok(length) => {
             if last || length == MOST {
@@ -138,19 +140,19 @@ fn into_buffer<'py>(this: This<'_, 'py>, protocol: &Bound<'py, PyAny>, last: boo
         Ok(memory) => memory,
         Err(error) => return this.failed(error, "Fatal error: protocol.get_buffer() call failed."),
     };
-    let length =
-        match buffer::write(&memory, |bytes| stream::recv(this.fd, bytes).map(|got| (got, bytes.len()))) {
-            Ok(Ok((0, _))) => return on_end(this, protocol),
-            Ok(Ok((length, room))) => {
-                if last || length == room {
-                    this.read_again(last)?;
-                }
-                length
+    let length = match buffer::write(&memory, |bytes| ahead::recv(this, bytes).map(|got| (got, bytes.len())))
+    {
+        Ok(Ok((0, _))) => return on_end(this, protocol),
+        Ok(Ok((length, room))) => {
+            if last || length == room {
+                this.read_again(last)?;
             }
-            Ok(Err(error)) if is_later(error.kind()) => return Ok(()),
-            Ok(Err(error)) => return this.failed(os_error(&error), READ_FAILED),
-            Err(error) => return this.failed(error, READ_FAILED),
-        };
+            length
+        }
+        Ok(Err(error)) if is_later(error.kind()) => return Ok(()),
+        Ok(Err(error)) => return this.failed(os_error(&error), READ_FAILED),
+        Err(error) => return this.failed(error, READ_FAILED),
+    };
     match protocol.call_method1(intern!(py, "buffer_updated"), (length,)) {
         Ok(_) => Ok(()),
         Err(error) => this.failed(error, "Fatal error: protocol.buffer_updated() call failed."),

@@ -15,6 +15,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 use pyo3::{Borrowed, intern};
 
+use super::ahead::Ahead;
 use super::census::Place;
 use super::flow::Chunk;
 use super::owned::{Owned, Socket};
@@ -62,6 +63,8 @@ pub(crate) struct TcpTransport {
     pub(super) uncorked: Flag<bool>,
     /// Whether the other side is on this machine, once that matters.
     pub(super) near: Flag<Option<bool>>,
+    /// What was received and nobody has been told of.
+    pub(super) ahead: GilCell<Ahead>,
     /// How it is written to.
     pub(super) habit: Flag<Habit>,
     /// A short receive means that nothing is left, as it does for TCP: no need to be told again.
@@ -174,6 +177,7 @@ pub(crate) fn make<'py>(parts: Parts<'_, 'py>) -> Object<'py> {
         held: Flag::new(false),
         uncorked: Flag::new(false),
         near: Flag::new(None),
+        ahead: GilCell::new(Ahead::default()),
         habit: Flag::new(Habit::new()),
         edge: is_tcp && plain,
         connected: Flag::new(false),
@@ -373,7 +377,7 @@ impl<'py> This<'_, 'py> {
     /// More may be there to read, and nobody will tell: looks again in the next turn. `last`: the end is there too,
     /// and the kernel has said so for the last time.
     pub(super) fn read_again(self, last: bool) -> PyResult<()> {
-        if !self.watched.get().is_edge() {
+        if !self.watched.get().is_edge() && !self.has_ahead() {
             return Ok(());
         }
         let (py, event_loop) = (self.py(), self.event_loop.get(self.py()));
@@ -384,6 +388,11 @@ impl<'py> This<'_, 'py> {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Whether it has bytes that the kernel has no more.
+    pub(super) fn has_ahead(self) -> bool {
+        self.ahead.with(self.py(), |ahead| ahead.is_some())
     }
 
     /// The loop, if nobody can tell whether its `call_soon` was called.
@@ -546,6 +555,9 @@ impl<'py> This<'_, 'py> {
         }
         self.reading.set(Reading { paused: false, ..reading });
         self.watch()?;
+        if self.has_ahead() {
+            self.read_again(false)?;
+        }
         self.log("%r resumes reading")
     }
 }
