@@ -6,11 +6,11 @@
 //! first. Nobody else does: sockets that a program has at hand are left alone. (It could still ask for one in an earlier
 //! job of the same turn, pause the transport, and receive from a copy of the descriptor.)
 
-use std::io;
-use std::mem;
+use std::io::{self, ErrorKind};
 
 use aioxide_sys::stream;
 use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyInt};
 
 use super::read::{is_later, through_scratch};
 use super::receiver::Receiver;
@@ -18,38 +18,6 @@ use super::tcp::This;
 
 /// The most that is received ahead.
 const MOST: usize = 4 * 1024;
-
-/// What a transport has received ahead.
-#[derive(Debug, Default)]
-pub(super) enum Ahead {
-    #[default]
-    Nothing,
-    Bytes(Vec<u8>),
-    Failed(io::Error),
-}
-
-impl Ahead {
-    pub(super) fn is_some(&self) -> bool {
-        !matches!(self, Self::Nothing)
-    }
-
-    /// As a receive into `memory`, if there is something.
-    fn take(&mut self, memory: &mut [u8]) -> Option<io::Result<usize>> {
-        match mem::take(self) {
-            Self::Nothing => None,
-            Self::Failed(error) => Some(Err(error)),
-            Self::Bytes(mut bytes) => {
-                let length = bytes.len().min(memory.len());
-                memory[..length].copy_from_slice(&bytes[..length]);
-                if length < bytes.len() {
-                    bytes.drain(..length);
-                    *self = Self::Bytes(bytes);
-                }
-                Some(Ok(length))
-            }
-        }
-    }
-}
 
 /// The descriptor can be read, which a job of this turn will be told.
 pub(super) fn receive(this: This<'_, '_>) -> PyResult<()> {
@@ -63,19 +31,42 @@ pub(super) fn receive(this: This<'_, '_>) -> PyResult<()> {
     if !wants {
         return Ok(());
     }
-    let ahead = match through_scratch(MOST, |memory| stream::recv(this.fd, memory), <[u8]>::to_vec) {
-        Ok(bytes) if bytes.is_empty() => return Ok(()), // the end is told as often as one asks
+    let ahead = match through_scratch(
+        MOST,
+        |memory| stream::recv(this.fd, memory),
+        |bytes| PyBytes::new(py, bytes),
+    ) {
+        Ok(bytes) if bytes.as_bytes().is_empty() => return Ok(()), // the end is told as often as one asks
         Err(error) if is_later(error.kind()) => return Ok(()),
-        Ok(bytes) => Ahead::Bytes(bytes),
-        Err(error) => Ahead::Failed(error),
+        Ok(bytes) => {
+            if bytes.as_bytes().len() == MOST {
+                this.read_again(false)?;
+            }
+            bytes.into_any()
+        }
+        Err(error) => PyInt::new(py, error.raw_os_error().unwrap_or(0)).into_any(),
     };
-    let is_full = matches!(&ahead, Ahead::Bytes(bytes) if bytes.len() == MOST);
-    this.ahead.with(py, |place| *place = ahead);
-    if is_full { this.read_again(false) } else { Ok(()) }
+    this.ahead.set(py, ahead);
+    Ok(())
 }
 
-/// Receives: what is there already, else from the socket.
+/// Receives: what is there already, else from the socket. Runs no Python code.
 #[inline]
 pub(super) fn recv(this: This<'_, '_>, memory: &mut [u8]) -> io::Result<usize> {
-    this.ahead.with(this.py(), |ahead| ahead.take(memory)).unwrap_or_else(|| stream::recv(this.fd, memory))
+    let py = this.py();
+    match this.ahead.take(py).map(|ahead| ahead.cast_into_exact::<PyBytes>()) {
+        None => stream::recv(this.fd, memory),
+        Some(Ok(bytes)) => {
+            let bytes = bytes.as_bytes();
+            let (now, later) = bytes.split_at(bytes.len().min(memory.len()));
+            memory[..now.len()].copy_from_slice(now);
+            if !later.is_empty() {
+                this.ahead.set(py, PyBytes::new(py, later).into_any());
+            }
+            Ok(now.len())
+        }
+        Some(Err(number)) => {
+            Err(number.into_inner().extract().map_or(ErrorKind::Other.into(), io::Error::from_raw_os_error))
+        }
+    }
 }

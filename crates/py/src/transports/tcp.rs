@@ -15,7 +15,6 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 use pyo3::{Borrowed, intern};
 
-use super::ahead::Ahead;
 use super::census::Place;
 use super::flow::Chunk;
 use super::owned::{Owned, Socket};
@@ -44,7 +43,11 @@ pub(crate) struct TcpTransport {
     pub(super) protocol: Slot,
     /// The future that waits for the outbox to be empty (`sendfile`).
     pub(super) flushed: Slot,
+    /// What was received and nobody has been told of: bytes, or the number of an error.
+    pub(super) ahead: Slot,
     pub(super) fd: RawFd,
+    /// Once the connection is lost: the write that failed, and those since.
+    pub(super) lost_writes: Flag<u32>,
     /// How many bytes the next receive is expected to bring, at most.
     pub(super) room: Flag<usize>,
     pub(super) phase: Flag<Phase>,
@@ -63,8 +66,6 @@ pub(crate) struct TcpTransport {
     pub(super) uncorked: Flag<bool>,
     /// Whether the other side is on this machine, once that matters.
     pub(super) near: Flag<Option<bool>>,
-    /// What was received and nobody has been told of.
-    pub(super) ahead: GilCell<Ahead>,
     /// How it is written to.
     pub(super) habit: Flag<Habit>,
     /// A short receive means that nothing is left, as it does for TCP: no need to be told again.
@@ -78,8 +79,6 @@ pub(crate) struct TcpTransport {
     pub(super) sock: Owned,
     pub(super) server: Slot,
     pub(super) outbox: GilCell<Outbox<Chunk>>,
-    /// Once the connection is lost: the write that failed, and those since.
-    pub(super) lost_writes: Flag<u32>,
     /// What a program has put on the instance, methods in the place of ours among it.
     attributes: Slot,
 }
@@ -177,7 +176,7 @@ pub(crate) fn make<'py>(parts: Parts<'_, 'py>) -> Object<'py> {
         held: Flag::new(false),
         uncorked: Flag::new(false),
         near: Flag::new(None),
-        ahead: GilCell::new(Ahead::default()),
+        ahead: Slot::empty(),
         habit: Flag::new(Habit::new()),
         edge: is_tcp && plain,
         connected: Flag::new(false),
@@ -289,9 +288,9 @@ pub(super) fn on_ready(this: This<'_, '_>, ready: Readiness) -> PyResult<()> {
 }
 
 impl TcpTransport {
-    fn slots(&self) -> [&Slot; 6] {
-        let Self { event_loop, protocol, server, context, flushed, attributes, .. } = self;
-        [event_loop, protocol, server, context, flushed, attributes]
+    fn slots(&self) -> [&Slot; 7] {
+        let Self { event_loop, protocol, server, context, flushed, ahead, attributes, .. } = self;
+        [event_loop, protocol, server, context, flushed, ahead, attributes]
     }
 
     /// Whether its methods are ours: a program can put others on an instance.
@@ -392,7 +391,7 @@ impl<'py> This<'_, 'py> {
 
     /// Whether it has bytes that the kernel has no more.
     pub(super) fn has_ahead(self) -> bool {
-        self.ahead.with(self.py(), |ahead| ahead.is_some())
+        self.ahead.is_some()
     }
 
     /// The loop, if nobody can tell whether its `call_soon` was called.
