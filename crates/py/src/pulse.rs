@@ -52,8 +52,9 @@ impl Pulse {
         self.ident.store(ident, Ordering::Relaxed);
     }
 
-    /// Somebody watches from now on; the turn under way, if there is one, begins for them now.
-    pub(crate) fn watch(&self) {
+    /// A turn begins, or somebody watches from now on, for whom the one under way begins now.
+    #[inline]
+    pub(crate) fn note_start(&self) {
         self.began.store(clock::coarse().to_bits(), Ordering::Relaxed);
     }
 
@@ -64,8 +65,8 @@ impl Pulse {
     /// A turn begins.
     #[inline]
     pub(crate) fn beat(&self, now: impl FnOnce() -> f64) {
+        self.note_start();
         // One thread writes: no need for an atomic addition.
-        self.began.store(clock::coarse().to_bits(), Ordering::Relaxed);
         self.turns.store(self.turns().wrapping_add(1), Ordering::Release);
         if self.is_stalled.load(Ordering::Relaxed) {
             self.ended.store(now().to_bits(), Ordering::Relaxed);

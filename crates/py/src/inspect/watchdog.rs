@@ -105,7 +105,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// A loop starts to run: it is watched if there is a watchdog.
 pub(crate) fn watch(event_loop: &Bound<'_, EventLoop>) {
     let core = EventLoop::core(event_loop);
-    core.pulse().watch();
+    core.pulse().note_start();
     let is_watched = DOG.with(event_loop.py(), |dog| {
         dog.as_ref().is_some_and(|dog| dog.loops.send(Arc::clone(core.pulse())).is_ok())
     });

@@ -12,7 +12,7 @@ use aioxide_sys::stream;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyInt};
 
-use super::read::{is_later, through_scratch};
+use super::read::{self, is_later};
 use super::receiver::Receiver;
 use super::tcp::This;
 
@@ -31,11 +31,7 @@ pub(super) fn receive(this: This<'_, '_>) -> PyResult<()> {
     if !wants {
         return Ok(());
     }
-    let ahead = match through_scratch(
-        MOST,
-        |memory| stream::recv(this.fd, memory),
-        |bytes| PyBytes::new(py, bytes),
-    ) {
+    let ahead = match read::receive(py, this.fd, MOST) {
         Ok(bytes) if bytes.as_bytes().is_empty() => return Ok(()), // the end is told as often as one asks
         Err(error) if is_later(error.kind()) => return Ok(()),
         Ok(bytes) => {

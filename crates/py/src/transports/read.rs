@@ -43,7 +43,7 @@ pub(crate) fn receive_by(
 
 /// Makes something of up to `most` bytes that `call` receives: a bytes object, which runs no Python code.
 #[inline]
-pub(super) fn through_scratch<R>(
+fn through_scratch<R>(
     most: usize,
     call: impl FnOnce(&mut [u8]) -> std::io::Result<usize>,
     make: impl FnOnce(&[u8]) -> R,
