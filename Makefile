@@ -1,12 +1,16 @@
 # `make help` lists what there is to do.
 #   PYTHON=   the interpreter, a name or a path (default: the newest python3 on PATH)
-#   PROFILE=  how cargo builds the extension: release, or quick to compile faster
-PROFILE ?= release
+#   PROFILE=  how the extension is built: release, quick to compile faster, or pgo for what is published
+ifeq ($(origin PROFILE),undefined)
+PROFILE := release
+bench: PROFILE := $(if $(QUICK),release,pgo)
+wheels: PROFILE := pgo
+endif
 .PHONY: help demo examples test conformance ecosystem fuzz fire soak bench docs wheels newcomer lint fmt clean
 python = $(eval python := $(shell tools/environment find $(PYTHON)))$(or $(python),$(error no Python to work with))
 venv = $(eval venv := .venv/$(shell tools/environment tag $(python)))$(venv)
 # What the environment is to have: built, or has-SET for one of the sets of packages below.
-have = @$(MAKE) -s $(patsubst %,$(venv)/.%,$(patsubst built,built-$(PROFILE),$(1)))
+have = @$(MAKE) -s PROFILE=$(PROFILE) $(patsubst %,$(venv)/.%,$(patsubst built,built-$(PROFILE),$(1)))
 sources := $(shell find crates python Cargo.toml Cargo.lock pyproject.toml -type f ! -name '*.so' ! -name '*.pyc')
 needs_demo := aiohttp rich
 needs_examples := aiohttp rich websockets fastapi uvicorn httpx asyncpg distributed hypercorn ipykernel nbclient pytest-asyncio redis opentelemetry-sdk
@@ -110,6 +114,6 @@ $(foreach peer,$(peers),$(eval .venv/%/.tried-$(peer): .venv/%/.made ; \
 .venv/%/.built-$(PROFILE): .venv/%/.made $(sources)
 	@tools/environment install .venv/$* 'maturin>=1.12,<2'
 	@rm -rf .venv/$*/.built-* .venv/$*/wheels
-	.venv/$*/bin/maturin build --profile $(PROFILE) --interpreter .venv/$*/bin/python --compatibility linux --out .venv/$*/wheels
+	PATH=$$PWD/.venv/$*/bin:$$PATH tools/build .venv/$*/bin/python $(PROFILE) --compatibility linux --out .venv/$*/wheels
 	@tools/environment install .venv/$* --force-reinstall --no-deps .venv/$*/wheels/*.whl
 	@touch $@

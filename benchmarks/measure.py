@@ -145,8 +145,12 @@ class Server:
         if self.process.stdin.closed:
             return ""
         alive = self.process.poll() is None
-        self.process.kill()
-        errors = self.process.communicate()[1].decode(errors="replace")
+        try:
+            errors = self.process.communicate(timeout=1)[1]  # the end of its input is the end of it
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            errors = self.process.communicate()[1]
+        errors = errors.decode(errors="replace")
         if alive:
             return errors.strip().rpartition("\n")[2][:120]
         return last_words(self.process.returncode, errors)

@@ -213,7 +213,6 @@ async def main(name, place):
     port = await KINDS[name](place)
     print("READY", port, flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
-    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from packets import accepted
 from test_rush import MANY, busy, rush
 
 QUESTION = b"question"
+LINGER = struct.pack("ii", 1, 0)  # a close is a reset
 
 
 def unread(fd):
@@ -69,23 +70,25 @@ async def ask(found, data=QUESTION):
         await asyncio.sleep(0.001)
 
 
-async def held_back(found, first):
-    """Everybody is asked; in the first job all the others are paused.  They, and who has got ahead of the kernel."""
-    paused, ahead = [], []
+def to_others(found, first, act):
+    """In the first job `act(transport, protocol, client)` is called for all but the one it is for.
 
-    def pause(protocol):
-        for transport, other, _ in found:
+    Returns a list that then says of each of them whether its bytes had been received ahead.
+    """
+    ahead = []
+
+    def others(protocol):
+        for transport, other, client in found:
             if other is not protocol:
-                transport.pause_reading()
-                paused.append((transport, other))
-                if not unread(numbers[transport]):
-                    ahead.append(other)
+                ahead.append(not unread(number_of(transport)))
+                act(transport, other, client)
 
-    numbers = {transport: number_of(transport) for transport, _, _ in found}
-    first.append(pause)
-    await ask(found)
-    assert len(paused) == MANY - 1
-    return paused, ahead
+    first.append(others)
+    return ahead
+
+
+def seen(ahead):
+    return ahead == [True] * (MANY - 1)
 
 
 def number_of(transport):
@@ -104,36 +107,37 @@ async def in_a_rush(attempt):
 
 def test_whoever_is_paused_before_his_turn_gets_it_later(run):
     async def attempt(found, first):
-        paused, ahead = await held_back(found, first)
-        assert all(protocol.got == b"" for _, protocol in paused)
+        paused = {}
+
+        def pause(transport, protocol, _):
+            transport.pause_reading()
+            paused[transport] = protocol
+
+        ahead = to_others(found, first, pause)
+        await ask(found)
+        assert [protocol.got for protocol in paused.values()] == [b""] * (MANY - 1)
         await ask(found, b"!")
-        assert all(protocol.got == b"" for _, protocol in paused)
-        for transport, _ in paused:
+        assert all(protocol.got == b"" for protocol in paused.values())
+        for transport in paused:
             transport.resume_reading()
         await asyncio.sleep(0.01)
         assert all(protocol.got == QUESTION + b"!" for _, protocol, _ in found)
-        return len(ahead) == MANY - 1
+        return seen(ahead)
 
     run(in_a_rush(attempt), 60)
 
 
 def test_resumed_in_the_same_job(run):
     async def attempt(found, first):
-        ahead = []
+        def turn_around(transport, *_):
+            transport.pause_reading()
+            transport.resume_reading()
 
-        def turn_around(protocol):
-            for transport, other, _ in found:
-                if other is not protocol:
-                    transport.pause_reading()
-                    transport.resume_reading()
-                    if not unread(number_of(transport)):
-                        ahead.append(other)
-
-        first.append(turn_around)
+        ahead = to_others(found, first, turn_around)
         await ask(found)
         await asyncio.sleep(0.01)
         assert all(protocol.got == QUESTION for _, protocol, _ in found)
-        return len(ahead) == MANY - 1
+        return seen(ahead)
 
     run(in_a_rush(attempt), 60)
 
@@ -154,24 +158,20 @@ class Lender(asyncio.BufferedProtocol):
 @pytest.mark.parametrize("make", [Lender, lambda: Asked([])])
 def test_a_protocol_that_is_set_meanwhile(run, make):
     async def attempt(found, first):
-        ahead, now = [], {}
+        now = {}
 
-        def replace(protocol):
-            for transport, other, _ in found:
-                if other is not protocol:
-                    now[transport] = make()
-                    transport.set_protocol(now[transport])
-                    if not unread(number_of(transport)):
-                        ahead.append(other)
+        def replace(transport, *_):
+            now[transport] = make()
+            transport.set_protocol(now[transport])
 
-        first.append(replace)
+        ahead = to_others(found, first, replace)
         await ask(found)
         await asyncio.sleep(0.02)
         await ask(found, b"more")
         await asyncio.sleep(0.02)
         for transport, protocol, _ in found:
             assert now.get(transport, protocol).got == QUESTION + b"more"
-        return len(ahead) == MANY - 1
+        return seen(ahead)
 
     run(in_a_rush(attempt), 60)
 
@@ -181,26 +181,22 @@ def test_while_something_is_unsent(run, make):
     """The descriptor is then watched in another way."""
 
     async def attempt(found, first):
-        ahead, now = [], {}
+        now = {}
 
-        def write(protocol):
-            for transport, other, _ in found:
-                if other is not protocol:
-                    if not unread(number_of(transport)):
-                        ahead.append(other)
-                    transport.pause_reading()
-                    transport.write(bytes(8 << 20))
-                    assert transport.get_write_buffer_size()
-                    now[transport] = make()
-                    transport.set_protocol(now[transport])
+        def write(transport, *_):
+            transport.pause_reading()
+            transport.write(bytes(8 << 20))
+            assert transport.get_write_buffer_size()
+            now[transport] = make()
+            transport.set_protocol(now[transport])
 
-        first.append(write)
+        ahead = to_others(found, first, write)
         await ask(found)
         for transport in now:
             transport.resume_reading()
         await asyncio.sleep(0.02)
         assert [protocol.got for protocol in now.values()] == [QUESTION] * (MANY - 1)
-        return len(ahead) == MANY - 1
+        return seen(ahead)
 
     run(in_a_rush(attempt), 60)
 
@@ -208,16 +204,7 @@ def test_while_something_is_unsent(run, make):
 @pytest.mark.parametrize("end", ["close", "abort"])
 def test_connections_that_end_meanwhile(run, end):
     async def attempt(found, first):
-        ahead = []
-
-        def finish(protocol):
-            for transport, other, _ in found:
-                if other is not protocol:
-                    if not unread(number_of(transport)):
-                        ahead.append(other)
-                    getattr(transport, end)()
-
-        first.append(finish)
+        ahead = to_others(found, first, lambda transport, *_: getattr(transport, end)())
         await ask(found)
         await asyncio.sleep(0.01)
         assert sorted(protocol.got for _, protocol, _ in found) == [b""] * (MANY - 1) + [QUESTION]
@@ -226,7 +213,7 @@ def test_connections_that_end_meanwhile(run, end):
                 assert protocol.lost is True
                 with contextlib.suppress(ConnectionResetError):
                     assert client.recv(1) == b""
-        return len(ahead) == MANY - 1
+        return seen(ahead)
 
     run(in_a_rush(attempt), 60)
 
@@ -253,7 +240,7 @@ def test_ends_and_resets_come_after_the_bytes(run):
         resets.sendall(b"last")
         await asyncio.sleep(0.01)
         assert found[0][1].got == QUESTION + b"last."
-        resets.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        resets.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER)
         resets.close()
         await ask(found[2:])
         assert found[1][1].got == QUESTION + b"last"
@@ -266,19 +253,17 @@ def test_ends_and_resets_come_after_the_bytes(run):
 
 def test_connections_that_are_reset_meanwhile(run):
     async def attempt(found, first):
-        def reset(protocol):
-            for _, other, client in found:
-                if other is not protocol:
-                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                    client.close()
+        def reset(_transport, _protocol, client):
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER)
+            client.close()
 
-        first.append(reset)
+        ahead = to_others(found, first, reset)
         await ask(found)
         await asyncio.sleep(0.01)
         others = [protocol for _, protocol, _ in found if protocol.lost]
         assert len(others) == MANY - 1
         assert all(isinstance(protocol.lost, ConnectionResetError) for protocol in others)
-        return True
+        return seen(ahead)
 
     run(in_a_rush(attempt), 60)
 
@@ -363,24 +348,20 @@ class Always:
 
 def test_a_stream_that_begins_meanwhile(run):
     async def attempt(found, first):
-        readers, ahead = [], []
+        readers = []
 
-        def stream(protocol):
-            for transport, other, _ in found:
-                if other is not protocol:
-                    if not unread(number_of(transport)):
-                        ahead.append(other)
-                    reader = asyncio.StreamReader()
-                    transport.set_protocol(asyncio.StreamReaderProtocol(reader))
-                    transport.pause_reading()
-                    readers.append((transport, reader))
+        def stream(transport, *_):
+            reader = asyncio.StreamReader()
+            transport.set_protocol(asyncio.StreamReaderProtocol(reader))
+            transport.pause_reading()
+            readers.append((transport, reader))
 
-        first.append(stream)
+        ahead = to_others(found, first, stream)
         await ask(found)
         assert len(readers) == MANY - 1
         for transport, reader in readers:
             transport.resume_reading()
             assert await reader.readexactly(len(QUESTION)) == QUESTION
-        return len(ahead) == MANY - 1
+        return seen(ahead)
 
     run(in_a_rush(attempt), 60)
