@@ -52,4 +52,9 @@ def version(name):
         return ""
     import importlib.metadata
 
-    return importlib.metadata.version(name)
+    number = importlib.metadata.version(name)
+    if name != "aioxide":
+        return number
+    from aioxide import _core
+
+    return f"{number} ({_core._profile()})"

@@ -146,7 +146,7 @@ class Server:
             return ""
         alive = self.process.poll() is None
         try:
-            errors = self.process.communicate(timeout=1)[1]  # the end of its input is the end of it
+            errors = self.process.communicate(timeout=10)[1]  # the end of its input is the end of it
         except subprocess.TimeoutExpired:
             self.process.kill()
             errors = self.process.communicate()[1]

@@ -1,7 +1,8 @@
-"""What the compiler learns from: everything whose speed is measured here, briefly, on aioxide.
+"""What the compiler learns from: everything that is measured here but memory, briefly, on aioxide.
 
-`make PROFILE=pgo` builds an extension that counts how often each of its branches is taken, runs this with it, and
-builds again with what was counted: code that runs often is kept together, and what handles errors out of its way.
+`make bench` and `make wheels` build with `PROFILE=pgo`: an extension that counts how often each of its branches is
+taken runs this, and is then built again with what was counted. Code that runs often is kept together, and what handles
+errors out of its way.
 """
 
 import importlib.util
@@ -11,11 +12,24 @@ import measure
 
 BRIEF = measure.Settings(scale=0.1, repeats=2, seconds=0.2)
 
+
+def learn(name, function):
+    """Runs it, a second time if the machine had none for it; why it did not work."""
+    for _ in range(2):
+        try:
+            function("aioxide", BRIEF)
+        except measure.Failed as reason:
+            why = f"{name}: {reason}"
+        else:
+            return None
+    return why
+
+
+reasons = []
 for name, function in measure.registry().items():
     package = measure.needed_package(name)
-    if name.startswith("memory/") or (package and not importlib.util.find_spec(package)):
-        continue
-    try:
-        function("aioxide", BRIEF)
-    except measure.Failed as reason:
-        print(f"not learnt: {name}: {reason}", file=sys.stderr)
+    if package and not importlib.util.find_spec(package):
+        print(f"not learnt, as it is not installed: {package}")
+    elif not name.startswith("memory/"):
+        reasons += filter(None, [learn(name, function)])
+sys.exit("\n".join(reasons) or 0)

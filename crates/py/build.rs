@@ -1,4 +1,5 @@
-//! Tells the crate which Python it is built for (`cfg(Py_3_12)` and the like), and with which profile of cargo's.
+//! Tells the crate which Python it is built for (`cfg(Py_3_12)` and the like), and with which profile: one of cargo's,
+//! or the one that `tools/build` says.
 use std::path::{Component, Path};
 
 fn main() {
@@ -7,5 +8,7 @@ fn main() {
     let directory = std::env::var("OUT_DIR").unwrap_or_default();
     let profile = Path::new(&directory).ancestors().nth(3).and_then(|path| path.components().next_back());
     let profile = if let Some(Component::Normal(name)) = profile { name.to_str() } else { None };
-    println!("cargo::rustc-env=AIOXIDE_PROFILE={}", profile.unwrap_or("unknown"));
+    let said = std::env::var("AIOXIDE_PROFILE").ok();
+    println!("cargo::rerun-if-env-changed=AIOXIDE_PROFILE");
+    println!("cargo::rustc-env=AIOXIDE_PROFILE={}", said.as_deref().or(profile).unwrap_or("unknown"));
 }

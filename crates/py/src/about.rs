@@ -3,7 +3,7 @@
 use aioxide_sys::kernel;
 use pyo3::prelude::*;
 
-/// `_profile()`: with which of cargo's profiles this was built ("release" is the fast one).
+/// `_profile()`: with which of cargo's profiles this was built ("release" is the fast one), or "pgo" for that one trained.
 #[pyfunction]
 fn _profile() -> &'static str {
     env!("AIOXIDE_PROFILE")
