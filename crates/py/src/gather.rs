@@ -4,12 +4,10 @@
 //! so a gather of our own tasks allocates one object and runs no Python code. Futures that aren't ours get a
 //! done-callback instead.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
-
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
+use rustc_hash::FxHashMap;
 
 use crate::anyfuture::{self, Outcome};
 use crate::ffi::args::Args;
@@ -67,32 +65,11 @@ impl Gathering {
 
 // --- making ------------------------------------------------------------------------------------
 
-/// Addresses are as good as hashes.
-#[derive(Default)]
-struct AddressHasher(u64);
-
-impl Hasher for AddressHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
-        }
-    }
-
-    fn write_usize(&mut self, address: usize) {
-        // The low bits, which are all the same, go to where a table looks last.
-        self.0 = (address as u64 >> 4).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    }
-}
-
 /// The arguments met so far and the child of each: by identity where equality means that, in a dict else.
 #[derive(Default)]
 struct Met<'py> {
     few: Vec<usize>,
-    many: HashMap<usize, usize, BuildHasherDefault<AddressHasher>>,
+    many: FxHashMap<usize, usize>,
     others: Option<Bound<'py, PyDict>>,
 }
 

@@ -73,14 +73,12 @@ impl Address {
         }
     }
 
-    pub(crate) fn from_any(any: &SocketAddrAny) -> Self {
+    pub(crate) fn from_any(any: SocketAddrAny) -> Self {
         let family = any.address_family();
         let known = match family {
-            AddressFamily::INET => SocketAddrV4::try_from(any.clone()).map(Self::V4),
-            AddressFamily::INET6 => SocketAddrV6::try_from(any.clone()).map(Self::V6),
-            AddressFamily::UNIX => {
-                SocketAddrUnix::try_from(any.clone()).map(|unix| Self::Unix(unix_name(&unix)))
-            }
+            AddressFamily::INET => SocketAddrV4::try_from(any).map(Self::V4),
+            AddressFamily::INET6 => SocketAddrV6::try_from(any).map(Self::V6),
+            AddressFamily::UNIX => SocketAddrUnix::try_from(any).map(|unix| Self::Unix(unix_name(&unix))),
             _ => return Self::Other(family.as_raw()),
         };
         known.unwrap_or(Self::Other(family.as_raw()))
@@ -182,7 +180,7 @@ mod tests {
             Address::Unix(b"\0abstract".to_vec()),
             Address::Unix(Vec::new()),
         ] {
-            assert_eq!(Address::from_any(&address.to_any().unwrap()), address);
+            assert_eq!(Address::from_any(address.to_any().unwrap()), address);
         }
         assert!(Address::Other(99).to_any().is_err());
         assert!(Address::Unix(vec![b'x'; 200]).to_any().is_err());

@@ -4,10 +4,11 @@
 //! it is changed by the loop's thread only, while the shared [`Poller`] may be waiting. The driver never
 //! closes a descriptor: its owner does, after [`Driver::forget`].
 
-use std::collections::HashMap;
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
 
 use crate::fork;
 use crate::poller::{Interest, Poller};
@@ -27,7 +28,7 @@ struct Registration<S> {
 pub struct Driver<S> {
     poller: Arc<Poller>,
     registrations: Slots<Registration<S>>,
-    by_fd: HashMap<RawFd, Key>,
+    by_fd: FxHashMap<RawFd, Key>,
     /// The process that the poller belongs to, as `fork` counts them.
     process: u32,
 }
@@ -40,7 +41,7 @@ impl<S> Driver<S> {
 
     /// A driver on a given poller.
     pub fn with_poller(poller: Arc<Poller>) -> Self {
-        Self { poller, registrations: Slots::new(), by_fd: HashMap::new(), process: fork::watch() }
+        Self { poller, registrations: Slots::new(), by_fd: FxHashMap::default(), process: fork::watch() }
     }
 
     /// Whether this is a child of the process that made the poller: see [`settle`](Self::settle).

@@ -20,6 +20,8 @@ use std::time::Duration;
 use rustix::event::epoll;
 use rustix::net::SocketAddrAny;
 
+use crate::addr::Address;
+
 /// Lends a descriptor number to one call.
 ///
 /// A negative number is an error at once, as it is for the kernel.
@@ -173,12 +175,12 @@ pub(crate) fn try_io_uring() -> io::Result<()> {
 pub(crate) const MOST_DATAGRAMS: usize = 8;
 
 /// `recvmmsg`: several datagrams with one call, each into its own part of `room`. Appends the length and the sender of
-/// each to `got`; how many came.
+/// each to `got`.
 pub(crate) fn receive_many(
     fd: BorrowedFd<'_>,
     room: &mut [u8],
-    got: &mut Vec<(usize, Option<SocketAddrAny>)>,
-) -> io::Result<usize> {
+    got: &mut Vec<(usize, Option<Address>)>,
+) -> io::Result<()> {
     let mut names = [MaybeUninit::<libc::sockaddr_storage>::uninit(); MOST_DATAGRAMS];
     let name_room = libc::socklen_t::try_from(size_of::<libc::sockaddr_storage>()).unwrap_or(0);
     let each = room.len() / MOST_DATAGRAMS;
@@ -212,11 +214,11 @@ pub(crate) fn receive_many(
         let length = message.msg_hdr.msg_namelen;
         let sender = (2..=name_room).contains(&length).then(|| {
             // SAFETY: the kernel has written a name of that length.
-            unsafe { SocketAddrAny::read(name.as_ptr().cast(), length) }
+            Address::from_any(unsafe { SocketAddrAny::read(name.as_ptr().cast(), length) })
         });
         got.push((usize::try_from(message.msg_len).unwrap_or(usize::MAX).min(each), sender));
     }
-    Ok(count)
+    Ok(())
 }
 
 #[cfg(test)]

@@ -63,7 +63,7 @@ pub fn listen(fd: impl AsFd, backlog: i32) -> io::Result<()> {
 /// Takes the next connection, and the address it comes from if it has one.
 pub fn accept(fd: impl AsFd) -> io::Result<(OwnedFd, Option<Address>)> {
     let (accepted, peer) = net::acceptfrom_with(fd, FLAGS)?;
-    Ok((accepted, peer.as_ref().map(Address::from_any)))
+    Ok((accepted, peer.map(Address::from_any)))
 }
 
 /// Starts to connect.
@@ -85,12 +85,12 @@ pub fn take_error(fd: impl AsFd) -> io::Result<Option<io::Error>> {
 /// Receives a datagram: how many bytes of it fitted, and who sent it.
 pub fn recvfrom(fd: impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Option<Address>)> {
     let (received, _, sender) = net::recvfrom(fd, &mut *buffer, RecvFlags::empty())?;
-    Ok((traffic::received(received), sender.as_ref().map(Address::from_any)))
+    Ok((traffic::received(received), sender.map(Address::from_any)))
 }
 
 /// The datagrams that one [`recv_datagrams`] got.
 #[derive(Debug, Default)]
-pub struct Datagrams(Vec<(usize, Option<net::SocketAddrAny>)>);
+pub struct Datagrams(Vec<(usize, Option<Address>)>);
 
 /// How much memory [`recv_datagrams`] wants: an eighth for each of up to eight datagrams, more than IP allows one to
 /// have.
@@ -103,30 +103,30 @@ impl Datagrams {
     }
 
     /// Each datagram that came, in the memory that the call was given, and who sent it.
-    pub fn iter<'a>(&'a self, memory: &'a [u8]) -> impl Iterator<Item = (&'a [u8], Option<Address>)> {
+    pub fn iter<'a>(&'a self, memory: &'a [u8]) -> impl Iterator<Item = (&'a [u8], Option<&'a Address>)> {
         let each = memory.len() / fd::MOST_DATAGRAMS;
         self.0.iter().enumerate().map(move |(number, (length, sender))| {
             let start = number * each;
             let bytes = memory.get(start..start + length).unwrap_or_default();
-            (bytes, sender.as_ref().map(Address::from_any))
+            (bytes, sender.as_ref())
         })
     }
 }
 
-/// Receives the datagrams that wait, up to eight; whether more may wait.
-pub fn recv_datagrams(fd: impl AsFd, memory: &mut [u8], got: &mut Datagrams) -> io::Result<bool> {
+/// Receives the datagrams that wait, up to eight.
+pub fn recv_datagrams(fd: impl AsFd, memory: &mut [u8], got: &mut Datagrams) -> io::Result<()> {
     got.0.clear();
     match fd::receive_many(fd.as_fd(), memory, &mut got.0) {
-        Ok(count) => {
+        Ok(()) => {
             traffic::received(got.0.iter().map(|(length, _)| length).sum());
-            Ok(count == fd::MOST_DATAGRAMS)
+            Ok(())
         }
         // Filters of containers may know one datagram at a time only.
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
             let each = memory.len() / fd::MOST_DATAGRAMS;
             let (length, _, sender) = net::recvfrom(fd, &mut memory[..each], RecvFlags::DONTWAIT)?;
-            got.0.push((traffic::received(length), sender));
-            Ok(true)
+            got.0.push((traffic::received(length), sender.map(Address::from_any)));
+            Ok(())
         }
         Err(error) => Err(error),
     }
@@ -139,12 +139,12 @@ pub fn sendto(fd: impl AsFd, data: &[u8], to: &Address) -> io::Result<usize> {
 
 /// The socket's own address.
 pub fn local_addr(fd: impl AsFd) -> io::Result<Address> {
-    Ok(Address::from_any(&net::getsockname(fd)?))
+    Ok(Address::from_any(net::getsockname(fd)?))
 }
 
 /// The address at the other end.
 pub fn peer_addr(fd: impl AsFd) -> io::Result<Option<Address>> {
-    Ok(net::getpeername(fd)?.as_ref().map(Address::from_any))
+    Ok(net::getpeername(fd)?.map(Address::from_any))
 }
 
 /// Lets the kernel find out by itself that a silent peer is gone.
@@ -278,10 +278,10 @@ mod tests {
         assert_eq!(sendto(&one, b"hello", &local_addr(&two).unwrap()).unwrap(), 5);
         assert_eq!(sendto(&one, b"", &local_addr(&two).unwrap()).unwrap(), 0);
         let (mut memory, mut got) = (vec![0; DATAGRAMS_ROOM], Datagrams::new());
-        assert!(!recv_datagrams(&two, &mut memory, &mut got).unwrap());
+        recv_datagrams(&two, &mut memory, &mut got).unwrap();
         let from = local_addr(&one).unwrap();
         let all: Vec<_> = got.iter(&memory).collect();
-        assert_eq!(all, [(&b"hello"[..], Some(from.clone())), (&b""[..], Some(from))]);
+        assert_eq!(all, [(&b"hello"[..], Some(&from)), (&b""[..], Some(&from))]);
         let error = recv_datagrams(&two, &mut memory, &mut got).unwrap_err();
         assert_eq!((error.kind(), got.iter(&memory).count()), (io::ErrorKind::WouldBlock, 0));
         assert_eq!(sendto(&one, b"hello", &local_addr(&two).unwrap()).unwrap(), 5);

@@ -81,6 +81,9 @@ pub(crate) fn received<'py>(py: Python<'py>, data: &[u8]) -> Bound<'py, PyBytes>
 /// Reads the bytes of a bytes-like object (TypeError for any other).
 #[inline]
 pub(crate) fn read<R>(object: &Bound<'_, PyAny>, f: impl FnOnce(&[u8]) -> R) -> PyResult<R> {
+    if let Ok(bytes) = object.cast_exact::<PyBytes>() {
+        return Ok(f(bytes.as_bytes()));
+    }
     let lent = Lent::new(object, ffi::PyBUF_SIMPLE)?;
     if lent.len() == 0 {
         return Ok(f(&[]));

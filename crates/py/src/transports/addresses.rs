@@ -2,12 +2,12 @@
 //!
 //! A transport keeps those of its latest peers: whoever answers gives back the very tuple that came with the question.
 
-use std::collections::HashMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 
 use aioxide_sys::Address;
 use pyo3::prelude::*;
 use pyo3::types::{PyInt, PyString, PyTuple};
+use rustc_hash::FxHashMap;
 
 use crate::ffi::cell::GilCell;
 use crate::ffi::gc::{Stopped, Visit};
@@ -26,7 +26,7 @@ pub(super) struct Addresses {
 
 #[derive(Debug, Default)]
 struct Known {
-    shown: HashMap<Address, Py<PyAny>>,
+    shown: FxHashMap<Address, Py<PyAny>>,
     /// The one that was shown last.
     last: Option<(Address, Py<PyAny>)>,
 }
@@ -50,28 +50,31 @@ impl Addresses {
     }
 
     /// The tuple for an address.
-    pub(super) fn show<'py>(&self, py: Python<'py>, address: Option<Address>) -> PyResult<Bound<'py, PyAny>> {
+    pub(super) fn show<'py>(
+        &self,
+        py: Python<'py>,
+        address: Option<&Address>,
+    ) -> PyResult<Bound<'py, PyAny>> {
         let Some(address) = address else { return Ok(none(py)) };
-        let known = self.known.with(py, |known| match &known.last {
-            Some((last, shown)) if *last == address => (Some(shown.clone_ref(py)), None),
-            _ => match known.shown.get(&address) {
+        let (found, old) = self.known.with(py, |known| match &known.last {
+            Some((last, shown)) if last == address => (Some(shown.clone_ref(py)), None),
+            _ => match known.shown.get(address) {
                 Some(shown) => {
-                    let shown = shown.clone_ref(py);
-                    (Some(shown.clone_ref(py)), known.last.replace((address.clone(), shown)))
+                    let last = (address.clone(), shown.clone_ref(py));
+                    (Some(shown.clone_ref(py)), known.last.replace(last))
                 }
                 None => (None, None),
             },
         });
-        let (found, old) = known;
         drop(old);
         if let Some(shown) = found {
             return Ok(shown.into_bound(py));
         }
-        let shown = shown(py, &address)?;
+        let shown = shown(py, address)?;
         let (entry, last) = (shown.clone().unbind(), shown.clone().unbind());
         let dropped = self.known.with(py, |known| {
             let full = if known.shown.len() < MOST { None } else { Some(std::mem::take(&mut known.shown)) };
-            (full, known.last.replace((address.clone(), last)), known.shown.insert(address, entry))
+            (full, known.last.replace((address.clone(), last)), known.shown.insert(address.clone(), entry))
         });
         drop(dropped);
         Ok(shown)

@@ -4,8 +4,6 @@
 //! closed. It knows its connections by weak references, so that a transport that
 //! nobody keeps is still found out.
 
-use std::collections::HashMap;
-
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -13,6 +11,7 @@ use pyo3::types::{
     PyBool, PyInt, PyList, PySet, PyString, PyTuple, PyType, PyWeakrefMethods, PyWeakrefReference,
 };
 use pyo3::{Borrowed, ffi, intern};
+use rustc_hash::FxHashMap;
 
 use super::listener::{listen, unlisten};
 use super::{owned, socket_file, tls};
@@ -37,7 +36,7 @@ pub(crate) struct Server {
     /// A list of futures; nothing once the server is closed and its last connection is gone.
     waiters: Slot,
     /// The connections, by the address of their transport; it takes itself out when it goes.
-    clients: GilCell<HashMap<usize, Py<PyWeakrefReference>>>,
+    clients: GilCell<FxHashMap<usize, Py<PyWeakrefReference>>>,
     pub(super) protocol_factory: Slot,
     /// Copied for each connection.
     pub(super) context: Slot,
@@ -118,7 +117,7 @@ pub(crate) fn make<'py>(
         event_loop: Slot::holding(event_loop.clone().unbind()),
         sockets: Slot::holding(sockets.into_any().unbind()),
         waiters: Slot::holding(PyList::empty(py).into_any().unbind()),
-        clients: GilCell::new(HashMap::new()),
+        clients: GilCell::new(FxHashMap::default()),
         protocol_factory: Slot::holding(protocol_factory.unbind()),
         context: Slot::holding(context::copy_current(py)?.unbind()),
         forever: Slot::empty(),

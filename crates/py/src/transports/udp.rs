@@ -4,12 +4,12 @@
 //! through its methods, so that addresses of every family mean what they mean to Python. addresses.rs knows how the
 //! others look. What the kernel does not take waits in core's `Packets`.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 
 use aioxide_core::phase::Happening;
 use aioxide_core::{Flow, Packets};
 use aioxide_sys::socket::{self, DATAGRAMS_ROOM, Datagrams};
-use aioxide_sys::{Interest, Raw, stream};
+use aioxide_sys::{Address, Interest, Raw, stream};
 use pyo3::exceptions::{PyBlockingIOError, PyInterruptedError, PyOSError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -167,50 +167,51 @@ pub(super) fn on_ready(
     })
 }
 
-/// What has been received and is on its way to the protocol.
-type Received<'py> = Vec<(Bound<'py, PyBytes>, Option<aioxide_sys::Address>)>;
+/// Where datagrams land.
+struct Scratch {
+    memory: Box<[u8]>,
+    got: Datagrams,
+}
 
-fn receive<'py>(this: This<'_, 'py>) -> std::io::Result<Received<'py>> {
-    struct Scratch {
-        memory: Box<[u8]>,
-        got: Datagrams,
+impl Default for Scratch {
+    fn default() -> Self {
+        Self { memory: vec![0; DATAGRAMS_ROOM].into_boxed_slice(), got: Datagrams::new() }
     }
-    thread_local! {
-        /// Where datagrams land, those of all transports of a thread, as each is copied at once.
-        static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch {
-            memory: vec![0; DATAGRAMS_ROOM].into_boxed_slice(),
-            got: Datagrams::new(),
-        });
-    }
-    let py = this.py();
-    SCRATCH.with_borrow_mut(|Scratch { memory, got }| {
-        socket::recv_datagrams(Raw(this.base.fd), memory, got)?;
-        Ok(got.iter(memory).map(|(data, sender)| (PyBytes::new(py, data), sender)).collect())
-    })
 }
 
 /// As many datagrams as one call of the system gives.
 fn receive_many(event_loop: &Bound<'_, EventLoop>, this: This<'_, '_>) -> PyResult<()> {
-    let py = this.py();
-    let received = match receive(this) {
-        Ok(received) => received,
-        Err(error) if is_later(error.kind()) => return Ok(()),
-        Err(error) => return error_received(this, &os_error(&error)),
-    };
-    for (data, sender) in received {
-        let Some(protocol) = this.base.protocol.get(py).filter(|_| this.base.phase.get().may_read()) else {
-            return Ok(()); // closed meanwhile: what has not been delivered is lost, as in the kernel
-        };
-        let sender = this.addresses.show(py, sender)?;
-        let told = protocol.call_method1(intern!(py, "datagram_received"), (data, sender));
-        if let Err(error) = told {
-            if ends_the_loop(py, &error) {
-                return Err(error);
-            }
-            hooks::report_stray(event_loop, error)?; // the others are not to suffer
-        }
+    thread_local! {
+        /// Those of all transports of a thread in one place; whoever delivers has it for so long.
+        static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
     }
-    Ok(())
+    let mut scratch = SCRATCH.take().unwrap_or_default();
+    let Scratch { memory, got } = &mut *scratch;
+    let told = match socket::recv_datagrams(Raw(this.base.fd), memory, got) {
+        Ok(()) => got.iter(memory).try_for_each(|(data, sender)| deliver(event_loop, this, data, sender)),
+        Err(error) if is_later(error.kind()) => Ok(()),
+        Err(error) => error_received(this, &os_error(&error)),
+    };
+    SCRATCH.set(Some(scratch));
+    told
+}
+
+fn deliver(
+    event_loop: &Bound<'_, EventLoop>,
+    this: This<'_, '_>,
+    data: &[u8],
+    sender: Option<&Address>,
+) -> PyResult<()> {
+    let py = this.py();
+    let Some(protocol) = this.base.protocol.get(py).filter(|_| this.base.phase.get().may_read()) else {
+        return Ok(()); // closed meanwhile: what has not been delivered is lost, as in the kernel
+    };
+    let (data, sender) = (buffer::received(py, data), this.addresses.show(py, sender)?);
+    match protocol.call_method1(intern!(py, "datagram_received"), (data, sender)) {
+        Err(error) if ends_the_loop(py, &error) => Err(error),
+        Err(error) => hooks::report_stray(event_loop, error), // the others are not to suffer
+        Ok(_) => Ok(()),
+    }
 }
 
 /// One datagram, by the socket's own method.
