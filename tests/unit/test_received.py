@@ -1,9 +1,15 @@
 """Received data: the memory of what nobody has any more is used again, and of nothing else."""
 
+import asyncio
+import contextlib
+import functools
 import io
+import random
 import socket
 import threading
+import tracemalloc
 
+import pytest
 from recorder import MOST, Recorder, connected, tcp_pair, until
 
 
@@ -119,3 +125,73 @@ def test_received_bytes_that_wait_to_be_written_stay_as_they_are(run, loop, pair
     for sock in pair:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)
     run(main())
+
+
+@contextlib.asynccontextmanager
+async def receivers(number):
+    """Functions that receive once in one of the ways there are, and the sockets of those who send."""
+    loop = asyncio.get_running_loop()
+    async with contextlib.AsyncExitStack() as stack:
+        found = []
+        for index in range(number):
+            ours, theirs = tcp_pair()
+            stack.enter_context(theirs)
+            if index % 2:
+                ours.setblocking(False)
+                stack.enter_context(ours)
+                found.append((functools.partial(loop.sock_recv, ours, 10_000), theirs))
+            else:
+                reader, writer = await asyncio.open_connection(sock=ours)
+                stack.callback(writer.close)
+                found.append((functools.partial(reader.read, 10_000), theirs))
+        yield found
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_many_receive_and_some_keep_for_a_while(run, seed):
+    chance = random.Random(seed)
+
+    async def main():
+        async with receivers(6) as ends:
+            kept = []
+            for number in range(1500):
+                receive, theirs = chance.choice(ends)
+                sent = b"%04d" % number * chance.choice([1, 100, 100, 250])
+                theirs.sendall(sent)
+                data = await receive()
+                assert data == sent
+                kept.append((data, sent))
+                for _ in range(chance.choice([0, 0, 1, 2, 3])):
+                    if kept:
+                        kept.pop(chance.randrange(len(kept)))
+                del data
+                if chance.random() < 0.01:
+                    kept.clear()
+                assert all(
+                    data == sent and hash(data) == hash(sent) for data, sent in chance.sample(kept, len(kept) // 4)
+                )
+            assert all(data == sent for data, sent in kept)
+
+    run(main(), 30)
+
+
+def test_little_is_left_of_much_that_was_kept(run):
+    async def main():
+        async with receivers(2) as ends:
+            for size in (1000, 10_000, 30_000):
+                kept = []
+                for number in range(400):
+                    receive, theirs = ends[number % 2]
+                    theirs.sendall(bytes(size))
+                    got = 0
+                    while got < size:
+                        kept.append(await receive())
+                        got += len(kept[-1])
+
+    tracemalloc.start()
+    try:
+        run(main(), 30)
+        assert tracemalloc.get_traced_memory()[0] < 3_000_000
+        assert tracemalloc.get_traced_memory()[1] > 4_000_000
+    finally:
+        tracemalloc.stop()

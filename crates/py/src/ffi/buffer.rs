@@ -12,7 +12,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyMemoryView, PySlice};
 
-use super::cell::Slot;
+use super::cell::GilCell;
 use super::class::references;
 
 /// Releases the buffer when the call is over, whatever happens in it.
@@ -42,39 +42,79 @@ impl Lent {
     }
 }
 
-/// The bytes object of the last receive.
-static LAST: Slot = Slot::empty();
+/// The bytes objects of the latest receives, as many as were in use together.
+static LATEST: GilCell<Latest> = GilCell::new(Latest { objects: Vec::new(), at: 0 });
+/// How many are kept at most.
+const MOST: usize = 128;
 /// From how many bytes on an object is not kept for another receive.
 const TOO_LARGE: usize = 64 * 1024;
+/// Larger ones take the place of one that nobody has, or none.
+const SMALL: usize = 4 * 1024;
 
-/// Received bytes as an object: the last one once more, if it is as long and nobody else has it. Most protocols are through
-/// with their data when they return, and peers often send as much each time; a new object costs as much as a call, and lies
-/// in memory that is in no cache.
+struct Latest {
+    objects: Vec<Py<PyBytes>>,
+    /// The one that was received into last.
+    at: usize,
+}
+
+impl Latest {
+    /// Receives into the last object or, where somebody has that, into the one that has not been used for longest.
+    fn reuse<'py>(&mut self, py: Python<'py>, data: &[u8]) -> Option<Bound<'py, PyBytes>> {
+        if !self.is_free(py) {
+            self.at = if self.at + 1 < self.objects.len() { self.at + 1 } else { 0 };
+        }
+        let object = self.objects.get(self.at)?.bind(py);
+        if !self.is_free(py) || object.as_bytes().len() != data.len() {
+            return None;
+        }
+        let place = object.as_ptr().cast::<ffi::PyBytesObject>();
+        // SAFETY: the only reference is ours, from a list that lends none: whoever looks at the bytes, be it by a view or by
+        // a reference that the interpreter borrows, has or leans on another that counts, and so has whoever lends `data`,
+        // which is as long. With the GIL held and no Python code run nobody gets one meanwhile. Objects that are shared for
+        // good never have a count of one. -1 is a hash that is still to be computed.
+        unsafe {
+            #[allow(deprecated, reason = "CPython's for use from outside, not as a field")]
+            (&raw mut (*place).ob_shash).write(-1);
+            ptr::copy_nonoverlapping(data.as_ptr(), (&raw mut (*place).ob_sval).cast(), data.len());
+        }
+        Some(object.clone())
+    }
+
+    /// Whether nobody has the object whose turn it is.
+    fn is_free(&self, py: Python<'_>) -> bool {
+        self.objects.get(self.at).is_some_and(|object| references(object.bind(py)) == 1)
+    }
+
+    /// Keeps an object for later; gives back another one that makes way for it, or the same if there is no room.
+    fn keep(&mut self, py: Python<'_>, object: Py<PyBytes>, length: usize) -> Option<Py<PyBytes>> {
+        let (is_free, is_full) = (self.is_free(py), self.objects.len() >= MOST);
+        match self.objects.get_mut(self.at) {
+            Some(_) if !is_free && length > SMALL => Some(object),
+            Some(place) if is_free || is_full => Some(std::mem::replace(place, object)),
+            Some(_) | None => {
+                self.at = self.objects.len();
+                self.objects.push(object);
+                None
+            }
+        }
+    }
+}
+
+/// Received bytes as an object: one that was used for that before, if it is as long and nobody else has it. Most programs are
+/// through with their data before more comes, and peers often send as much each time; a new object costs as much as a call,
+/// and lies in memory that is in no cache.
 #[inline]
 pub(crate) fn received<'py>(py: Python<'py>, data: &[u8]) -> Bound<'py, PyBytes> {
     // Of no byte and of one there is an object for good.
     if !(2..TOO_LARGE).contains(&data.len()) {
         return PyBytes::new(py, data);
     }
-    let last = LAST.take(py).and_then(|last| last.cast_into_exact::<PyBytes>().ok());
-    let fits =
-        |last: &Bound<'_, PyBytes>| references(last.as_any()) == 1 && last.as_bytes().len() == data.len();
-    let object = if let Some(last) = last.filter(fits) {
-        let object = last.as_ptr().cast::<ffi::PyBytesObject>();
-        // SAFETY: the only reference is ours, from a slot that lends none: whoever looks at the bytes, be it by a view or
-        // by a reference that the interpreter borrows, has or leans on another that counts, and so has whoever lends
-        // `data`, which is as long. With the GIL held and no Python code run nobody gets one meanwhile. Objects that are
-        // shared for good never have a count of one. -1 is a hash that is still to be computed.
-        unsafe {
-            #[allow(deprecated, reason = "CPython's for use from outside, not as a field")]
-            (&raw mut (*object).ob_shash).write(-1);
-            ptr::copy_nonoverlapping(data.as_ptr(), (&raw mut (*object).ob_sval).cast(), data.len());
-        }
-        last
-    } else {
-        PyBytes::new(py, data)
-    };
-    LAST.set(py, object.clone().into_any());
+    if let Some(object) = LATEST.with(py, |latest| latest.reuse(py, data)) {
+        return object;
+    }
+    let object = PyBytes::new(py, data);
+    let old = LATEST.with(py, |latest| latest.keep(py, object.clone().unbind(), data.len()));
+    drop(old);
     object
 }
 

@@ -38,19 +38,9 @@ pub(crate) fn receive_by(
     most: usize,
     call: impl FnOnce(&mut [u8]) -> std::io::Result<usize>,
 ) -> std::io::Result<Bound<'_, PyBytes>> {
-    through_scratch(most, call, |bytes| PyBytes::new(py, bytes))
-}
-
-/// Makes something of up to `most` bytes that `call` receives: a bytes object, which runs no Python code.
-#[inline]
-fn through_scratch<R>(
-    most: usize,
-    call: impl FnOnce(&mut [u8]) -> std::io::Result<usize>,
-    make: impl FnOnce(&[u8]) -> R,
-) -> std::io::Result<R> {
     SCRATCH.with_borrow_mut(|scratch| {
         let length = call(&mut scratch[..most.min(MOST)])?;
-        Ok(make(&scratch[..length]))
+        Ok(buffer::received(py, &scratch[..length]))
     })
 }
 
@@ -81,10 +71,8 @@ pub(super) fn on_readable(this: This<'_, '_>, last: bool) -> PyResult<()> {
     let received = if room >= LARGE {
         // Of which nothing is received ahead.
         buffer::fresh(py, room, |memory| stream::recv_uninit(this.fd, memory))?
-    } else if receiver == Receiver::Streams {
-        receive_by(py, MOST, |memory| ahead::recv(this, memory)) // which somebody keeps until he asks for more
     } else {
-        through_scratch(MOST, |memory| ahead::recv(this, memory), |bytes| buffer::received(py, bytes))
+        receive_by(py, MOST, |memory| ahead::recv(this, memory))
     };
     match received {
         Ok(data) if data.as_bytes().is_empty() => on_end(this, &protocol),
