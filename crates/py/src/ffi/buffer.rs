@@ -4,8 +4,10 @@
 //! slices and no interpreter: nothing in them can run Python code, so nobody else changes or frees the memory meanwhile.
 #![allow(unsafe_code, reason = "the buffer protocol")]
 
+use std::hint::black_box;
 use std::io;
 use std::mem::MaybeUninit;
+use std::sync::Once;
 use std::{ptr, slice};
 
 use pyo3::ffi;
@@ -154,6 +156,15 @@ unsafe extern "C" {
     fn _PyBytes_Resize(object: *mut *mut ffi::PyObject, length: ffi::Py_ssize_t) -> std::ffi::c_int;
 }
 
+/// Has the C library keep memory that is freed for what comes next. It gives the end of its heap back to the system when
+/// that is twice as large as the largest block that it had for itself and freed, 128 kB if there was none; memory that is
+/// new to a process costs a fault for each 4 kB, and large data are new and freed with each message.
+fn keep_memory() {
+    const BLOCK: usize = 1024 * 1024;
+    static KEPT: Once = Once::new();
+    KEPT.call_once(|| drop(black_box(Vec::<u8>::with_capacity(BLOCK))));
+}
+
 /// A bytes object of what `fill` writes to the start of fresh memory for `room` bytes.
 #[inline]
 pub(crate) fn fresh<'py>(
@@ -161,6 +172,7 @@ pub(crate) fn fresh<'py>(
     room: usize,
     fill: impl for<'a> FnOnce(&'a mut [MaybeUninit<u8>]) -> io::Result<&'a mut [u8]>,
 ) -> PyResult<io::Result<Bound<'py, PyBytes>>> {
+    keep_memory();
     // SAFETY: a new object whose bytes nobody has written and nobody else sees yet; they are as many as asked for. What
     // `fill` gives back was written and is no longer than that, so the object, shortened to it, is initialised throughout.
     // `_PyBytes_Resize` takes the only reference over, and gives it back unless it fails.
