@@ -41,8 +41,8 @@ mod waiters;
 
 use pyo3::prelude::*;
 
-/// Makes the types and functions, once an interpreter.
-#[pymodule(name = "_core")]
+/// Makes the types and functions, once an interpreter. Free-threaded Pythons turn their GIL on for it.
+#[pymodule(name = "_core", gil_used = true)]
 fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     ffi::layout::verify(py)?;

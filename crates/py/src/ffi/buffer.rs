@@ -44,14 +44,14 @@ impl Lent {
     }
 }
 
-/// The bytes objects of the latest receives, as many as were in use together.
+/// Bytes objects that were received into, about as many as were in use together.
 static LATEST: GilCell<Latest> = GilCell::new(Latest { objects: Vec::new(), at: 0 });
 /// How many are kept at most.
 const MOST: usize = 128;
+/// At how many of them a receive looks for one that nobody has.
+const LOOKS: usize = 4;
 /// From how many bytes on an object is not kept for another receive.
-const TOO_LARGE: usize = 64 * 1024;
-/// Larger ones take the place of one that nobody has, or none.
-const SMALL: usize = 4 * 1024;
+const TOO_LARGE: usize = 16 * 1024;
 
 struct Latest {
     objects: Vec<Py<PyBytes>>,
@@ -60,9 +60,12 @@ struct Latest {
 }
 
 impl Latest {
-    /// Receives into the last object or, where somebody has that, into the one that has not been used for longest.
+    /// Receives into the last object or, where somebody has that, into one of the next.
     fn reuse<'py>(&mut self, py: Python<'py>, data: &[u8]) -> Option<Bound<'py, PyBytes>> {
-        if !self.is_free(py) {
+        for _ in 1..LOOKS {
+            if self.is_free(py) {
+                break;
+            }
             self.at = if self.at + 1 < self.objects.len() { self.at + 1 } else { 0 };
         }
         let object = self.objects.get(self.at)?.bind(py);
@@ -87,12 +90,11 @@ impl Latest {
         self.objects.get(self.at).is_some_and(|object| references(object.bind(py)) == 1)
     }
 
-    /// Keeps an object for later; gives back another one that makes way for it, or the same if there is no room.
-    fn keep(&mut self, py: Python<'_>, object: Py<PyBytes>, length: usize) -> Option<Py<PyBytes>> {
-        let (is_free, is_full) = (self.is_free(py), self.objects.len() >= MOST);
+    /// Keeps an object for later; gives back another one that makes way for it.
+    fn keep(&mut self, py: Python<'_>, object: Py<PyBytes>) -> Option<Py<PyBytes>> {
+        let makes_way = self.is_free(py) || self.objects.len() >= MOST;
         match self.objects.get_mut(self.at) {
-            Some(_) if !is_free && length > SMALL => Some(object),
-            Some(place) if is_free || is_full => Some(std::mem::replace(place, object)),
+            Some(place) if makes_way => Some(std::mem::replace(place, object)),
             Some(_) | None => {
                 self.at = self.objects.len();
                 self.objects.push(object);
@@ -115,7 +117,7 @@ pub(crate) fn received<'py>(py: Python<'py>, data: &[u8]) -> Bound<'py, PyBytes>
         return object;
     }
     let object = PyBytes::new(py, data);
-    let old = LATEST.with(py, |latest| latest.keep(py, object.clone().unbind(), data.len()));
+    let old = LATEST.with(py, |latest| latest.keep(py, object.clone().unbind()));
     drop(old);
     object
 }
@@ -157,8 +159,8 @@ unsafe extern "C" {
 }
 
 /// Has the C library keep memory that is freed for what comes next. It gives the end of its heap back to the system when
-/// that is twice as large as the largest block that it had for itself and freed, 128 kB if there was none; memory that is
-/// new to a process costs a fault for each 4 kB, and large data are new and freed with each message.
+/// that is twice as large as the largest block that it had for itself (not from the heap) and freed, 128 kB if there was
+/// none; memory that is new to a process costs a fault for each 4 kB, and large data are new and freed with each message.
 fn keep_memory() {
     const BLOCK: usize = 1024 * 1024;
     static KEPT: Once = Once::new();
