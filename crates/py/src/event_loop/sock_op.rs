@@ -10,7 +10,7 @@ use aioxide_sys::stream;
 use pyo3::exceptions::{PyBlockingIOError, PyInterruptedError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyInt};
+use pyo3::types::PyInt;
 
 use super::readers::{self, Direction};
 use super::sockets::{check_ssl_socket, is_plain};
@@ -197,7 +197,7 @@ impl SockOp {
                 match number.extract::<usize>() {
                     Ok(most) if plain && most <= read::MOST => {
                         let fd = fileno(sock)?;
-                        Ok(called(|| read::receive(py, fd, most))?.map(Bound::into_any))
+                        Ok(called(|| Ok(read::receive(py, fd, most)))?.map(Bound::into_any))
                     }
                     _ => tried(sock.call_method1(intern!(py, "recv"), (number,))),
                 }
@@ -205,7 +205,7 @@ impl SockOp {
             Kind::RecvInto if plain => {
                 let fd = fileno(sock)?;
                 let memory = self.argument(py);
-                let got = called_in(|| buffer::write(&memory, |bytes| stream::recv(fd, bytes)))?;
+                let got = called(|| buffer::write(&memory, |bytes| stream::recv(fd, bytes)))?;
                 Ok(got.map(|length| PyInt::new(py, length).into_any()))
             }
             Kind::RecvInto => tried(sock.call_method1(intern!(py, "recv_into"), (self.argument(py),))),
@@ -240,13 +240,8 @@ impl SockOp {
         let (sent, length) = if plain {
             let fd = fileno(sock)?;
             let send = |bytes: &[u8]| stream::send(fd, bytes.get(start..).unwrap_or_default());
-            match data.cast_exact::<PyBytes>() {
-                Ok(bytes) => (called(|| send(bytes.as_bytes()))?, bytes.as_bytes().len()),
-                Err(_) => {
-                    let length = buffer::read(&data, <[u8]>::len)?;
-                    (called_in(|| buffer::read(&data, send))?, length)
-                }
-            }
+            let length = buffer::read(&data, <[u8]>::len)?;
+            (called(|| buffer::read(&data, send))?, length)
         } else {
             let length = data.len()?;
             let rest = if start == 0 { data } else { buffer::part(&data, start, length)? };
@@ -286,13 +281,7 @@ pub(super) fn tried(result: Object<'_>) -> Attempt<'_> {
 /// As [`tried`], for a call of the system. An interrupted one is made again: the descriptor may not become "ready" once
 /// more.
 #[inline]
-fn called<T>(mut call: impl FnMut() -> std::io::Result<T>) -> PyResult<Option<T>> {
-    called_in(|| Ok(call()))
-}
-
-/// As [`called`], for one that has to lend memory first.
-#[inline]
-fn called_in<T>(mut call: impl FnMut() -> PyResult<std::io::Result<T>>) -> PyResult<Option<T>> {
+fn called<T>(mut call: impl FnMut() -> PyResult<std::io::Result<T>>) -> PyResult<Option<T>> {
     loop {
         match call()? {
             Ok(value) => return Ok(Some(value)),

@@ -10,6 +10,7 @@ use std::mem::MaybeUninit;
 use std::sync::Once;
 use std::{ptr, slice};
 
+use aioxide_sys::landing;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyMemoryView, PySlice};
@@ -62,14 +63,16 @@ struct Latest {
 impl Latest {
     /// Receives into the last object or, where somebody has that, into one of the next.
     fn reuse<'py>(&mut self, py: Python<'py>, data: &[u8]) -> Option<Bound<'py, PyBytes>> {
-        for _ in 1..LOOKS {
-            if self.is_free(py) {
-                break;
+        let mut looks = 1;
+        while !self.is_free(py) {
+            if looks == LOOKS {
+                return None;
             }
+            looks += 1;
             self.at = if self.at + 1 < self.objects.len() { self.at + 1 } else { 0 };
         }
         let object = self.objects.get(self.at)?.bind(py);
-        if !self.is_free(py) || object.as_bytes().len() != data.len() {
+        if object.as_bytes().len() != data.len() {
             return None;
         }
         let place = object.as_ptr().cast::<ffi::PyBytesObject>();
@@ -136,6 +139,14 @@ pub(crate) fn read<R>(object: &Bound<'_, PyAny>, f: impl FnOnce(&[u8]) -> R) -> 
     Ok(f(unsafe { slice::from_raw_parts(lent.0.buf.cast(), lent.len()) }))
 }
 
+/// The bytes of a bytes-like object in one that nobody can change: the same object if it is one (TypeError for any other).
+pub(crate) fn fixed<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+    match object.cast::<PyBytes>() {
+        Ok(bytes) => Ok(bytes.clone()),
+        Err(_) => read(object, <[u8]>::to_vec).map(|copy| PyBytes::new(object.py(), &copy)),
+    }
+}
+
 /// Fills the memory of a writable bytes-like object (TypeError or BufferError for any other).
 #[inline]
 pub(crate) fn write<R>(object: &Bound<'_, PyAny>, f: impl FnOnce(&mut [u8]) -> R) -> PyResult<R> {
@@ -167,6 +178,25 @@ fn keep_memory() {
     KEPT.call_once(|| drop(black_box(Vec::<u8>::with_capacity(BLOCK))));
 }
 
+/// A new object for `room` bytes, which nobody has written yet, at a place where the kernel copies fast (see
+/// [`is_slow`](landing::is_slow)) unless four in a row have none.
+fn room_for(py: Python<'_>, room: usize) -> PyResult<Bound<'_, PyBytes>> {
+    let mut held = Vec::new(); // while these have their places the next gets another
+    loop {
+        // SAFETY: the reference is ours, and the pointer to the bytes is only looked at.
+        let (object, place) = unsafe {
+            let object = ffi::PyBytes_FromStringAndSize(ptr::null(), room.cast_signed());
+            let object = Bound::from_owned_ptr_or_err(py, object)?.cast_into_unchecked::<PyBytes>();
+            let place = ffi::PyBytes_AsString(object.as_ptr());
+            (object, place)
+        };
+        if held.len() == 3 || !landing::is_slow(place.cast()) {
+            return Ok(object);
+        }
+        held.push(object);
+    }
+}
+
 /// A bytes object of what `fill` writes to the start of fresh memory for `room` bytes.
 #[inline]
 pub(crate) fn fresh<'py>(
@@ -175,14 +205,13 @@ pub(crate) fn fresh<'py>(
     fill: impl for<'a> FnOnce(&'a mut [MaybeUninit<u8>]) -> io::Result<&'a mut [u8]>,
 ) -> PyResult<io::Result<Bound<'py, PyBytes>>> {
     keep_memory();
+    let object = room_for(py, room)?;
     // SAFETY: a new object whose bytes nobody has written and nobody else sees yet; they are as many as asked for. What
     // `fill` gives back was written and is no longer than that, so the object, shortened to it, is initialised throughout.
     // `_PyBytes_Resize` takes the only reference over, and gives it back unless it fails.
     unsafe {
-        let object = ffi::PyBytes_FromStringAndSize(ptr::null(), room.cast_signed());
-        let owner = Bound::from_owned_ptr_or_err(py, object)?;
         let memory: &mut [MaybeUninit<u8>] =
-            slice::from_raw_parts_mut(ffi::PyBytes_AsString(object).cast(), room);
+            slice::from_raw_parts_mut(ffi::PyBytes_AsString(object.as_ptr()).cast(), room);
         let start = memory.as_ptr().cast::<u8>();
         let length = match fill(memory) {
             Ok(written) if ptr::eq(written.as_ptr(), start) => written.len().min(room),
@@ -190,9 +219,9 @@ pub(crate) fn fresh<'py>(
             Err(error) => return Ok(Err(error)),
         };
         if length == room {
-            return Ok(Ok(owner.cast_into_unchecked()));
+            return Ok(Ok(object));
         }
-        let mut object = owner.into_ptr();
+        let mut object = object.into_ptr();
         if _PyBytes_Resize(&raw mut object, length.cast_signed()) != 0 {
             return Err(PyErr::fetch(py));
         }

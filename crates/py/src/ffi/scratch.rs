@@ -7,11 +7,13 @@
 use std::cell::{Cell, UnsafeCell};
 use std::ffi::CStr;
 
+use aioxide_sys::landing::PAGE;
 use pyo3::exceptions::PyBufferError;
 use pyo3::ffi::{self, PyObject};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use super::buffer;
 use super::cell::Flag;
 use super::class::{Builder, Class, Inst, TypeCell, create, guard_status};
 use super::gc::{Stopped, Visit};
@@ -25,7 +27,9 @@ thread_local! {
 
 /// The object behind a block.
 struct Block {
-    memory: Box<UnsafeCell<[u8; SIZE]>>,
+    memory: Box<UnsafeCell<[u8; SIZE + PAGE]>>,
+    /// Where the first page of it begins.
+    start: usize,
     /// What views show: from where and how much.
     window: Flag<(usize, usize)>,
     /// How many views there are.
@@ -58,11 +62,12 @@ impl<'py> Scratch<'py> {
         if let Some(kept) = KEPT.take() {
             return Ok(Self(kept.into_bound(py)));
         }
-        let memory = vec![0_u8; SIZE].into_boxed_slice();
-        let memory = Box::into_raw(memory).cast::<UnsafeCell<[u8; SIZE]>>();
-        // SAFETY: a boxed slice of SIZE bytes has the layout of a boxed array of as many; UnsafeCell is transparent.
+        let memory = vec![0_u8; SIZE + PAGE].into_boxed_slice();
+        let start = memory.as_ptr().align_offset(PAGE).min(PAGE);
+        let memory = Box::into_raw(memory).cast::<UnsafeCell<[u8; SIZE + PAGE]>>();
+        // SAFETY: a boxed slice has the layout of a boxed array of as many bytes; UnsafeCell is transparent.
         let memory = unsafe { Box::from_raw(memory) };
-        create(py, Block { memory, window: Flag::new((0, 0)), views: Flag::new(0) }).map(Self)
+        create(py, Block { memory, start, window: Flag::new((0, 0)), views: Flag::new(0) }).map(Self)
     }
 
     #[inline]
@@ -83,8 +88,8 @@ impl<'py> Scratch<'py> {
     pub(crate) fn fill<R>(&mut self, f: impl FnOnce(&mut [u8]) -> R) -> PyResult<R> {
         self.check_alone()?;
         // SAFETY: the block is this value's alone, no view is out and none can be made while `f` runs.
-        let memory: &mut [u8; SIZE] = unsafe { &mut *self.block().get().memory.get() };
-        Ok(f(memory))
+        let memory: &mut [u8; SIZE + PAGE] = unsafe { &mut *self.block().get().memory.get() };
+        Ok(f(&mut memory[self.block().start..][..SIZE]))
     }
 
     /// The object as C code gets it: a buffer of `length` bytes from `start` on.
@@ -100,8 +105,8 @@ impl<'py> Scratch<'py> {
     pub(crate) fn bytes(&self, length: usize) -> PyResult<Bound<'py, PyBytes>> {
         self.check_alone()?;
         // SAFETY: as for `fill`; making a bytes object runs no Python code.
-        let memory: &[u8; SIZE] = unsafe { &*self.block().get().memory.get() };
-        Ok(PyBytes::new(self.0.py(), &memory[..length.min(SIZE)]))
+        let memory: &[u8; SIZE + PAGE] = unsafe { &*self.block().get().memory.get() };
+        Ok(buffer::received(self.0.py(), &memory[self.block().start..][..length.min(SIZE)]))
     }
 }
 
@@ -122,7 +127,7 @@ unsafe extern "C" fn lend(slf: *mut PyObject, view: *mut ffi::Py_buffer, flags: 
         guard_status(py, || {
             let block = Inst::<Block>::from_ptr(py, slf);
             let (start, length) = block.window.get();
-            let memory = block.memory.get().cast::<u8>().add(start).cast();
+            let memory = block.memory.get().cast::<u8>().add(block.start + start).cast();
             if ffi::PyBuffer_FillInfo(view, slf, memory, length.cast_signed(), 0, flags) != 0 {
                 return Err(PyErr::fetch(py));
             }

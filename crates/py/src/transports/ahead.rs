@@ -26,8 +26,8 @@ pub(super) fn receive(this: This<'_, '_>) -> PyResult<()> {
         && this.is_tcp()
         && matches!(this.receiver.get(), Receiver::Python | Receiver::Streams)
         && this.room.get() <= MOST / 2
-        && this.sock.is_private(py)
-        && !this.has_ahead();
+        && !this.has_ahead()
+        && this.sock.is_private(py);
     if !wants {
         return Ok(());
     }

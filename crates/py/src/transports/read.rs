@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::io::ErrorKind;
 
 use aioxide_core::phase::Happening;
-use aioxide_sys::stream;
+use aioxide_sys::{Landing, stream};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -22,7 +22,7 @@ pub(crate) const MOST: usize = scratch::SIZE;
 
 thread_local! {
     /// Where received bytes land: one buffer for all transports of a thread, as each copies what it got at once.
-    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; MOST].into_boxed_slice());
+    static LANDING: RefCell<Landing> = RefCell::new(Landing::new(MOST));
 }
 
 /// Receives up to `most` bytes (at most [`MOST`]) as a bytes object; an empty one is the end of the stream.
@@ -38,9 +38,9 @@ pub(crate) fn receive_by(
     most: usize,
     call: impl FnOnce(&mut [u8]) -> std::io::Result<usize>,
 ) -> std::io::Result<Bound<'_, PyBytes>> {
-    SCRATCH.with_borrow_mut(|scratch| {
-        let length = call(&mut scratch[..most.min(MOST)])?;
-        Ok(buffer::received(py, &scratch[..length]))
+    LANDING.with_borrow_mut(|landing| {
+        let length = call(&mut landing[..most.min(MOST)])?;
+        Ok(buffer::received(py, &landing[..length]))
     })
 }
 

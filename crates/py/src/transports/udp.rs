@@ -9,7 +9,7 @@ use std::cell::Cell;
 use aioxide_core::phase::Happening;
 use aioxide_core::{Flow, Packets};
 use aioxide_sys::socket::{self, DATAGRAMS_ROOM, Datagrams};
-use aioxide_sys::{Address, Interest, Raw, stream};
+use aioxide_sys::{Address, Interest, Landing, Raw, stream};
 use pyo3::exceptions::{PyBlockingIOError, PyInterruptedError, PyOSError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -169,13 +169,13 @@ pub(super) fn on_ready(
 
 /// Where datagrams land.
 struct Scratch {
-    memory: Box<[u8]>,
+    memory: Landing,
     got: Datagrams,
 }
 
 impl Default for Scratch {
     fn default() -> Self {
-        Self { memory: vec![0; DATAGRAMS_ROOM].into_boxed_slice(), got: Datagrams::new() }
+        Self { memory: Landing::new(DATAGRAMS_ROOM), got: Datagrams::new() }
     }
 }
 
@@ -331,10 +331,7 @@ pub(super) fn sendto<'py>(
             Sent::Failed(error) => return base::failed(this, error, SEND_FAILED),
         }
     }
-    let data = match data.cast::<PyBytes>() {
-        Ok(bytes) => bytes.clone(),
-        Err(_) => buffer::read(data, |bytes| bytes.to_vec()).map(|copy| PyBytes::new(py, &copy))?,
-    };
+    let data = buffer::fixed(data)?;
     let length = data.as_bytes().len();
     let packet = Packet { data: data.unbind(), to: to.map(Bound::unbind) };
     let asked = this.packets.with(py, |packets| packets.push(length, packet));

@@ -5,9 +5,9 @@
 //! goes when its task has ended and nothing that is kept speaks of it any more. Its price is paid with its first event.
 
 use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasherDefault, Hasher};
 
 use aioxide_core::Record;
+use rustc_hash::FxHashMap;
 
 use crate::locks::holders::Identity;
 
@@ -30,36 +30,6 @@ const STALL: u32 = 36;
 const ARROW: u32 = 150;
 const ARROW_NUMBER: u32 = 24;
 const TRACK: u32 = 250;
-
-/// A hasher for numbers that are spread well enough already, or nearly.
-#[derive(Debug, Default)]
-pub(super) struct Spread(u64);
-
-impl Hasher for Spread {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_u64(u64::from(byte));
-        }
-    }
-
-    fn write_u32(&mut self, number: u32) {
-        self.write_u64(u64::from(number));
-    }
-
-    fn write_usize(&mut self, number: usize) {
-        self.write_u64(number as u64);
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
-    }
-}
-
-pub(super) type Numbers<K, V> = HashMap<K, V, BuildHasherDefault<Spread>>;
 
 /// A moment on a track: from where an arrow starts.
 #[derive(Clone, Copy, Debug)]
@@ -214,11 +184,11 @@ fn written(text: &str) -> u32 {
 #[derive(Debug)]
 pub(super) struct Log {
     entries: Record<Entry>,
-    tracks: Numbers<TrackId, Track>,
+    tracks: FxHashMap<TrackId, Track>,
     /// Tasks by their addresses.
-    live: Numbers<usize, TrackId>,
+    live: FxHashMap<usize, TrackId>,
     /// Callbacks that are about to run because of a task that is done, by the loop's count of jobs.
-    causes: Numbers<TrackId, VecDeque<(u64, Origin)>>,
+    causes: FxHashMap<TrackId, VecDeque<(u64, Origin)>>,
     limit: u64,
     pub(super) texts: Texts,
     last_track: TrackId,
@@ -231,9 +201,9 @@ impl Log {
     pub(super) fn new(limit: u64, stall: u64) -> Self {
         Self {
             entries: Record::new(limit),
-            tracks: Numbers::default(),
-            live: Numbers::default(),
-            causes: Numbers::default(),
+            tracks: FxHashMap::default(),
+            live: FxHashMap::default(),
+            causes: FxHashMap::default(),
             limit,
             texts: Texts::new(),
             last_track: 0,

@@ -9,8 +9,9 @@ use std::fmt::Write;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
+use rustc_hash::FxHashMap;
 
-use super::log::{Log, Numbers, Parked, Text, TrackId, cut};
+use super::log::{Log, Parked, Text, TrackId, cut};
 use super::with_log;
 use crate::ffi::cell::GilCell;
 use crate::ffi::layout::{Fut, Tsk};
@@ -27,7 +28,7 @@ const MOST_PLACES: usize = 20_000;
 const MOST_NAMES: usize = 5;
 
 /// Places in code: what keeps the code object where it is, the function, and the place in words.
-type Places = Numbers<(usize, i32), (Py<PyAny>, Text, Text)>;
+type Places = FxHashMap<(usize, i32), (Py<PyAny>, Text, Text)>;
 
 static PLACES: GilCell<Option<Places>> = GilCell::new(None);
 

@@ -73,17 +73,6 @@ impl Tls {
     }
 }
 
-/// The data as bytes that nobody can change.
-fn fixed<'py>(data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
-    match data.cast::<PyBytes>() {
-        Ok(bytes) => Ok(bytes.clone()),
-        Err(_) => {
-            let copy = buffer::read(data, <[u8]>::to_vec)?;
-            Ok(PyBytes::new(data.py(), &copy))
-        }
-    }
-}
-
 /// `write(data)`.
 pub(crate) fn write<'py>(this: This<'_, 'py>, data: Borrowed<'_, 'py, PyAny>) -> PyResult<()> {
     let length = match data.cast::<PyBytes>() {
@@ -101,7 +90,7 @@ pub(crate) fn write<'py>(this: This<'_, 'py>, data: Borrowed<'_, 'py, PyAny>) ->
     }
     let py = this.py();
     if this.phase.get() != TlsPhase::Wrapped || length > PIECE || this.has_backlog(py) {
-        this.keep(py, &fixed(&data)?);
+        this.keep(py, &buffer::fixed(&data)?);
         return if this.phase.get() == TlsPhase::Wrapped { go(this) } else { Ok(()) };
     }
     let encrypted = match this.engine.write(&data) {
@@ -112,7 +101,7 @@ pub(crate) fn write<'py>(this: This<'_, 'py>, data: Borrowed<'_, 'py, PyAny>) ->
             send_owed(this)
         }
         Ok(Got::Later) => {
-            this.keep(py, &fixed(&data)?);
+            this.keep(py, &buffer::fixed(&data)?);
             send_owed(this)
         }
         Err(error) => Err(error),
