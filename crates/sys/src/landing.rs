@@ -1,13 +1,14 @@
 //! Where received data land in memory: that decides how fast the kernel copies them.
 //!
-//! Linux copies by an instruction of the processor (`rep movsb`), as the C library does from 2 kB on. On some of AMD's
-//! (Zen 3 for one) it takes twenty times as long where the destination begins 1 to 31 bytes after the source, by their
-//! places in their pages. Data in a socket mostly begin at a round place, since sizes are round and each new page is begun
-//! at its start; so what is received, and sent again, should lie neither shortly after a round place nor shortly before.
+//! Linux copies by an instruction of x86-64 (`rep movsb`). On some of AMD's processors (Zen 3 for one) it takes twenty times as
+//! long where the destination begins 1 to 31 bytes after the source, by their places in their pages. Data in a socket
+//! mostly begin at a round place, since sizes are round and each new page is begun at its start. So memory that is received
+//! into should not begin shortly after a round place, nor, as it may be sent again, shortly before one. Elsewhere it does no
+//! harm.
 
 use std::ops::{Deref, DerefMut};
 
-/// What landings are aligned to.
+/// What landings are aligned to: a page of x86-64.
 pub const PAGE: usize = 4096;
 
 /// Where round places are: every so many bytes.
@@ -15,9 +16,9 @@ const ROUND: usize = 1024;
 /// Nearer to one than this is too near, but for the very place.
 const NEAR: usize = 32;
 
-/// Whether data at this place may be copied slowly on the way in or out.
+/// Whether the kernel may be slow in copying to this place or from it.
 #[inline]
-pub fn is_slow(place: *const u8) -> bool {
+pub fn copies_slowly(place: *const u8) -> bool {
     let after = place.addr() % ROUND;
     (1..NEAR).contains(&after) || after > ROUND - NEAR
 }
@@ -34,7 +35,7 @@ impl Landing {
     /// Memory of `size` bytes.
     pub fn new(size: usize) -> Self {
         let memory = vec![0; size + PAGE].into_boxed_slice();
-        let start = memory.as_ptr().align_offset(PAGE).min(PAGE);
+        let start = memory.as_ptr().align_offset(PAGE).min(PAGE); // which might find none
         Self { memory, start, size }
     }
 }
@@ -66,13 +67,13 @@ mod tests {
             assert_eq!(landing.as_ptr().addr() % PAGE, 0);
             assert_eq!(landing.len(), size);
             landing.fill(1);
-            assert!(!is_slow(landing.as_ptr()));
+            assert!(!copies_slowly(landing.as_ptr()));
         }
     }
 
     #[test]
-    fn only_what_is_near_a_round_place_is_slow() {
-        let slow = |address: usize| is_slow(std::ptr::without_provenance(address));
+    fn only_what_is_near_a_round_place_copies_slowly() {
+        let slow = |address: usize| copies_slowly(std::ptr::without_provenance(address));
         let of_all = (0..2 * ROUND).filter(|&address| slow(address)).count();
         assert_eq!(of_all, 2 * 2 * (NEAR - 1));
         assert!(slow(4096 + 16) && slow(8192 - 16) && slow(1024 + 31));

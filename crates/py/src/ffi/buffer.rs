@@ -178,19 +178,20 @@ fn keep_memory() {
     KEPT.call_once(|| drop(black_box(Vec::<u8>::with_capacity(BLOCK))));
 }
 
-/// A new object for `room` bytes, which nobody has written yet, at a place where the kernel copies fast (see
-/// [`is_slow`](landing::is_slow)) unless four in a row have none.
+/// A new object for `room` bytes or a few more, which nobody has written yet, at a place where the kernel copies fast unless
+/// four in a row have none.
 fn room_for(py: Python<'_>, room: usize) -> PyResult<Bound<'_, PyBytes>> {
-    let mut held = Vec::new(); // while these have their places the next gets another
+    let mut held = Vec::new(); // while these have their places the next gets another; of one size all might be slow
     loop {
+        let size = room + 64 * held.len();
         // SAFETY: the reference is ours, and the pointer to the bytes is only looked at.
         let (object, place) = unsafe {
-            let object = ffi::PyBytes_FromStringAndSize(ptr::null(), room.cast_signed());
+            let object = ffi::PyBytes_FromStringAndSize(ptr::null(), size.cast_signed());
             let object = Bound::from_owned_ptr_or_err(py, object)?.cast_into_unchecked::<PyBytes>();
             let place = ffi::PyBytes_AsString(object.as_ptr());
             (object, place)
         };
-        if held.len() == 3 || !landing::is_slow(place.cast()) {
+        if held.len() == 3 || !landing::copies_slowly(place.cast()) {
             return Ok(object);
         }
         held.push(object);
@@ -206,9 +207,10 @@ pub(crate) fn fresh<'py>(
 ) -> PyResult<io::Result<Bound<'py, PyBytes>>> {
     keep_memory();
     let object = room_for(py, room)?;
-    // SAFETY: a new object whose bytes nobody has written and nobody else sees yet; they are as many as asked for. What
-    // `fill` gives back was written and is no longer than that, so the object, shortened to it, is initialised throughout.
-    // `_PyBytes_Resize` takes the only reference over, and gives it back unless it fails.
+    // SAFETY: a new object whose bytes nobody has written and nobody else sees yet; they are as many as asked for or more.
+    // What `fill` gives back was written and is no longer than that, so the object, which gets its length, is initialised
+    // throughout. `_PyBytes_Resize` does nothing if it has that already, else takes the only reference over, and gives it
+    // back unless it fails.
     unsafe {
         let memory: &mut [MaybeUninit<u8>] =
             slice::from_raw_parts_mut(ffi::PyBytes_AsString(object.as_ptr()).cast(), room);
@@ -218,9 +220,6 @@ pub(crate) fn fresh<'py>(
             Ok(_) => 0,
             Err(error) => return Ok(Err(error)),
         };
-        if length == room {
-            return Ok(Ok(object));
-        }
         let mut object = object.into_ptr();
         if _PyBytes_Resize(&raw mut object, length.cast_signed()) != 0 {
             return Err(PyErr::fetch(py));

@@ -63,7 +63,7 @@ impl<'py> Scratch<'py> {
             return Ok(Self(kept.into_bound(py)));
         }
         let memory = vec![0_u8; SIZE + PAGE].into_boxed_slice();
-        let start = memory.as_ptr().align_offset(PAGE).min(PAGE);
+        let start = memory.as_ptr().align_offset(PAGE).min(PAGE); // which might find none
         let memory = Box::into_raw(memory).cast::<UnsafeCell<[u8; SIZE + PAGE]>>();
         // SAFETY: a boxed slice has the layout of a boxed array of as many bytes; UnsafeCell is transparent.
         let memory = unsafe { Box::from_raw(memory) };
@@ -104,7 +104,7 @@ impl<'py> Scratch<'py> {
     #[inline]
     pub(crate) fn bytes(&self, length: usize) -> PyResult<Bound<'py, PyBytes>> {
         self.check_alone()?;
-        // SAFETY: as for `fill`; making a bytes object runs no Python code.
+        // SAFETY: as for `fill`; making a bytes object, or using one again, runs no Python code.
         let memory: &[u8; SIZE + PAGE] = unsafe { &*self.block().get().memory.get() };
         Ok(buffer::received(self.0.py(), &memory[self.block().start..][..length.min(SIZE)]))
     }
@@ -121,7 +121,7 @@ impl Drop for Scratch<'_> {
 /// `bf_getbuffer`.
 unsafe extern "C" fn lend(slf: *mut PyObject, view: *mut ffi::Py_buffer, flags: i32) -> i32 {
     // SAFETY: CPython calls the slot with the GIL held, an instance of the class and a view to fill; the window lies
-    // within the memory, which lives as long as the object, to which the view holds a reference.
+    // within SIZE bytes from the start, where the memory has as many, and it lives as long as the object, to which the view holds a reference.
     unsafe {
         let py = Python::assume_attached();
         guard_status(py, || {
