@@ -1,6 +1,7 @@
 """Out of one core: functions in other processes and interpreters, awaited like `asyncio.to_thread`."""
 
 import asyncio
+import atexit
 import concurrent.futures
 import functools
 import os
@@ -19,6 +20,8 @@ class _Pool:
         self._make = make
         self._executor: concurrent.futures.Executor | None = None
         self._owner = 0
+        # Not left to the end of the interpreter, where an executor of Python 3.11 or 3.12 finds its modules gone.
+        atexit.register(self.shutdown)
 
     def executor(self) -> concurrent.futures.Executor:
         if self._executor is None or self._owner != os.getpid():

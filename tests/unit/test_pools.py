@@ -7,6 +7,7 @@ import math
 import os
 import pickle
 import shutil
+import subprocess
 import sys
 import time
 
@@ -55,6 +56,12 @@ def test_another_process(run):
         assert await aioxide.to_process(os.getpid) != os.getpid()
 
     run(main(), 60)
+
+
+def test_nothing_is_said_at_the_end_of_a_program(to_pool):
+    source = f"import aioxide, math\nprint(aioxide.run(aioxide.{to_pool.__name__}(math.factorial, 5)))"
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "120\n", "")
 
 
 def test_the_loop_goes_on_meanwhile(to_pool, run):

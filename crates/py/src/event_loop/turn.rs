@@ -194,9 +194,10 @@ impl Turns {
     /// Turns events into jobs.
     fn admit_io(&mut self, this: &Bound<'_, EventLoop>, core: &LoopCore) -> PyResult<()> {
         let (py, events) = (this.py(), &self.events);
-        let (mut garbage, mut done, mut ahead) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut garbage, mut done) = (Vec::new(), Vec::new());
         let reads_ahead =
             core.instruments() & instrument::EACH_JOB == 0 && held::reads_ahead(this, events.len());
+        let mut ahead = Vec::with_capacity(if reads_ahead { events.len() } else { 0 });
         this.get().driver.with(py, |driver| {
             let Some(driver) = driver.as_mut() else { return };
             for &event in events {
