@@ -23,6 +23,11 @@ pub fn copies_slowly(place: *const u8) -> bool {
     (1..NEAR).contains(&after) || after > ROUND - NEAR
 }
 
+/// Where the first page begins in memory that is longer by a [`PAGE`] than what is wanted of it.
+pub fn first_page(memory: &[u8]) -> usize {
+    memory.as_ptr().align_offset(PAGE).min(PAGE) // which might find none
+}
+
 /// Memory to receive into, at the start of a page.
 #[derive(Debug)]
 pub struct Landing {
@@ -35,7 +40,7 @@ impl Landing {
     /// Memory of `size` bytes.
     pub fn new(size: usize) -> Self {
         let memory = vec![0; size + PAGE].into_boxed_slice();
-        let start = memory.as_ptr().align_offset(PAGE).min(PAGE); // which might find none
+        let start = first_page(&memory);
         Self { memory, start, size }
     }
 }

@@ -7,7 +7,7 @@
 use std::cell::{Cell, UnsafeCell};
 use std::ffi::CStr;
 
-use aioxide_sys::landing::PAGE;
+use aioxide_sys::landing::{self, PAGE};
 use pyo3::exceptions::PyBufferError;
 use pyo3::ffi::{self, PyObject};
 use pyo3::prelude::*;
@@ -63,7 +63,7 @@ impl<'py> Scratch<'py> {
             return Ok(Self(kept.into_bound(py)));
         }
         let memory = vec![0_u8; SIZE + PAGE].into_boxed_slice();
-        let start = memory.as_ptr().align_offset(PAGE).min(PAGE); // which might find none
+        let start = landing::first_page(&memory);
         let memory = Box::into_raw(memory).cast::<UnsafeCell<[u8; SIZE + PAGE]>>();
         // SAFETY: a boxed slice has the layout of a boxed array of as many bytes; UnsafeCell is transparent.
         let memory = unsafe { Box::from_raw(memory) };
@@ -121,7 +121,8 @@ impl Drop for Scratch<'_> {
 /// `bf_getbuffer`.
 unsafe extern "C" fn lend(slf: *mut PyObject, view: *mut ffi::Py_buffer, flags: i32) -> i32 {
     // SAFETY: CPython calls the slot with the GIL held, an instance of the class and a view to fill; the window lies
-    // within SIZE bytes from the start, where the memory has as many, and it lives as long as the object, to which the view holds a reference.
+    // within SIZE bytes from the start, where the memory has as many, and it lives as long as the object, to which the
+    // view holds a reference.
     unsafe {
         let py = Python::assume_attached();
         guard_status(py, || {
