@@ -55,9 +55,25 @@ class Source(asyncio.Protocol):
         self.lost.set_result(exc)
 
 
-async def connected(loop):
+@pytest.fixture(params=["unix", "tcp"])
+def pair(request):
+    """Makes two connected sockets: the kernel is asked for a file in another way where both are on one network."""
+
+    def make():
+        if request.param == "unix":
+            return socket.socketpair()
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+            one = socket.create_connection(server.getsockname())
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+            return one, server.accept()[0]
+
+    return make
+
+
+async def connected(loop, pair):
     """A transport with its protocol, and the sink at the other end."""
-    one, two = socket.socketpair()
+    one, two = pair()
     transport, source = await loop.create_connection(lambda: Source(loop), sock=one)
     _, sink = await loop.connect_accepted_socket(lambda: Sink(loop), two)
     return transport, source, sink
@@ -77,11 +93,11 @@ class NoFile(io.BytesIO):
 @pytest.mark.stock_since((3, 13))
 @pytest.mark.parametrize(("offset", "count"), PARTS)
 @pytest.mark.parametrize("how", ["native", "by hand"])
-def test_a_part_through_a_transport(loop, run, file, offset, count, how):
+def test_a_part_through_a_transport(loop, run, pair, file, offset, count, how):
     source_file = file if how == "native" else NoFile(DATA)
 
     async def main():
-        transport, source, sink = await connected(loop)
+        transport, source, sink = await connected(loop, pair)
         transport.write(b"before")
         source_file.seek(7)
         sent = await loop.sendfile(transport, source_file, offset, count, fallback=how != "native")
@@ -104,11 +120,11 @@ def test_a_part_through_a_transport(loop, run, file, offset, count, how):
 
 @pytest.mark.parametrize(("offset", "count"), PARTS)
 @pytest.mark.parametrize("how", ["native", "by hand"])
-def test_a_part_through_a_socket(loop, run, file, offset, count, how):
+def test_a_part_through_a_socket(loop, run, pair, file, offset, count, how):
     source_file = file if how == "native" else NoFile(DATA)
 
     async def main():
-        one, two = socket.socketpair()
+        one, two = pair()
         with one, two:
             one.setblocking(False)
             _, sink = await loop.connect_accepted_socket(lambda: Sink(loop), two)
@@ -123,9 +139,9 @@ def test_a_part_through_a_socket(loop, run, file, offset, count, how):
     run(main(), 30)
 
 
-def test_not_available(loop, run):
+def test_not_available(loop, run, pair):
     async def main():
-        transport, source, sink = await connected(loop)
+        transport, source, sink = await connected(loop, pair)
         with pytest.raises(asyncio.SendfileNotAvailableError, match="not a regular file"):
             await loop.sendfile(transport, NoFile(DATA), fallback=False)
         transport.write(b"goes on")
@@ -181,9 +197,9 @@ def test_bad_files_and_sockets(loop, run, file):
     run(main())
 
 
-def test_nobody_may_write_meanwhile(loop, run, file):
+def test_nobody_may_write_meanwhile(loop, run, pair, file):
     async def main():
-        transport, source, sink = await connected(loop)
+        transport, source, sink = await connected(loop, pair)
         sink.transport.pause_reading()
         sending = asyncio.ensure_future(loop.sendfile(transport, file))
         await asyncio.sleep(0.01)
@@ -200,13 +216,13 @@ def test_nobody_may_write_meanwhile(loop, run, file):
 
 
 @pytest.mark.parametrize("how", ["native", "by hand"])
-def test_cancelled_in_the_middle(aio, loop, run, file, how):
+def test_cancelled_in_the_middle(aio, loop, run, pair, file, how):
     if aio is asyncio:
         pytest.skip("its file position, and its bytes when sent by hand, are wrong then")
     source_file = file if how == "native" else NoFile(DATA)
 
     async def main():
-        transport, source, sink = await connected(loop)
+        transport, source, sink = await connected(loop, pair)
         sink.transport.pause_reading()
         sending = asyncio.ensure_future(loop.sendfile(transport, source_file))
         await asyncio.sleep(0.05)
@@ -228,11 +244,11 @@ def test_cancelled_in_the_middle(aio, loop, run, file, how):
 
 
 @pytest.mark.parametrize("how", ["native", "by hand"])
-def test_the_peer_goes_away(loop, run, file, how):
+def test_the_peer_goes_away(loop, run, pair, file, how):
     source_file = file if how == "native" else NoFile(DATA)
 
     async def main():
-        transport, source, sink = await connected(loop)
+        transport, source, sink = await connected(loop, pair)
         sink.transport.pause_reading()
         sending = asyncio.ensure_future(loop.sendfile(transport, source_file))
         await asyncio.sleep(0.05)
@@ -245,12 +261,12 @@ def test_the_peer_goes_away(loop, run, file, how):
     run(main(), 30)
 
 
-def test_closed_in_the_middle(aio, loop, run, file):
+def test_closed_in_the_middle(aio, loop, run, pair, file):
     if aio is asyncio:
         pytest.skip("its sendfile waits for ever")
 
     async def main():
-        transport, source, sink = await connected(loop)
+        transport, source, sink = await connected(loop, pair)
         sink.transport.pause_reading()
         sending = asyncio.ensure_future(loop.sendfile(transport, file))
         await asyncio.sleep(0.05)
@@ -265,11 +281,11 @@ def test_closed_in_the_middle(aio, loop, run, file):
     run(main(), 30)
 
 
-def test_others_have_their_turn(loop, run, file):
+def test_others_have_their_turn(loop, run, pair, file):
     """A reader as fast as the file does not starve the rest."""
 
     async def main():
-        transport, source, sink = await connected(loop)
+        transport, source, sink = await connected(loop, pair)
         turns = 0
 
         async def others():
@@ -284,5 +300,26 @@ def test_others_have_their_turn(loop, run, file):
         assert turns > 10
         transport.close()
         await sink.lost
+
+    run(main(), 30)
+
+
+@pytest.mark.parametrize("length", [0, 5000, 2_000_000])
+def test_a_file_that_gets_shorter(loop, run, pair, file, length):
+    """It ends where it ends then, even if more was asked for."""
+
+    async def main():
+        transport, source, sink = await connected(loop, pair)
+        sink.transport.pause_reading()
+        sending = asyncio.ensure_future(loop.sendfile(transport, file, 0, len(DATA)))
+        await asyncio.sleep(0.05)
+        file.truncate(length)
+        sink.transport.resume_reading()
+        sent = await sending
+        assert length <= sent < len(DATA)
+        transport.close()
+        await sink.lost
+        assert len(sink.data) == sent
+        assert sink.data[:length] == DATA[:length]
 
     run(main(), 30)

@@ -4,8 +4,8 @@
 //! checks each one: a closed descriptor makes the call fail with EBADF. So lending a number for the length of
 //! one system call is memory-safe; whether it still means the same file is what [`Key`](crate::Key)
 //! generations and the single-owner rule answer. Also here: system calls that rustix does not offer in this form,
-//! `epoll_pwait2` with a fallback, `kill` and `pidfd_send_signal` with a number, `recvmmsg`, a thread's signal mask, and
-//! whether there is io_uring.
+//! `epoll_pwait2` with a fallback, `kill` and `pidfd_send_signal` with a number, `recvmmsg`, `send` out of a file's
+//! pages, a thread's signal mask, and whether there is io_uring.
 
 #![allow(
     unsafe_code,
@@ -15,10 +15,13 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::ptr::null_mut;
 use std::time::Duration;
 
 use rustix::event::epoll;
+use rustix::mm::{self, MapFlags, ProtFlags};
 use rustix::net::SocketAddrAny;
+use rustix::param::page_size;
 
 use crate::addr::Address;
 
@@ -165,10 +168,40 @@ pub(crate) fn epoll_wait_ns(
 /// Asks for a ring of io_uring in a way that cannot succeed; an error means that there are none to be had.
 pub(crate) fn try_io_uring() -> io::Result<()> {
     // SAFETY: the kernel reads the parameters before it does anything, and finds that there are none.
-    let outcome = unsafe { libc::syscall(libc::SYS_io_uring_setup, 1_u32, std::ptr::null_mut::<u8>()) };
+    let outcome = unsafe { libc::syscall(libc::SYS_io_uring_setup, 1_u32, null_mut::<u8>()) };
     debug_assert_eq!(outcome, -1);
     let error = io::Error::last_os_error();
     if error.raw_os_error() == Some(libc::EFAULT) { Ok(()) } else { Err(error) }
+}
+
+/// `send` out of a file's own pages, without a buffer.
+///
+/// "Unsupported" means: not from this file. (It cannot be mapped, or not be read there.)
+pub(crate) fn send_file(
+    socket: BorrowedFd<'_>,
+    file: BorrowedFd<'_>,
+    offset: u64,
+    length: usize,
+) -> io::Result<usize> {
+    let skip = usize::try_from(offset).unwrap_or(0) % page_size();
+    let mapped = skip.saturating_add(length);
+    let page = offset - skip as u64;
+    // SAFETY: a new mapping, at a place that the kernel chooses.
+    let memory = unsafe { mm::mmap(null_mut(), mapped, ProtFlags::READ, MapFlags::SHARED, file, page) };
+    let memory = memory.map_err(|_| io::ErrorKind::Unsupported)?;
+    // SAFETY: no part of this process reads the memory, which others may change, or which may cease to be in the file:
+    // only the kernel does, and then answers EFAULT. The bytes lie within the mapping.
+    let sent = unsafe {
+        libc::send(socket.as_raw_fd(), memory.cast::<u8>().add(skip).cast(), length, libc::MSG_NOSIGNAL)
+    };
+    let sent = usize::try_from(sent).map_err(|_| match io::Error::last_os_error() {
+        error if error.raw_os_error() == Some(libc::EFAULT) => io::ErrorKind::Unsupported.into(),
+        error => error,
+    });
+    // SAFETY: the mapping from above, of which nobody has kept an address.
+    let unmapped = unsafe { mm::munmap(memory, mapped) };
+    debug_assert!(unmapped.is_ok());
+    sent
 }
 
 /// How many datagrams one [`receive_many`] takes at most.
@@ -206,7 +239,7 @@ pub(crate) fn receive_many(
             messages.as_mut_ptr(),
             libc::c_uint::try_from(MOST_DATAGRAMS).unwrap_or(1),
             libc::MSG_DONTWAIT,
-            std::ptr::null_mut(),
+            null_mut(),
         )
     };
     let Ok(count) = usize::try_from(count) else { return Err(io::Error::last_os_error()) };

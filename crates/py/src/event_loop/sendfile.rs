@@ -6,7 +6,7 @@
 use std::io::ErrorKind;
 use std::os::fd::RawFd;
 
-use aioxide_sys::{Raw, sendfile};
+use aioxide_sys::{Raw, sendfile, stream};
 use pyo3::exceptions::{PyAttributeError, PyConnectionError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -236,6 +236,7 @@ async fn send_blocks(
     sent: &mut u64,
 ) -> PyResult<()> {
     let mut in_a_row = 0;
+    let mut copies = stream::is_local(attached(|py| fileno(sock.bind(py)))?).unwrap_or(false);
     loop {
         let left = count.map_or(block, |count| count - *sent);
         if left == 0 {
@@ -243,7 +244,9 @@ async fn send_blocks(
         }
         let most = usize::try_from(left.min(MOST)).unwrap_or(usize::MAX);
         let fd = attached(|py| fileno(sock.bind(py)))?;
-        match sendfile::sendfile(Raw(fd), Raw(file), offset + *sent, most) {
+        let way = if copies { sendfile::copy } else { sendfile::sendfile };
+        match way(Raw(fd), Raw(file), offset + *sent, most) {
+            Err(error) if copies && error.kind() == ErrorKind::Unsupported => copies = false,
             Ok(0) => return Ok(()), // the end of the file
             Ok(length) => {
                 *sent += length as u64;
