@@ -45,6 +45,12 @@ impl<T> Ready<T> {
         }
     }
 
+    /// The payload that `place` others go before.
+    #[inline]
+    pub fn get(&self, place: usize) -> Option<&T> {
+        self.queue.get(place)
+    }
+
     /// How many payloads wait.
     #[inline]
     pub fn len(&self) -> usize {
@@ -118,6 +124,7 @@ mod tests {
             ready.push(number);
         }
         assert_eq!(ready.iter().copied().collect::<Vec<_>>(), [0, 1, 2]);
+        assert_eq!((ready.get(0), ready.get(2), ready.get(3)), (Some(&0), Some(&2), None));
         assert_eq!((ready.pop(), ready.pop(), ready.pop(), ready.pop()), (Some(0), Some(1), Some(2), None));
     }
 

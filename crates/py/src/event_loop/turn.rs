@@ -37,6 +37,9 @@ const BUSY_TURNS: u32 = 8;
 /// … or after this time, in seconds, whichever comes first.
 const BUSY_TIME: f64 = 50e-6;
 
+/// With fewer events in a turn, what they need is mostly in the nearest caches still.
+const MANY_EVENTS: usize = 4;
+
 /// What the turns of one run share.
 #[derive(Debug)]
 pub(super) struct Turns {
@@ -71,9 +74,9 @@ impl Turns {
         admit_remote(py, core);
         let (ready, timers) = core.scheduler().with(py, aioxide_core::Scheduler::begin_turn);
         let is_busy = ready > 0 || core.is_stopping();
-        let mut count = ready;
+        let (mut count, mut events) = (ready, 0);
         if !is_busy || core.is_stopping() || self.wants_poll(this.get(), py) {
-            self.wait(this, core, is_busy)?;
+            events = self.wait(this, core, is_busy)?;
             // Where a turn does not wait, the Python code that it runs handles the signals.
             py.check_signals()?;
             count = self.admit_due(this, core)?;
@@ -83,7 +86,7 @@ impl Turns {
         if count > 0 {
             self.idle.over();
         }
-        run_jobs(this, core, count)
+        run_jobs(this, core, count, events >= MANY_EVENTS)
     }
 
     /// Takes in the timers that are due. Returns how many jobs this turn runs.
@@ -109,8 +112,9 @@ impl Turns {
         Ok(count)
     }
 
-    /// Looks at the descriptors, for as long as there is nothing else to do; what happened becomes jobs.
-    fn wait(&mut self, this: &Bound<'_, EventLoop>, core: &LoopCore, is_busy: bool) -> PyResult<()> {
+    /// Looks at the descriptors, for as long as there is nothing else to do; what happened becomes jobs. How many events
+    /// there were.
+    fn wait(&mut self, this: &Bound<'_, EventLoop>, core: &LoopCore, is_busy: bool) -> PyResult<usize> {
         let py = this.py();
         EventLoop::settle(this)?;
         let timeout = if is_busy {
@@ -143,12 +147,13 @@ impl Turns {
         }
         self.unseen = 0;
         admit_remote(py, core);
-        if !self.events.is_empty() {
+        let count = self.events.len();
+        if count > 0 {
             this.get().note_io();
             self.idle.over();
             self.admit_io(this, core)?;
         }
-        Ok(())
+        Ok(count)
     }
 
     /// A look without waiting.
@@ -287,7 +292,7 @@ fn admit_remote(py: Python<'_>, core: &LoopCore) {
 
 /// Runs the jobs of a turn. A function of its own, so that the registers are its.
 #[inline(never)]
-fn run_jobs(this: &Bound<'_, EventLoop>, core: &LoopCore, count: usize) -> PyResult<()> {
+fn run_jobs(this: &Bound<'_, EventLoop>, core: &LoopCore, count: usize, foresees: bool) -> PyResult<()> {
     let (py, here) = (this.py(), Here::new(this.py()));
     let is_watched = core.instruments() & instrument::EACH_TURN != 0;
     let mut part = if is_watched { instruments::turn(this, count) } else { count };
@@ -298,6 +303,9 @@ fn run_jobs(this: &Bound<'_, EventLoop>, core: &LoopCore, count: usize) -> PyRes
             part += instruments::go_on(this, count - number);
         }
         held.next();
+        if foresees {
+            foresee(this, core);
+        }
         if core.instruments() & (instrument::EACH_JOB | instrument::HELD) != 0 {
             if core.instruments() & instrument::HELD != 0 {
                 held::between(this);
@@ -321,6 +329,27 @@ fn run_jobs(this: &Bound<'_, EventLoop>, core: &LoopCore, count: usize) -> PyRes
     }
     held::end(this);
     Ok(())
+}
+
+/// Has the processor fetch what the next two jobs need, while this one runs. Each connection has memory of its own, which the
+/// kernel's work for all the others has driven out of the nearest caches since it was used last.
+#[inline]
+fn foresee(this: &Bound<'_, EventLoop>, core: &LoopCore) {
+    let py = this.py();
+    core.scheduler().with(py, |scheduler| {
+        this.get().driver.with(py, |driver| {
+            let source = |place| match scheduler.ready().get(place) {
+                Some(Job::Io(key, _)) => driver.as_ref().and_then(|driver| driver.get(*key)),
+                _ => None,
+            };
+            if let Some(source) = source(2) {
+                source.foresee(py);
+            }
+            if let Some(source) = source(1) {
+                source.foresee_parts(py);
+            }
+        });
+    });
 }
 
 #[inline]

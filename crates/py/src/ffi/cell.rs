@@ -10,6 +10,7 @@ use std::fmt;
 use pyo3::prelude::*;
 
 use super::gc::{Stopped, Visit};
+use super::prefetch::fetch;
 
 /// State that only a thread holding the GIL touches, one short borrow at a time.
 pub(crate) struct GilCell<T> {
@@ -153,6 +154,15 @@ impl Slot {
 
     pub(crate) fn new(value: Option<Py<PyAny>>) -> Self {
         Self(Cell::new(value))
+    }
+
+    /// Has the processor fetch the first cache lines of the object.
+    #[inline]
+    pub(crate) fn fetch<const LINES: usize>(&self, py: Python<'_>) {
+        // SAFETY: as in `get`, for the length of this call.
+        if let Some(object) = unsafe { (*self.0.as_ptr()).as_ref() } {
+            fetch::<LINES>(object.bind_borrowed(py));
+        }
     }
 
     /// A new reference to the object.

@@ -21,6 +21,7 @@ pub(crate) mod iter;
 pub(crate) mod layout;
 pub(crate) mod method;
 pub(crate) mod origins;
+pub(crate) mod prefetch;
 pub(crate) mod scratch;
 pub(crate) mod spares;
 #[cfg(Py_3_12)]

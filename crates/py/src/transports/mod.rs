@@ -37,6 +37,7 @@ use crate::event_loop::readers::Watch;
 use crate::event_loop::{EventLoop, signals};
 use crate::ffi::class::Inst;
 use crate::ffi::gc::{Stopped, Visit};
+use crate::ffi::prefetch::fetch;
 
 /// Who is told that a descriptor is ready.
 #[derive(Debug)]
@@ -99,6 +100,24 @@ impl Source {
             | Self::WritePipe(transport)
             | Self::Datagram(transport) => Some(transport.bind(py).clone()),
             Self::Waker | Self::Signals | Self::Watch(_) | Self::Listener(_) | Self::Child(_) => None,
+        }
+    }
+
+    /// [`on_ready`](Self::on_ready) will be called soon: has the processor fetch the transport.
+    #[inline]
+    pub(crate) fn foresee(&self, py: Python<'_>) {
+        if let Self::Tcp(transport) = self {
+            fetch::<3>(transport.bind_borrowed(py));
+        }
+    }
+
+    /// Now that the transport is at hand, has the processor fetch what it needs first.
+    #[inline]
+    pub(crate) fn foresee_parts(&self, py: Python<'_>) {
+        if let Self::Tcp(transport) = self
+            && let Some(transport) = tcp::This::cast_exact(transport.bind(py))
+        {
+            transport.foresee_parts(py);
         }
     }
 

@@ -288,6 +288,13 @@ pub(super) fn on_ready(this: This<'_, '_>, ready: Readiness) -> PyResult<()> {
 }
 
 impl TcpTransport {
+    /// Has the processor fetch what [`on_ready`] goes to first.
+    #[inline]
+    pub(super) fn foresee_parts(&self, py: Python<'_>) {
+        self.protocol.fetch::<2>(py);
+        self.context.fetch::<1>(py);
+    }
+
     fn slots(&self) -> [&Slot; 7] {
         let Self { event_loop, protocol, server, context, flushed, ahead, attributes, .. } = self;
         [event_loop, protocol, server, context, flushed, ahead, attributes]
