@@ -57,7 +57,7 @@ class Source(asyncio.Protocol):
 
 @pytest.fixture(params=["unix", "tcp"])
 def pair(request):
-    """Makes two connected sockets: the kernel is asked for a file in another way where both are on one network."""
+    """Makes two connected sockets: large files go another way over TCP to this machine than else."""
 
     def make():
         if request.param == "unix":
@@ -300,6 +300,28 @@ def test_others_have_their_turn(loop, run, pair, file):
         assert turns > 10
         transport.close()
         await sink.lost
+
+    run(main(), 30)
+
+
+@pytest.mark.parametrize(("pair", "copied"), [("unix", False), ("tcp", True)], indirect=["pair"])
+def test_who_has_the_pages(aio, loop, run, pair, file, copied):
+    """What has been copied stays as it was; with sendfile(2) the peer sees the file's own pages."""
+    if aio is asyncio:
+        pytest.skip("it never copies")
+
+    async def main():
+        transport, source, sink = await connected(loop, pair)
+        sink.transport.pause_reading()
+        sending = asyncio.ensure_future(loop.sendfile(transport, file))
+        await asyncio.sleep(0.05)
+        os.pwrite(file.fileno(), b"changed", 0)
+        sink.transport.resume_reading()
+        await sending
+        transport.close()
+        await sink.lost
+        assert sink.data[:7] == (DATA[:7] if copied else b"changed")
+        assert sink.data[7:] == DATA[7:]
 
     run(main(), 30)
 

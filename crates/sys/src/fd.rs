@@ -174,23 +174,23 @@ pub(crate) fn try_io_uring() -> io::Result<()> {
     if error.raw_os_error() == Some(libc::EFAULT) { Ok(()) } else { Err(error) }
 }
 
-/// `send` out of a file's own pages, without a buffer.
+/// `send` out of a file's own pages, without a buffer. Zeros stand for what has just been cut off within a page.
 ///
 /// "Unsupported" means: not from this file. (It cannot be mapped, or not be read there.)
-pub(crate) fn send_file(
+pub(crate) fn send_mapped(
     socket: BorrowedFd<'_>,
     file: BorrowedFd<'_>,
     offset: u64,
     length: usize,
 ) -> io::Result<usize> {
-    let skip = usize::try_from(offset).unwrap_or(0) % page_size();
+    let page = offset - offset % page_size() as u64;
+    let skip = usize::try_from(offset - page).unwrap_or(0); // less than a page
     let mapped = skip.saturating_add(length);
-    let page = offset - skip as u64;
     // SAFETY: a new mapping, at a place that the kernel chooses.
     let memory = unsafe { mm::mmap(null_mut(), mapped, ProtFlags::READ, MapFlags::SHARED, file, page) };
     let memory = memory.map_err(|_| io::ErrorKind::Unsupported)?;
-    // SAFETY: no part of this process reads the memory, which others may change, or which may cease to be in the file:
-    // only the kernel does, and then answers EFAULT. The bytes lie within the mapping.
+    // SAFETY: no part of this process reads the memory, which others may change and which may cease to be in the file:
+    // only the kernel does, and answers EFAULT where a page is gone. The bytes lie within the mapping.
     let sent = unsafe {
         libc::send(socket.as_raw_fd(), memory.cast::<u8>().add(skip).cast(), length, libc::MSG_NOSIGNAL)
     };

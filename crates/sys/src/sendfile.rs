@@ -1,15 +1,20 @@
-//! Sending a file without bringing it into the process. Used by `loop.sendfile` and `sock_sendfile`.
+//! Sending a file without reading it into a buffer. Used by `loop.sendfile` and `sock_sendfile`.
 //!
 //! Never blocks on the socket; reading the file itself may wait for the disk.
 
-use std::io::{self, ErrorKind};
-use std::os::fd::AsFd;
+use std::io;
+use std::os::fd::{AsFd, RawFd};
 
-use crate::fd;
-use crate::traffic;
+use crate::{fd, stream, traffic};
 
 /// The most that [`copy`] sends.
 const MOST_COPIED: usize = 1 << 20;
+
+/// How much [`sendfile`] passes on at a time.
+const PIECE: u64 = 64 * 1024;
+
+/// The file system of huge pages, parts of which are not to be mapped.
+const HUGE_PAGES: libc::c_long = libc::HUGETLBFS_MAGIC;
 
 /// Sends up to `count` bytes of `file` from `offset` on; how many went. Zero: the file ends there.
 ///
@@ -19,17 +24,24 @@ pub fn sendfile(socket: impl AsFd, file: impl AsFd, offset: u64, count: usize) -
     Ok(traffic::sent(rustix::fs::sendfile(socket, file, Some(&mut offset), count)?))
 }
 
-/// As [`sendfile`], but the kernel copies from the file's pages instead of passing them on. Better for a TCP peer on this
-/// machine, which [`sendfile`] wakes for each piece of 64 kB; else worse.
+/// Whether [`copy`] is better than [`sendfile`] for so many bytes: towards a TCP peer on this machine, which [`sendfile`] wakes
+/// for each piece.
+pub fn is_better_copied(socket: RawFd, file: impl AsFd, count: u64) -> bool {
+    count > PIECE
+        && stream::is_local(socket).unwrap_or(false)
+        && rustix::fs::fstatfs(file).is_ok_and(|system| system.f_type != HUGE_PAGES)
+}
+
+/// As [`sendfile`], but the kernel copies from the file's pages instead of passing them on. Sends up to 1 MB.
 ///
-/// Sends up to 1 MB. "Unsupported" means: this file not so, take [`sendfile`].
+/// "Unsupported" means: this file not so, take [`sendfile`].
 pub fn copy(socket: impl AsFd, file: impl AsFd, offset: u64, count: usize) -> io::Result<usize> {
     let left = usize::try_from(size(&file)?.saturating_sub(offset)).unwrap_or(usize::MAX);
     let length = count.min(left).min(MOST_COPIED);
     if length == 0 {
-        return Err(ErrorKind::Unsupported.into()); // at its end, or one that has no size
+        return Ok(0);
     }
-    fd::send_file(socket.as_fd(), file.as_fd(), offset, length).map(traffic::sent)
+    fd::send_mapped(socket.as_fd(), file.as_fd(), offset, length).map(traffic::sent)
 }
 
 /// How long a file is.
@@ -66,7 +78,7 @@ mod tests {
         assert_eq!(copy(&ours, &file, 8, 100).unwrap(), 2);
         assert_eq!((size(&file).unwrap(), seek(&file, 7).unwrap()), (10, 7));
         let mut buffer = [0; 16];
-        assert_eq!(crate::stream::recv(theirs.as_raw_fd(), &mut buffer).unwrap(), 8);
+        assert_eq!(stream::recv(theirs.as_raw_fd(), &mut buffer).unwrap(), 8);
         assert_eq!(&buffer[..8], b"34568989");
     }
 
@@ -77,11 +89,11 @@ mod tests {
         let closed_to_us = std::fs::File::options().write(true).open(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
         let (ours, theirs) = crate::socket::pair().unwrap();
-        let (at_its_end, not_mapped) = (copy(&ours, &file, 10, 1), copy(&ours, &closed_to_us, 0, 1));
-        let gone_meanwhile = fd::send_file(ours.as_fd(), file.as_fd(), 1 << 20, 1);
-        for result in [at_its_end, not_mapped, gone_meanwhile] {
-            assert_eq!(result.unwrap_err().kind(), ErrorKind::Unsupported);
+        let gone_meanwhile = fd::send_mapped(ours.as_fd(), file.as_fd(), 1 << 20, 1);
+        for result in [copy(&ours, &closed_to_us, 0, 1), gone_meanwhile] {
+            assert_eq!(result.unwrap_err().kind(), io::ErrorKind::Unsupported);
         }
-        assert!(!crate::stream::is_readable(theirs.as_raw_fd()).unwrap());
+        assert_eq!(copy(&ours, &file, 10, 1).unwrap(), 0);
+        assert!(!stream::is_readable(theirs.as_raw_fd()).unwrap());
     }
 }

@@ -6,7 +6,7 @@
 use std::io::ErrorKind;
 use std::os::fd::RawFd;
 
-use aioxide_sys::{Raw, sendfile, stream};
+use aioxide_sys::{Raw, sendfile};
 use pyo3::exceptions::{PyAttributeError, PyConnectionError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -236,7 +236,8 @@ async fn send_blocks(
     sent: &mut u64,
 ) -> PyResult<()> {
     let mut in_a_row = 0;
-    let mut copies = stream::is_local(attached(|py| fileno(sock.bind(py)))?).unwrap_or(false);
+    let fd = attached(|py| fileno(sock.bind(py)))?;
+    let mut copies = sendfile::is_better_copied(fd, Raw(file), block);
     loop {
         let left = count.map_or(block, |count| count - *sent);
         if left == 0 {

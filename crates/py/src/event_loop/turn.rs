@@ -16,7 +16,7 @@ use super::{EventLoop, closed, hooks, instruments};
 use crate::errors::{ends_the_loop, os_error};
 use crate::ffi::layout::{Fut, Tsk};
 use crate::ffi::thread::Here;
-use crate::ffi::{context, detach};
+use crate::ffi::{context, detach, prefetch};
 use crate::job::Job;
 use crate::local::LoopCore;
 use crate::pulse::instrument;
@@ -86,7 +86,7 @@ impl Turns {
         if count > 0 {
             self.idle.over();
         }
-        run_jobs(this, core, count, events >= MANY_EVENTS)
+        run_jobs(this, core, count, prefetch::WORKS && events >= MANY_EVENTS)
     }
 
     /// Takes in the timers that are due. Returns how many jobs this turn runs.
@@ -332,7 +332,8 @@ fn run_jobs(this: &Bound<'_, EventLoop>, core: &LoopCore, count: usize, foresees
 }
 
 /// Has the processor fetch what the next two jobs need, while this one runs. Each connection has memory of its own, which the
-/// kernel's work for all the others has driven out of the nearest caches since it was used last.
+/// kernel's work for all the others has driven out of the nearest caches since it was used last. (The borrows hold nothing up:
+/// no Python code runs, and no reference is counted.)
 #[inline]
 fn foresee(this: &Bound<'_, EventLoop>, core: &LoopCore) {
     let py = this.py();
@@ -343,7 +344,7 @@ fn foresee(this: &Bound<'_, EventLoop>, core: &LoopCore) {
                 _ => None,
             };
             if let Some(source) = source(2) {
-                source.foresee(py);
+                source.foresee();
             }
             if let Some(source) = source(1) {
                 source.foresee_parts(py);

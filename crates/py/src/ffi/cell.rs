@@ -158,10 +158,10 @@ impl Slot {
 
     /// Has the processor fetch the first cache lines of the object.
     #[inline]
-    pub(crate) fn fetch<const LINES: usize>(&self, py: Python<'_>) {
-        // SAFETY: as in `get`, for the length of this call.
+    pub(crate) fn fetch<const LINES: usize>(&self, _py: Python<'_>) {
+        // SAFETY: the GIL is held; the object is alive while the cell owns it, longer than this.
         if let Some(object) = unsafe { (*self.0.as_ptr()).as_ref() } {
-            fetch::<LINES>(object.bind_borrowed(py));
+            fetch::<LINES>(object);
         }
     }
 

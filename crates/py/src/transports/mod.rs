@@ -105,9 +105,9 @@ impl Source {
 
     /// [`on_ready`](Self::on_ready) will be called soon: has the processor fetch the transport.
     #[inline]
-    pub(crate) fn foresee(&self, py: Python<'_>) {
+    pub(crate) fn foresee(&self) {
         if let Self::Tcp(transport) = self {
-            fetch::<3>(transport.bind_borrowed(py));
+            fetch::<3>(transport);
         }
     }
 
