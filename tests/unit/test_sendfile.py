@@ -79,6 +79,15 @@ async def connected(loop, pair):
     return transport, source, sink
 
 
+async def stalled(loop, pair, file, *numbers):
+    """The same, and a file on its way to the sink, which does not read yet."""
+    transport, source, sink = await connected(loop, pair)
+    sink.transport.pause_reading()
+    sending = asyncio.ensure_future(loop.sendfile(transport, file, *numbers))
+    await asyncio.sleep(0.05)
+    return transport, source, sink, sending
+
+
 def part(offset, count):
     return DATA[offset:] if count is None else DATA[offset : offset + count]
 
@@ -199,10 +208,7 @@ def test_bad_files_and_sockets(loop, run, file):
 
 def test_nobody_may_write_meanwhile(loop, run, pair, file):
     async def main():
-        transport, source, sink = await connected(loop, pair)
-        sink.transport.pause_reading()
-        sending = asyncio.ensure_future(loop.sendfile(transport, file))
-        await asyncio.sleep(0.01)
+        transport, source, sink, sending = await stalled(loop, pair, file)
         with pytest.raises(RuntimeError, match="sendfile is in progress"):
             transport.write(b"x")
         assert not transport.is_reading()
@@ -222,10 +228,7 @@ def test_cancelled_in_the_middle(aio, loop, run, pair, file, how):
     source_file = file if how == "native" else NoFile(DATA)
 
     async def main():
-        transport, source, sink = await connected(loop, pair)
-        sink.transport.pause_reading()
-        sending = asyncio.ensure_future(loop.sendfile(transport, source_file))
-        await asyncio.sleep(0.05)
+        transport, source, sink, sending = await stalled(loop, pair, source_file)
         sending.cancel()
         with pytest.raises(asyncio.CancelledError):
             await sending
@@ -248,10 +251,7 @@ def test_the_peer_goes_away(loop, run, pair, file, how):
     source_file = file if how == "native" else NoFile(DATA)
 
     async def main():
-        transport, source, sink = await connected(loop, pair)
-        sink.transport.pause_reading()
-        sending = asyncio.ensure_future(loop.sendfile(transport, source_file))
-        await asyncio.sleep(0.05)
+        transport, source, sink, sending = await stalled(loop, pair, source_file)
         sink.transport.abort()
         with pytest.raises(ConnectionError):
             await sending
@@ -266,10 +266,7 @@ def test_closed_in_the_middle(aio, loop, run, pair, file):
         pytest.skip("its sendfile waits for ever")
 
     async def main():
-        transport, source, sink = await connected(loop, pair)
-        sink.transport.pause_reading()
-        sending = asyncio.ensure_future(loop.sendfile(transport, file))
-        await asyncio.sleep(0.05)
+        transport, source, sink, sending = await stalled(loop, pair, file)
         transport.close()
         with pytest.raises(ConnectionError):
             await sending
@@ -311,10 +308,7 @@ def test_who_has_the_pages(aio, loop, run, pair, file, copied):
         pytest.skip("it never copies")
 
     async def main():
-        transport, source, sink = await connected(loop, pair)
-        sink.transport.pause_reading()
-        sending = asyncio.ensure_future(loop.sendfile(transport, file))
-        await asyncio.sleep(0.05)
+        transport, source, sink, sending = await stalled(loop, pair, file)
         os.pwrite(file.fileno(), b"changed", 0)
         sink.transport.resume_reading()
         await sending
@@ -331,10 +325,7 @@ def test_a_file_that_gets_shorter(loop, run, pair, file, length):
     """It ends where it ends then, even if more was asked for."""
 
     async def main():
-        transport, source, sink = await connected(loop, pair)
-        sink.transport.pause_reading()
-        sending = asyncio.ensure_future(loop.sendfile(transport, file, 0, len(DATA)))
-        await asyncio.sleep(0.05)
+        transport, source, sink, sending = await stalled(loop, pair, file, 0, len(DATA))
         file.truncate(length)
         sink.transport.resume_reading()
         sent = await sending
