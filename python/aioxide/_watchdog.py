@@ -38,7 +38,7 @@ class Stall:
     """`threading.get_ident()` of the loop's thread."""
     looks: tuple[Look, ...]
     """Looks at the stack during the stall, of which each shows another.  None where native code kept the
-    interpreter's lock all the time."""
+    interpreter's lock all the time, or the whole process stood still: stopped, throttled, on a machine that was."""
 
     @classmethod
     def _of(cls, record: Mapping[str, Any]) -> "Stall":
@@ -51,7 +51,9 @@ class Stall:
     def __str__(self) -> str:
         lines = [f"the event loop {'was' if self.over else 'has been'} stalled for {self.seconds:.3f} s"]
         if not self.looks:
-            lines.append("  native code kept the interpreter's lock all the time: no stack could be read")
+            lines.append(
+                "  no stack could be read: native code kept the interpreter's lock, or the whole process stood still"
+            )
         for look in self.looks:
             who = "a callback" if look.task is None else f"task {look.task!r}"
             lines.append(f"  after {look.after:.3f} s, in {who}:")
@@ -100,7 +102,9 @@ def watchdog(threshold: float = 0.1, *, callback: Callable[[Stall], object] | No
     """Report each time an event loop of aioxide's does not come back for `threshold` seconds.
 
     A native thread watches every loop of the process, those that start later
-    too, and reads the stack of the loop's thread during the stall.  At the end
+    too, and reads the stack of the loop's thread during the stall.  A stall
+    that it sleeps through itself, as the process was stopped or got no
+    processor, is reported without a stack.  At the end
     of the stall it is logged once, to the logger "aioxide", and `callback` is
     called with it, in the watchdog's thread.  A stall that lasts over five
     seconds is logged once more while it lasts.

@@ -40,22 +40,19 @@ pub(crate) struct Pulse {
     began: AtomicU64,
     /// The loop waits for something to happen.
     asleep: AtomicBool,
-    /// A watcher has seen a stall and wants to know when it ends.
-    is_stalled: AtomicBool,
-    /// When the last stall ended: the bits of a number of seconds.
-    ended: AtomicU64,
 }
 
 impl Pulse {
     pub(crate) fn start(&self, ident: u64) {
+        self.note_start(clock::coarse());
         self.asleep.store(false, Ordering::Relaxed);
         self.ident.store(ident, Ordering::Relaxed);
     }
 
-    /// A turn begins, or somebody watches from now on, for whom the one under way begins now.
+    /// A turn begins, or somebody watches from now on, for whom the one under way begins now (by the coarse clock).
     #[inline]
-    pub(crate) fn note_start(&self) {
-        self.began.store(clock::coarse().to_bits(), Ordering::Relaxed);
+    pub(crate) fn note_start(&self, now: f64) {
+        self.began.store(now.to_bits(), Ordering::Release);
     }
 
     pub(crate) fn stop(&self) {
@@ -64,23 +61,15 @@ impl Pulse {
 
     /// A turn begins.
     #[inline]
-    pub(crate) fn beat(&self, now: impl FnOnce() -> f64) {
-        self.note_start();
+    pub(crate) fn beat(&self, now: f64) {
+        self.note_start(now);
         // One thread writes: no need for an atomic addition.
-        self.turns.store(self.turns().wrapping_add(1), Ordering::Release);
-        if self.is_stalled.load(Ordering::Relaxed) {
-            self.ended.store(now().to_bits(), Ordering::Relaxed);
-            self.is_stalled.store(false, Ordering::Release);
-        }
+        self.turns.store(self.turns().wrapping_add(1), Ordering::Relaxed);
     }
 
     #[inline]
-    pub(crate) fn set_asleep(&self, asleep: bool, now: impl FnOnce() -> f64) {
-        self.asleep.store(asleep, Ordering::Relaxed);
-        if asleep && self.is_stalled.load(Ordering::Relaxed) {
-            self.ended.store(now().to_bits(), Ordering::Relaxed);
-            self.is_stalled.store(false, Ordering::Release);
-        }
+    pub(crate) fn set_asleep(&self, asleep: bool) {
+        self.asleep.store(asleep, Ordering::Release);
     }
 
     pub(crate) fn turns(&self) -> u64 {
@@ -91,25 +80,14 @@ impl Pulse {
         self.ident.load(Ordering::Relaxed)
     }
 
-    /// The turn under way, if the loop is in one.
-    pub(crate) fn busy_turn(&self) -> Option<u64> {
-        let turn = self.turns.load(Ordering::Acquire);
-        (self.ident() != 0 && !self.asleep.load(Ordering::Relaxed)).then_some(turn)
+    /// When the turn under way, or the last one, began, by the coarse clock.
+    #[inline]
+    pub(crate) fn began(&self) -> f64 {
+        f64::from_bits(self.began.load(Ordering::Acquire))
     }
 
-    /// When the turn under way began, at the latest: a few milliseconds after it did, or when it was seen first.
-    pub(crate) fn start_of_turn(&self, seen: f64) -> f64 {
-        (f64::from_bits(self.began.load(Ordering::Relaxed)) + clock::coarse_resolution()).min(seen)
-    }
-
-    /// Asks for the time at which the turn under way ends.
-    pub(crate) fn note_stall(&self) {
-        self.is_stalled.store(true, Ordering::Relaxed);
-    }
-
-    /// When the stall ended; none if that isn't known.
-    pub(crate) fn end_of_stall(&self) -> Option<f64> {
-        (!self.is_stalled.swap(false, Ordering::Acquire))
-            .then(|| f64::from_bits(self.ended.load(Ordering::Relaxed)))
+    /// The loop is in a turn.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.ident() != 0 && !self.asleep.load(Ordering::Acquire)
     }
 }

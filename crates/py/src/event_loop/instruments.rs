@@ -6,7 +6,7 @@ use aioxide_sys::clock;
 use pyo3::prelude::*;
 
 use super::{EventLoop, debug};
-use crate::inspect::{accounts, trace};
+use crate::inspect::{accounts, trace, watchdog};
 use crate::job::Job;
 use crate::pulse::instrument;
 
@@ -14,7 +14,11 @@ use crate::pulse::instrument;
 #[inline]
 pub(super) fn turn(this: &Bound<'_, EventLoop>, count: usize) -> usize {
     let core = EventLoop::core(this);
-    core.pulse().beat(clock::monotonic);
+    let now = clock::coarse();
+    if core.instruments() & instrument::PULSE != 0 {
+        watchdog::turn_over(this, now);
+    }
+    core.pulse().beat(now);
     if core.instruments() & instrument::TRACE != 0 {
         trace::steps::turn(this);
     }
@@ -38,7 +42,11 @@ pub(super) fn go_on(this: &Bound<'_, EventLoop>, left: usize) -> usize {
 /// The loop goes to sleep, or comes back from it.
 pub(super) fn sleep(this: &Bound<'_, EventLoop>, falls: bool) {
     let core = EventLoop::core(this);
-    core.pulse().set_asleep(falls, clock::monotonic);
+    if core.instruments() & instrument::PULSE != 0 {
+        let now = clock::coarse();
+        if falls { watchdog::turn_over(this, now) } else { core.pulse().note_start(now) }
+    }
+    core.pulse().set_asleep(falls);
     if !falls && core.instruments() & instrument::ACCOUNTS != 0 {
         this.get().cpu_mark.set((clock::monotonic(), clock::thread_cpu()));
     }
@@ -120,7 +128,7 @@ fn with_metrics<R>(this: &Bound<'_, EventLoop>, f: impl FnOnce(&mut Metrics) -> 
 /// Starts measuring, if that isn't done already; what has been measured goes to `f`.
 pub(crate) fn measure<R>(this: &Bound<'_, EventLoop>, f: impl FnOnce(&Metrics) -> R) -> R {
     let core = EventLoop::core(this);
-    if core.thread() != 0 && core.pulse().busy_turn().is_some() {
+    if core.thread() != 0 && core.pulse().is_busy() {
         let now = clock::monotonic();
         with_metrics(this, |metrics| metrics.read(now));
     }

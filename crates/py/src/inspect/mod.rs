@@ -17,7 +17,7 @@ mod serve;
 mod subject;
 mod tasks;
 pub(crate) mod trace;
-mod watchdog;
+pub(crate) mod watchdog;
 mod web;
 
 use pyo3::prelude::*;

@@ -148,7 +148,7 @@ impl Looker {
                     json.object(|json| {
                         json.key("thread").number(pulse.ident());
                         json.key("turns").number(pulse.turns());
-                        json.key("busy").raw(if pulse.busy_turn().is_some() { "true" } else { "false" });
+                        json.key("busy").raw(if pulse.is_busy() { "true" } else { "false" });
                     });
                 }
             });

@@ -30,6 +30,7 @@ pub(crate) fn add(event_loop: &Bound<'_, EventLoop>, ident: u64) {
 pub(crate) fn remove(event_loop: &Bound<'_, EventLoop>) {
     let py = event_loop.py();
     trace::leave(event_loop);
+    watchdog::leave(event_loop);
     EventLoop::core(event_loop).pulse().stop();
     let entry = RUNNING.with(py, |running| {
         let place = running.iter().position(|entry| entry.event_loop.is(event_loop));

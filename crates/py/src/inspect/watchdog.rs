@@ -2,8 +2,9 @@
 //!
 //! The thread sleeps and compares pulses; it takes the GIL only when a turn has lasted longer than the threshold, to
 //! read the Python stack of the loop's thread *during* the stall. Where native code holds the GIL all the time there is
-//! no stack to be had, and the report says so. One stall is one report, made at its end with its whole length.
-//! Nobody waits for this thread but the interpreter's exit.
+//! no stack to be had, and the report says so. One stall is one report, made at its end with its whole length. It is
+//! the loop that says when a turn that lasted too long is over, so that none is lost where this thread got no time: on
+//! a machine that was stopped or throttled. Nobody waits for this thread but the interpreter's exit.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -65,6 +66,10 @@ pub(super) struct Stall {
 }
 
 impl Stall {
+    fn new(ident: u64, since: f64) -> Self {
+        Self { ident, since, seconds: 0.0, is_over: false, looks: Vec::new() }
+    }
+
     fn write(&self, json: &mut Json) {
         json.object(|json| {
             json.key("thread").number(self.ident);
@@ -84,10 +89,28 @@ impl Stall {
     }
 }
 
+/// What loops tell the thread.
+enum News {
+    /// This one runs now.
+    Starts(Arc<Pulse>),
+    /// A turn that lasted too long is over.
+    Over(Turn),
+}
+
+/// A turn that lasted too long.
+struct Turn {
+    pulse: Arc<Pulse>,
+    ident: u64,
+    /// When it began, by the coarse clock, and when it ended.
+    began: f64,
+    ended: f64,
+}
+
 /// The thread and the way to it.
 struct Dog {
+    threshold: f64,
     is_wanted: Arc<AtomicBool>,
-    loops: Sender<Arc<Pulse>>,
+    news: Sender<News>,
     thread: JoinHandle<()>,
 }
 
@@ -103,13 +126,32 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// A loop starts to run: it is watched if there is a watchdog.
-pub(crate) fn watch(event_loop: &Bound<'_, EventLoop>) {
+pub(super) fn watch(event_loop: &Bound<'_, EventLoop>) {
     let core = EventLoop::core(event_loop);
-    core.pulse().note_start();
+    core.pulse().note_start(clock::coarse());
     let is_watched = DOG.with(event_loop.py(), |dog| {
-        dog.as_ref().is_some_and(|dog| dog.loops.send(Arc::clone(core.pulse())).is_ok())
+        dog.as_ref().is_some_and(|dog| dog.news.send(News::Starts(Arc::clone(core.pulse()))).is_ok())
     });
     core.set_instrument(instrument::PULSE, is_watched);
+}
+
+/// A turn of a loop that is watched ends, at that time by the coarse clock.
+#[inline]
+pub(crate) fn turn_over(event_loop: &Bound<'_, EventLoop>, now: f64) {
+    let pulse = EventLoop::core(event_loop).pulse();
+    let began = pulse.began();
+    DOG.with(event_loop.py(), |dog| {
+        let Some(dog) = dog.as_ref().filter(|dog| now - began >= dog.threshold) else { return };
+        let turn = Turn { pulse: Arc::clone(pulse), ident: pulse.ident(), began, ended: clock::monotonic() };
+        let _ = dog.news.send(News::Over(turn)); // none there: it ends as well
+    });
+}
+
+/// A loop stops, and with it the turn under way.
+pub(super) fn leave(event_loop: &Bound<'_, EventLoop>) {
+    if EventLoop::core(event_loop).instruments() & instrument::PULSE != 0 {
+        turn_over(event_loop, clock::coarse());
+    }
 }
 
 /// `_watchdog_start(threshold, report)`: `report` is called with each stall as JSON, in the watchdog's thread.
@@ -118,12 +160,18 @@ pub(super) fn _watchdog_start(py: Python<'_>, threshold: f64, report: Py<PyAny>)
     if DOG.with(py, |dog| dog.is_some()) {
         return Err(PyRuntimeError::new_err("the watchdog runs already"));
     }
-    let (loops, news) = channel();
+    let (news, said) = channel();
     let is_wanted = Arc::new(AtomicBool::new(true));
-    let watcher = Watcher { threshold, report, is_wanted: Arc::clone(&is_wanted), seen: Vec::new() };
-    let thread = threads::spawn("aioxide-watchdog", move || watcher.run(&news))
+    let watcher = Watcher {
+        threshold,
+        lag: clock::coarse_resolution(),
+        report,
+        is_wanted: Arc::clone(&is_wanted),
+        seen: Vec::new(),
+    };
+    let thread = threads::spawn("aioxide-watchdog", move || watcher.run(&said))
         .map_err(|error| PyRuntimeError::new_err(format!("no thread for the watchdog: {error}")))?;
-    DOG.with(py, |dog| *dog = Some(Dog { is_wanted, loops, thread }));
+    DOG.with(py, |dog| *dog = Some(Dog { threshold, is_wanted, news, thread }));
     for (event_loop, _) in running::all(py) {
         watch(&event_loop);
     }
@@ -138,7 +186,7 @@ pub(super) fn _watchdog_stop(py: Python<'_>, wait: bool) {
         EventLoop::core(&event_loop).set_instrument(instrument::PULSE, false);
     }
     dog.is_wanted.store(false, Ordering::Relaxed);
-    drop(dog.loops); // wakes it
+    drop(dog.news); // wakes it
     if wait && dog.thread.thread().id() != std::thread::current().id() {
         let _ = py.detach(|| dog.thread.join());
     }
@@ -182,37 +230,66 @@ pub(super) fn since(time: f64) -> Vec<Stall> {
 /// A loop as the watchdog sees it.
 struct Seen {
     pulse: Arc<Pulse>,
-    /// The turn under way when it last looked, and since when.
-    turn: Option<u64>,
-    since: f64,
+    /// When the turn began that was under way when it last looked; none if the loop slept.
+    turn: Option<f64>,
+    /// When the turn began that the loop has last said to be over.
+    over: Option<f64>,
     stall: Option<Stall>,
     /// How many times the stack has been looked at, and whether the stall was told about while it lasted.
     looks: u32,
     is_told: bool,
 }
 
+impl Seen {
+    fn new(pulse: Arc<Pulse>) -> Self {
+        Self { pulse, turn: None, over: None, stall: None, looks: 0, is_told: false }
+    }
+
+    /// Another turn is under way, or none. What is left of the one before.
+    fn set_turn(&mut self, turn: Option<f64>) -> Option<Stall> {
+        (self.turn, self.looks, self.is_told) = (turn, 0, false);
+        self.stall.take()
+    }
+
+    /// The turn under way, as far as is known.
+    fn under_way(&self) -> Option<f64> {
+        self.turn.filter(|_| self.turn != self.over)
+    }
+
+    /// How long that may last until the next look, in seconds.
+    fn due(&self, threshold: f64) -> f64 {
+        if self.looks < LOOKS { threshold * f64::from(1_u32 << self.looks) } else { f64::INFINITY }
+    }
+}
+
 struct Watcher {
     threshold: f64,
+    /// How much later than by the coarse clock something has happened at most, in seconds.
+    lag: f64,
     report: Py<PyAny>,
     is_wanted: Arc<AtomicBool>,
     seen: Vec<Seen>,
 }
 
 impl Watcher {
-    fn run(mut self, news: &Receiver<Arc<Pulse>>) {
-        let nap = Duration::from_secs_f64((self.threshold / 4.0).clamp(0.001, 0.1));
+    fn run(mut self, news: &Receiver<News>) {
         loop {
-            let goes_on = match news.recv_timeout(nap) {
-                Ok(pulse) => {
-                    self.add(pulse);
+            let goes_on = match news.recv_timeout(self.nap()) {
+                Ok(one) => {
+                    self.hear(one);
                     true
                 }
                 Err(RecvTimeoutError::Timeout) => self.is_wanted.load(Ordering::Relaxed),
                 Err(RecvTimeoutError::Disconnected) => false, // what is over by now is still told
             };
+            // First what is seen and then what is said: of a turn that is seen to be over, the loop has spoken.
+            let turns: Vec<_> = self.seen.iter().map(|seen| turn_of(&seen.pulse)).collect();
+            while let Ok(one) = news.try_recv() {
+                self.hear(one);
+            }
             let now = clock::monotonic();
-            for number in 0..self.seen.len() {
-                self.check(number, now);
+            for (number, turn) in turns.into_iter().enumerate() {
+                self.check(number, turn, now);
             }
             self.seen.retain(|seen| seen.pulse.ident() != 0 || seen.stall.is_some());
             self.publish();
@@ -227,10 +304,19 @@ impl Watcher {
         }
     }
 
-    fn add(&mut self, pulse: Arc<Pulse>) {
-        if !self.seen.iter().any(|seen| Arc::ptr_eq(&seen.pulse, &pulse)) {
-            self.seen.push(Seen { pulse, turn: None, since: 0.0, stall: None, looks: 0, is_told: false });
-        }
+    /// How long nothing can be to look at, but for turns that have not begun yet.
+    fn nap(&self) -> Duration {
+        let now = clock::monotonic();
+        let next = self
+            .seen
+            .iter()
+            .filter_map(|seen| Some(self.begin(seen.under_way()?) + seen.due(self.threshold) - now));
+        Duration::from_secs_f64(next.fold((self.threshold / 4.0).min(0.1), f64::min).max(0.001))
+    }
+
+    /// When a turn began, at the latest.
+    fn begin(&self, turn: f64) -> f64 {
+        turn + self.lag
     }
 
     /// Shows what is under way to those who ask.
@@ -242,49 +328,64 @@ impl Watcher {
         }
     }
 
-    fn check(&mut self, number: usize, now: f64) {
-        let Some(seen) = self.seen.get_mut(number) else { return };
-        let turn = seen.pulse.busy_turn();
-        if turn.is_none() || turn != seen.turn {
-            if let Some(mut stall) = seen.stall.take() {
-                stall.seconds = seen.pulse.end_of_stall().unwrap_or(now) - seen.since;
-                stall.is_over = true;
-                self.tell(&stall);
-                let mut kept = lock(&STALLS);
-                kept.push_back(stall);
-                while kept.len() > LIMIT.load(Ordering::Relaxed) {
-                    kept.pop_front();
+    fn hear(&mut self, news: News) {
+        match news {
+            News::Starts(pulse) => {
+                if !self.seen.iter().any(|seen| Arc::ptr_eq(&seen.pulse, &pulse)) {
+                    self.seen.push(Seen::new(pulse));
                 }
             }
-            if let Some(seen) = self.seen.get_mut(number) {
-                let since = seen.pulse.start_of_turn(now); // this thread may come late
-                (seen.turn, seen.since, seen.looks, seen.is_told) = (turn, since, 0, false);
+            News::Over(turn) => {
+                let seen = self.seen.iter_mut().find(|seen| Arc::ptr_eq(&seen.pulse, &turn.pulse));
+                let stall = seen.and_then(|seen| {
+                    seen.over = Some(turn.began);
+                    seen.stall.take_if(|_| seen.turn == seen.over)
+                });
+                let since = self.begin(turn.began);
+                if stall.is_some() || turn.ended - since >= self.threshold {
+                    self.end(stall.unwrap_or_else(|| Stall::new(turn.ident, since)), turn.ended);
+                }
+            }
+        }
+    }
+
+    fn end(&self, mut stall: Stall, now: f64) {
+        stall.seconds = now - stall.since;
+        stall.is_over = true;
+        self.tell(&stall);
+        let mut kept = lock(&STALLS);
+        kept.push_back(stall);
+        while kept.len() > LIMIT.load(Ordering::Relaxed) {
+            kept.pop_front();
+        }
+    }
+
+    /// Looks at a loop that was in that turn a moment ago, or slept.
+    fn check(&mut self, number: usize, turn: Option<f64>, now: f64) {
+        let Some(seen) = self.seen.get_mut(number) else { return };
+        if turn != seen.turn {
+            if let Some(stall) = seen.set_turn(turn) {
+                self.end(stall, now); // by its own clock the loop was in time
             }
             return;
         }
-        let after = now - seen.since;
-        if after < self.threshold * f64::from(1_u32 << seen.looks) && (after <= LONG || seen.is_told) {
+        let Some(turn) = seen.under_way() else { return };
+        let since = turn + self.lag;
+        let after = now - since;
+        if after < seen.due(self.threshold) && (after <= LONG || seen.is_told) {
             if let Some(stall) = &mut seen.stall {
                 stall.seconds = after;
             }
             return;
         }
-        seen.pulse.note_stall();
-        let stall = seen.stall.get_or_insert_with(|| Stall {
-            ident: seen.pulse.ident(),
-            since: seen.since,
-            seconds: after,
-            is_over: false,
-            looks: Vec::new(),
-        });
+        let stall = seen.stall.get_or_insert_with(|| Stall::new(seen.pulse.ident(), since));
         stall.seconds = after;
         if seen.looks < LOOKS {
             seen.looks += 1;
-            let pulse = Arc::clone(&seen.pulse);
+            let pulse = &seen.pulse;
             // Waits for the GIL: the thread that stalls hands it over between two instructions, or when it blocks.
-            let since = seen.since;
             let look = Python::try_attach(|py| {
-                let is_same = pulse.busy_turn() == turn;
+                let is_same = turn_of(pulse) == Some(turn);
                 is_same.then(|| look(py, pulse.ident(), clock::monotonic() - since))
             });
             match look.flatten() {
@@ -312,6 +413,11 @@ impl Watcher {
             }
         });
     }
+}
+
+/// When the turn began that is under way, if the loop is in one.
+fn turn_of(pulse: &Pulse) -> Option<f64> {
+    pulse.is_busy().then(|| pulse.began())
 }
 
 /// What the thread does now.
