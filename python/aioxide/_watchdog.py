@@ -20,7 +20,7 @@ class Look:
     """What a stalled loop did at one moment."""
 
     after: float
-    """Seconds after the stall began: after the loop woke, or was last seen to move."""
+    """Seconds after the stall began, with the loop's turn: some milliseconds late, as a cheap clock measures it."""
     task: str | None
     """The name of the task that ran, if one did."""
     stack: tuple[Frame, ...]

@@ -5,6 +5,7 @@ import ctypes
 import functools
 import gc
 import inspect
+import itertools
 import logging
 import os
 import re
@@ -37,10 +38,20 @@ def until(condition, seconds=10):
 
 
 def the_stall(stalls, length):
-    """The one of that length, in seconds; a machine that stands still now and then has others, shorter ones."""
+    """One of that length, in seconds; a machine that stands still now and then has others."""
     until(lambda: any(stall.seconds > length for stall in stalls))
-    (found,) = [stall for stall in stalls if stall.seconds > length]
-    return found
+    return next(stall for stall in stalls if stall.seconds > length)
+
+
+def looked_at(stalls, length, main, count=1):
+    """The stall of that length that `main` has, with so many looks: without, if everything stood still meanwhile."""
+    for _ in range(4):
+        stalls.clear()
+        run(main())
+        stall = the_stall(stalls, length)
+        if len(stall.looks) >= count:
+            break
+    return stall
 
 
 def line_of(function, text):
@@ -74,8 +85,7 @@ def test_the_line_that_blocks_is_named(stalls, caplog, how):
         asyncio.current_task().set_name("culprit")
         await blocks(how)
 
-    run(main())
-    stall = the_stall(stalls, 0.28)
+    stall = looked_at(stalls, 0.28, main)
     assert stall.seconds < 5
     assert stall.over
     assert stall.thread == threading.get_ident()
@@ -98,8 +108,7 @@ def test_a_callback_is_no_task(stalls):
         asyncio.get_running_loop().call_soon(by_sleeping)
         await asyncio.sleep(0.02)
 
-    run(main())
-    look = the_stall(stalls, 0.28).looks[0]
+    look = looked_at(stalls, 0.28, main).looks[0]
     assert look.task is None
     assert look.stack[-1].function == "by_sleeping"
     assert len(look.stack) == 1
@@ -115,9 +124,15 @@ def searches():
 
 @pytest.mark.parametrize("how", [keeps_the_lock, searches])
 def test_native_code_that_keeps_the_interpreters_lock(stalls, how):
-    before = time.monotonic()
-    run(blocks(how))
-    stall = the_stall(stalls, (time.monotonic() - before) / 2)
+    lengths = []
+
+    def timed():
+        before = time.monotonic()
+        how()
+        lengths.append(time.monotonic() - before)
+
+    run(blocks(timed))
+    stall = the_stall(stalls, lengths[0] - 0.02)
     assert stall.over
     assert stall.seconds > SHORT
     # The stack comes late, when the lock is to be had, or not at all; never is it somebody else's.
@@ -210,6 +225,51 @@ def test_what_lies_between_two_runs_is_no_stall(stalls):
     assert [stall for stall in stalls if stall.seconds > max(lengths)] == []
 
 
+def test_what_lies_before_a_single_turn_is_no_stall(stalls):
+    loop = aioxide.new_event_loop()
+    loop.run_until_complete(asyncio.sleep(0))
+    time.sleep(0.5)
+    before = time.monotonic()
+    loop.call_soon(int)
+    loop._run_once()
+    length = time.monotonic() - before
+    loop.close()
+    time.sleep(4 * SHORT)
+    assert [stall for stall in stalls if stall.seconds > 0.4 + length] == []
+
+
+def test_a_stall_in_which_the_watchdog_stops_lasts_no_longer():
+    async def main():
+        with aioxide.watchdog(SHORT):
+            time.sleep(0.3)
+        return aioxide._watchdog.stalls()
+
+    assert [stall for stall in aioxide.run(main()) if not stall.over] == []
+
+
+def test_a_stall_of_an_inner_loop_shows_its_own_task(stalls):
+    def nested():
+        outer = asyncio.get_running_loop()
+        asyncio._set_running_loop(None)
+        inner = aioxide.new_event_loop()
+        task = inner.create_task(blocks(by_sleeping), name="inner")
+        inner.run_until_complete(task)
+        inner.close()
+        asyncio._set_running_loop(outer)
+
+    async def main():
+        asyncio.get_running_loop().call_soon(nested)
+        await asyncio.sleep(0.02)
+
+    for _ in range(4):
+        run(main())
+    until(
+        lambda: any(
+            look.task == "inner" and look.stack[0].function == "blocks" for stall in stalls for look in stall.looks
+        )
+    )
+
+
 def test_the_outer_loop_stalls_while_another_runs_inside_of_it(stalls):
     def nested():
         outer = asyncio.get_running_loop()
@@ -233,7 +293,7 @@ def test_several_stalls_are_several_reports(stalls):
             await blocks(functools.partial(time.sleep, 0.2))
 
     run(main())
-    until(lambda: len([stall for stall in stalls if stall.seconds > 0.18]) == 3)
+    until(lambda: len([stall for stall in stalls if stall.seconds > 0.18]) >= 3)
 
 
 def test_a_watchdog_that_comes_late_tells_all_of_it(caplog):
@@ -268,8 +328,7 @@ def test_a_stack_that_moves_on_is_seen_again(stalls):
         first()
         second()
 
-    run(blocks(both))
-    stall = the_stall(stalls, 0.6)
+    stall = looked_at(stalls, 0.6, lambda: blocks(both), 2)
     assert [look.stack[-1].function.rpartition(".")[2] for look in stall.looks] == ["first", "second"]
 
 
@@ -293,19 +352,21 @@ def test_a_stall_is_seen_while_it_lasts(stalls):
 
 
 def test_a_loop_that_sleeps_or_is_busy_in_short_steps_is_not_stalled(stalls):
-    longest = 0.01
+    times = [time.monotonic()]
 
     async def main():
-        nonlocal longest
-        await asyncio.sleep(0.2)
-        end = now = time.monotonic() + 0.3
-        while now < end:
-            before, now = now, time.monotonic()
-            longest = max(longest, now - before)
+        times.append(time.monotonic())
+        await asyncio.sleep(0.3)
+        times.append(time.monotonic() - 0.3)  # asleep
+        end = times[-1] + 0.6
+        while times[-1] < end:
             await asyncio.sleep(0)
+            times.append(time.monotonic())
 
     run(main())
-    assert [stall for stall in stalls if stall.seconds > longest + 0.1] == []
+    times.append(time.monotonic())
+    longest = max(after - before for before, after in itertools.pairwise(times))
+    assert [stall for stall in stalls if stall.seconds > longest + SHORT] == []
 
 
 def test_loops_in_other_threads_and_later_loops(stalls):
@@ -330,7 +391,7 @@ def test_callbacks_that_raise_are_shown(caplog):
             until(lambda: shown)
     finally:
         sys.unraisablehook = before
-    assert shown == ["in callback"]
+    assert set(shown) == {"in callback"}
 
 
 def test_stopped_it_reports_nothing(caplog):
@@ -370,7 +431,8 @@ def test_the_command_line(option, reports):
     done = subprocess.run(
         [sys.executable, "-m", "aioxide", option, "-c", PROGRAM], capture_output=True, text=True, timeout=60, check=True
     )
-    assert done.stderr.count("the event loop was stalled for 0.") == reports
+    lengths = re.findall(r"the event loop was stalled for (\S+) s", done.stderr)
+    assert len([length for length in lengths if 0.38 < float(length) < 5]) == reports
     assert done.stderr.count("<string>:5") == reports
 
 

@@ -1,6 +1,7 @@
 //! What a thread without the GIL can see of a loop: whether it runs, sleeps or is busy, and how many turns it has made.
 //!
-//! The loop writes, anybody reads. turn.rs beats it once a turn while an instrument is on, and never else.
+//! The loop, and who starts to watch it, write with the GIL; anybody reads. turn.rs beats it once a turn while an
+//! instrument is on, and never else.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -10,7 +11,7 @@ use aioxide_sys::clock;
 pub(crate) mod instrument {
     /// asyncio's debug mode.
     pub(crate) const DEBUG: u8 = 1;
-    /// Turns are counted for native threads that watch.
+    /// The watchdog is told of turns that last too long.
     pub(crate) const PULSE: u8 = 2;
     /// Steps and time of each task are recorded.
     pub(crate) const ACCOUNTS: u8 = 4;
@@ -36,7 +37,8 @@ pub(crate) struct Pulse {
     turns: AtomicU64,
     /// `threading.get_ident()` of the thread that runs the loop; 0 when none does.
     ident: AtomicU64,
-    /// When the last turn began, by the coarse clock: the bits of a number of seconds.
+    /// When the last turn began, or the last wait ended, or somebody began to watch, by the coarse clock: the bits of a
+    /// number of seconds.
     began: AtomicU64,
     /// The loop waits for something to happen.
     asleep: AtomicBool,
@@ -46,7 +48,7 @@ impl Pulse {
     pub(crate) fn start(&self, ident: u64) {
         self.note_start(clock::coarse());
         self.asleep.store(false, Ordering::Relaxed);
-        self.ident.store(ident, Ordering::Relaxed);
+        self.ident.store(ident, Ordering::Release);
     }
 
     /// A turn begins, or somebody watches from now on, for whom the one under way begins now (by the coarse clock).
@@ -56,7 +58,7 @@ impl Pulse {
     }
 
     pub(crate) fn stop(&self) {
-        self.ident.store(0, Ordering::Relaxed);
+        self.ident.store(0, Ordering::Release);
     }
 
     /// A turn begins.
@@ -77,7 +79,7 @@ impl Pulse {
     }
 
     pub(crate) fn ident(&self) -> u64 {
-        self.ident.load(Ordering::Relaxed)
+        self.ident.load(Ordering::Acquire)
     }
 
     /// When the turn under way, or the last one, began, by the coarse clock.

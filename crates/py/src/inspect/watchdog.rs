@@ -7,8 +7,8 @@
 //! a machine that was stopped or throttled. Nobody waits for this thread but the interpreter's exit.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -66,8 +66,8 @@ pub(super) struct Stall {
 }
 
 impl Stall {
-    fn new(ident: u64, since: f64) -> Self {
-        Self { ident, since, seconds: 0.0, is_over: false, looks: Vec::new() }
+    fn new(since: f64) -> Self {
+        Self { ident: 0, since, seconds: 0.0, is_over: false, looks: Vec::new() }
     }
 
     fn write(&self, json: &mut Json) {
@@ -106,10 +106,25 @@ struct Turn {
     ended: f64,
 }
 
+/// When a turn has lasted too long.
+#[derive(Clone, Copy)]
+struct Limits {
+    /// After so many seconds.
+    threshold: f64,
+    /// So many seconds later than by the coarse clock a turn has begun at most.
+    lag: f64,
+}
+
+impl Limits {
+    /// From when on a turn counts.
+    fn since(&self, began: f64) -> f64 {
+        began + self.lag
+    }
+}
+
 /// The thread and the way to it.
 struct Dog {
-    threshold: f64,
-    is_wanted: Arc<AtomicBool>,
+    limits: Limits,
     news: Sender<News>,
     thread: JoinHandle<()>,
 }
@@ -141,16 +156,24 @@ pub(crate) fn turn_over(event_loop: &Bound<'_, EventLoop>, now: f64) {
     let pulse = EventLoop::core(event_loop).pulse();
     let began = pulse.began();
     DOG.with(event_loop.py(), |dog| {
-        let Some(dog) = dog.as_ref().filter(|dog| now - began >= dog.threshold) else { return };
-        let turn = Turn { pulse: Arc::clone(pulse), ident: pulse.ident(), began, ended: clock::monotonic() };
-        let _ = dog.news.send(News::Over(turn)); // none there: it ends as well
+        let Some(Dog { limits, news, .. }) = dog.as_ref() else { return };
+        if now - began < limits.threshold {
+            return; // surely in time
+        }
+        let ended = clock::monotonic();
+        if ended - limits.since(began) >= limits.threshold {
+            let turn = Turn { pulse: Arc::clone(pulse), ident: pulse.ident(), began, ended };
+            let _ = news.send(News::Over(turn)); // nobody there: the watchdog ends as well
+        }
     });
 }
 
 /// A loop stops, and with it the turn under way.
 pub(super) fn leave(event_loop: &Bound<'_, EventLoop>) {
-    if EventLoop::core(event_loop).instruments() & instrument::PULSE != 0 {
+    let core = EventLoop::core(event_loop);
+    if core.instruments() & instrument::PULSE != 0 {
         turn_over(event_loop, clock::coarse());
+        core.set_instrument(instrument::PULSE, false);
     }
 }
 
@@ -161,17 +184,11 @@ pub(super) fn _watchdog_start(py: Python<'_>, threshold: f64, report: Py<PyAny>)
         return Err(PyRuntimeError::new_err("the watchdog runs already"));
     }
     let (news, said) = channel();
-    let is_wanted = Arc::new(AtomicBool::new(true));
-    let watcher = Watcher {
-        threshold,
-        lag: clock::coarse_resolution(),
-        report,
-        is_wanted: Arc::clone(&is_wanted),
-        seen: Vec::new(),
-    };
+    let limits = Limits { threshold, lag: clock::coarse_resolution() };
+    let watcher = Watcher { limits, report, seen: Vec::new() };
     let thread = threads::spawn("aioxide-watchdog", move || watcher.run(&said))
         .map_err(|error| PyRuntimeError::new_err(format!("no thread for the watchdog: {error}")))?;
-    DOG.with(py, |dog| *dog = Some(Dog { threshold, is_wanted, news, thread }));
+    DOG.with(py, |dog| *dog = Some(Dog { limits, news, thread }));
     for (event_loop, _) in running::all(py) {
         watch(&event_loop);
     }
@@ -185,8 +202,7 @@ pub(super) fn _watchdog_stop(py: Python<'_>, wait: bool) {
     for (event_loop, _) in running::all(py) {
         EventLoop::core(&event_loop).set_instrument(instrument::PULSE, false);
     }
-    dog.is_wanted.store(false, Ordering::Relaxed);
-    drop(dog.news); // wakes it
+    drop(dog.news); // ends it, after what has been said so far
     if wait && dog.thread.thread().id() != std::thread::current().id() {
         let _ = py.detach(|| dog.thread.join());
     }
@@ -230,7 +246,7 @@ pub(super) fn since(time: f64) -> Vec<Stall> {
 /// A loop as the watchdog sees it.
 struct Seen {
     pulse: Arc<Pulse>,
-    /// When the turn began that was under way when it last looked; none if the loop slept.
+    /// When the turn began that was under way when it last looked; none if the loop slept or didn't run.
     turn: Option<f64>,
     /// When the turn began that the loop has last said to be over.
     over: Option<f64>,
@@ -253,70 +269,62 @@ impl Seen {
 
     /// The turn under way, as far as is known.
     fn under_way(&self) -> Option<f64> {
-        self.turn.filter(|_| self.turn != self.over)
+        self.turn.filter(|turn| self.over.is_none_or(|over| over < *turn))
     }
 
     /// How long that may last until the next look, in seconds.
-    fn due(&self, threshold: f64) -> f64 {
-        if self.looks < LOOKS { threshold * f64::from(1_u32 << self.looks) } else { f64::INFINITY }
+    fn due(&self, limits: Limits) -> f64 {
+        if self.looks < LOOKS { limits.threshold * f64::from(1_u32 << self.looks) } else { f64::INFINITY }
     }
 }
 
 struct Watcher {
-    threshold: f64,
-    /// How much later than by the coarse clock something has happened at most, in seconds.
-    lag: f64,
+    limits: Limits,
     report: Py<PyAny>,
-    is_wanted: Arc<AtomicBool>,
     seen: Vec<Seen>,
 }
 
 impl Watcher {
     fn run(mut self, news: &Receiver<News>) {
         loop {
-            let goes_on = match news.recv_timeout(self.nap()) {
-                Ok(one) => {
-                    self.hear(one);
-                    true
-                }
-                Err(RecvTimeoutError::Timeout) => self.is_wanted.load(Ordering::Relaxed),
-                Err(RecvTimeoutError::Disconnected) => false, // what is over by now is still told
-            };
-            // First what is seen and then what is said: of a turn that is seen to be over, the loop has spoken.
-            let turns: Vec<_> = self.seen.iter().map(|seen| turn_of(&seen.pulse)).collect();
-            while let Ok(one) = news.try_recv() {
-                self.hear(one);
+            match news.recv_timeout(self.nap()) {
+                Ok(one) => self.hear(one),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
             }
+            // First what is seen and then what is said: of a turn that is seen to be over, the loop has spoken; and if
+            // that turn began with another watchdog, the end of this one is seen.
             let now = clock::monotonic();
+            let turns: Vec<_> = self.seen.iter().map(|seen| turn_of(&seen.pulse)).collect();
+            let end = loop {
+                match news.try_recv() {
+                    Ok(one) => self.hear(one),
+                    Err(end) => break end,
+                }
+            };
+            if end == TryRecvError::Disconnected {
+                break;
+            }
             for (number, turn) in turns.into_iter().enumerate() {
                 self.check(number, turn, now);
             }
             self.seen.retain(|seen| seen.pulse.ident() != 0 || seen.stall.is_some());
             self.publish();
-            if !goes_on {
-                break;
-            }
         }
+        lock(&CURRENT).clear(); // another watchdog shows its own in its next round
         // The reference to the callback goes with the GIL, or not at all if there is no interpreter left.
         let report = self.report;
-        if Python::try_attach(|py| drop(report.into_bound(py))).is_none() {
-            lock(&CURRENT).clear();
-        }
+        Python::try_attach(|py| drop(report.into_bound(py)));
     }
 
-    /// How long nothing can be to look at, but for turns that have not begun yet.
+    /// How long there can be nothing to look at, but for turns not seen yet.
     fn nap(&self) -> Duration {
         let now = clock::monotonic();
         let next = self
             .seen
             .iter()
-            .filter_map(|seen| Some(self.begin(seen.under_way()?) + seen.due(self.threshold) - now));
-        Duration::from_secs_f64(next.fold((self.threshold / 4.0).min(0.1), f64::min).max(0.001))
-    }
-
-    /// When a turn began, at the latest.
-    fn begin(&self, turn: f64) -> f64 {
-        turn + self.lag
+            .filter_map(|seen| Some(self.limits.since(seen.under_way()?) + seen.due(self.limits) - now));
+        Duration::from_secs_f64(next.fold((self.limits.threshold / 4.0).min(0.1), f64::min).max(0.001))
     }
 
     /// Shows what is under way to those who ask.
@@ -341,10 +349,8 @@ impl Watcher {
                     seen.over = Some(turn.began);
                     seen.stall.take_if(|_| seen.turn == seen.over)
                 });
-                let since = self.begin(turn.began);
-                if stall.is_some() || turn.ended - since >= self.threshold {
-                    self.end(stall.unwrap_or_else(|| Stall::new(turn.ident, since)), turn.ended);
-                }
+                let stall = stall.unwrap_or_else(|| Stall::new(self.limits.since(turn.began)));
+                self.end(Stall { ident: turn.ident, ..stall }, turn.ended);
             }
         }
     }
@@ -352,12 +358,15 @@ impl Watcher {
     fn end(&self, mut stall: Stall, now: f64) {
         stall.seconds = now - stall.since;
         stall.is_over = true;
-        self.tell(&stall);
-        let mut kept = lock(&STALLS);
-        kept.push_back(stall);
-        while kept.len() > LIMIT.load(Ordering::Relaxed) {
-            kept.pop_front();
+        self.publish(); // without it
+        {
+            let mut kept = lock(&STALLS);
+            kept.push_back(stall.clone());
+            while kept.len() > LIMIT.load(Ordering::Relaxed) {
+                kept.pop_front();
+            }
         }
+        self.tell(&stall);
     }
 
     /// Looks at a loop that was in that turn a moment ago, or slept.
@@ -365,20 +374,21 @@ impl Watcher {
         let Some(seen) = self.seen.get_mut(number) else { return };
         if turn != seen.turn {
             if let Some(stall) = seen.set_turn(turn) {
-                self.end(stall, now); // by its own clock the loop was in time
+                self.end(stall, now); // by its coarse clock, which was very late, the loop was in time
             }
             return;
         }
         let Some(turn) = seen.under_way() else { return };
-        let since = turn + self.lag;
+        let since = self.limits.since(turn);
         let after = now - since;
-        if after < seen.due(self.threshold) && (after <= LONG || seen.is_told) {
+        if after < seen.due(self.limits) && (after <= LONG || seen.is_told) {
             if let Some(stall) = &mut seen.stall {
                 stall.seconds = after;
             }
             return;
         }
-        let stall = seen.stall.get_or_insert_with(|| Stall::new(seen.pulse.ident(), since));
+        let stall = seen.stall.get_or_insert_with(|| Stall::new(since));
+        stall.ident = seen.pulse.ident();
         stall.seconds = after;
         if seen.looks < LOOKS {
             seen.looks += 1;
@@ -386,7 +396,7 @@ impl Watcher {
             // Waits for the GIL: the thread that stalls hands it over between two instructions, or when it blocks.
             let look = Python::try_attach(|py| {
                 let is_same = turn_of(pulse) == Some(turn);
-                is_same.then(|| look(py, pulse.ident(), clock::monotonic() - since))
+                is_same.then(|| look(py, pulse, clock::monotonic() - since))
             });
             match look.flatten() {
                 Some(look) if look.is_too_late() => {}
@@ -421,14 +431,15 @@ fn turn_of(pulse: &Pulse) -> Option<f64> {
 }
 
 /// What the thread does now.
-fn look(py: Python<'_>, ident: u64, after: f64) -> Look {
-    let event_loop = running::all(py).into_iter().find(|(_, i)| *i == ident).map(|(one, _)| one.into_any());
+fn look(py: Python<'_>, pulse: &Arc<Pulse>, after: f64) -> Look {
+    let mut loops = running::all(py).into_iter().map(|(event_loop, _)| event_loop);
+    let event_loop = loops.find(|one| Arc::ptr_eq(EventLoop::core(one).pulse(), pulse)).map(Bound::into_any);
     let task = event_loop.as_ref().and_then(|one| current_task(one));
     let outermost = task.as_ref().and_then(|task| {
         let coroutine = task.call_method0(intern!(py, "get_coro")).ok()?;
         ["cr_frame", "gi_frame"].iter().find_map(|name| coroutine.getattr_opt(*name).ok().flatten())
     });
-    let frame = chain::innermost(py, ident).ok().flatten();
+    let frame = chain::innermost(py, pulse.ident()).ok().flatten();
     let mut stack = frame.map_or_else(Vec::new, |frame| chain::stack(frame, outermost.as_ref()));
     let outermost = outermost.and_then(|frame| Link::of(&frame).ok());
     if outermost
