@@ -3,7 +3,10 @@
 import asyncio
 import io
 import os
+import platform
 import socket
+import subprocess
+import sys
 import tempfile
 import types
 
@@ -336,3 +339,80 @@ def test_a_file_that_gets_shorter(loop, run, pair, file, length):
         assert sink.data[:length] == DATA[:length]
 
     run(main(), 30)
+
+
+HELD_UP = """
+import asyncio, ctypes, fcntl, os, socket, struct, sys, tempfile, threading, aioxide
+
+SYSCALL, CALLS = int(sys.argv[1]), []
+installed, over = threading.Event(), threading.Event()
+
+def answer():
+    # Another thread lets the calls pass, in Python: it has to get the interpreter's lock meanwhile.
+    installed.wait()
+    while not over.is_set():
+        call = bytearray(80)
+        fcntl.ioctl(listener, 0xC0502100, call)  # SECCOMP_IOCTL_NOTIF_RECV
+        CALLS.append(call)
+        fcntl.ioctl(listener, 0xC0182101, call[:8] + struct.pack("<qiI", 0, 0, 1))  # NOTIF_SEND: go on
+
+def op(code, yes, no, value):
+    return struct.pack("HBBI", code, yes, no, value)
+
+def watch():
+    # A filter of system calls, of this thread alone, that asks about one of them.
+    program = ctypes.create_string_buffer(
+        op(0x20, 0, 0, 0) + op(0x15, 0, 1, SYSCALL) + op(0x06, 0, 0, 0x7FC00000) + op(0x06, 0, 0, 0x7FFF0000)
+    )
+    class Filter(ctypes.Structure):
+        _fields_ = [("length", ctypes.c_ushort), ("program", ctypes.c_void_p)]
+    libc = ctypes.CDLL(None)
+    rules = Filter(4, ctypes.addressof(program))
+    libc.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
+    libc.syscall.argtypes = [ctypes.c_long, ctypes.c_uint, ctypes.c_uint, ctypes.c_void_p]
+    listener = -1 if libc.prctl(38, 1, 0, 0, 0) else libc.syscall(317, 1, 8, ctypes.addressof(rules))
+    if listener < 0:
+        print("no filter")
+        os._exit(0)
+    return listener
+
+async def main():
+    one, two = socket.socketpair() if SYSCALL == 40 else tcp()
+    reader, writer = await asyncio.open_connection(sock=one)
+    global listener
+    listener = watch()
+    installed.set()
+    data = os.urandom(1_000_000)
+    received = asyncio.create_task(asyncio.to_thread(receive, two, len(data)))
+    with tempfile.TemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        await asyncio.get_running_loop().sendfile(writer.transport, file)
+    assert await received == data
+    assert CALLS
+    print("done", flush=True)
+    os._exit(0)
+
+def tcp():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return socket.create_connection(server.getsockname()), server.accept()[0]
+
+def receive(sock, count):
+    data = bytearray()
+    while len(data) < count:
+        data += sock.recv(65536)
+    return data
+
+threading.Thread(target=answer, daemon=True).start()
+aioxide.run(main())
+"""
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="system calls have other numbers")
+@pytest.mark.parametrize("call", [40, 44], ids=["sendfile", "mapped"])
+def test_other_threads_run_while_the_file_is_read(call):
+    command = [sys.executable, "-W", "error", "-c", HELD_UP, str(call)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    if done.stdout == "no filter\n":
+        pytest.skip("system calls cannot be filtered here")
+    assert (done.stdout, done.stderr) == ("done\n", "")

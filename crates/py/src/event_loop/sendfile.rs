@@ -246,7 +246,8 @@ async fn send_blocks(
         let most = usize::try_from(left.min(MOST)).unwrap_or(usize::MAX);
         let fd = attached(|py| fileno(sock.bind(py)))?;
         let way = if copies { sendfile::copy } else { sendfile::sendfile };
-        match way(Raw(fd), Raw(file), offset + *sent, most) {
+        // Without the GIL: reading the file may wait for the disk.
+        match attached(|py| py.detach(|| way(Raw(fd), Raw(file), offset + *sent, most))) {
             Err(error) if copies && error.kind() == ErrorKind::Unsupported => copies = false,
             Ok(0) => return Ok(()), // the end of the file
             Ok(length) => {
