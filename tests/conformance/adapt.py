@@ -11,12 +11,12 @@ import importlib
 import logging
 from unittest import mock
 
-PACKAGE = "test.test_asyncio"
+from modules import ASYNCIO
 
 
 def adapt(loop_type, module):
     """Adapt the helpers that all test modules share, and those of this one."""
-    utils = importlib.import_module(f"{PACKAGE}.utils")
+    utils = importlib.import_module(f"{ASYNCIO}.utils")
     adapt_test_case(loop_type, utils)
     show_log_to_mocks()
     own = OWN_HELPERS.get(module.__name__.rpartition(".")[2])

@@ -1,9 +1,10 @@
 """Runs CPython's own asyncio tests on the aioxide that is installed here.
 
-The tests come with the interpreter (`test.test_asyncio`); none is copied.  Each
-test class has a process of its own.  A crash or a hang is recorded and the rest
-of the class goes on in a new process.  Tests that are left out stand in
-differences.toml, each with a reason.
+The tests come with the interpreter: `test.test_asyncio`, and those of other
+modules that run on asyncio; none is copied.  Each test class has a process of
+its own.  A crash or a hang is recorded and the rest of the class goes on in a
+new process.  Tests that are left out stand in differences.toml, each with a
+reason.
 
 The exit status is 0 if every test passed and aioxide was seen at work.
 """
@@ -12,7 +13,6 @@ import argparse
 import collections
 import concurrent.futures
 import fnmatch
-import importlib.util
 import itertools
 import json
 import os
@@ -23,6 +23,7 @@ import sys
 import time
 import tomllib
 
+import modules
 from subject import SUBJECTS
 from watched import WatchedWorker
 
@@ -206,16 +207,11 @@ def parse_options():
 
 def modules_of(options):
     """The modules to run, or the end of it where the interpreter ships no tests."""
-    package = importlib.util.find_spec("test")
-    package = package and importlib.util.find_spec("test.test_asyncio")
-    if package is None:
-        print(f"not a pass: Python {platform.python_version()} at {sys.prefix} ships no test.test_asyncio")
+    names = modules.names()
+    if not names:
+        print(f"not a pass: Python {platform.python_version()} at {sys.prefix} ships no {modules.ASYNCIO}")
         raise SystemExit(3)
-    if options.modules:
-        return options.modules.split(",")
-    return sorted(
-        file.stem for place in package.submodule_search_locations for file in pathlib.Path(place).glob("test_*.py")
-    )
+    return options.modules.split(",") if options.modules else names
 
 
 def main():

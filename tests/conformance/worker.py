@@ -10,7 +10,6 @@ lines to the file descriptor that is its argument:
 """
 
 import faulthandler
-import importlib
 import json
 import os
 import sys
@@ -18,7 +17,9 @@ import time
 import traceback
 import unittest
 
-from adapt import PACKAGE, adapt
+import modules
+from adapt import adapt
+from modules import name_of
 from subject import SUBJECTS
 
 RANKED = ("pass", "skip", "fail", "error")  # the worst part of a test decides
@@ -102,37 +103,21 @@ def text_of(error):
     return "".join(traceback.format_exception(*error))
 
 
-def name_of(test):
-    return test.id().removeprefix(f"{PACKAGE}.")
-
-
-def tests_in(suite):
-    for item in suite:
-        if isinstance(item, unittest.TestSuite):
-            yield from tests_in(item)
-        else:
-            yield item
-
-
-def load(kind, subject, module):
-    module = importlib.import_module(f"{PACKAGE}.{module}")
-    if kind != "stock":
+def load(kind, subject, name):
+    module, tests = modules.load(name)
+    if kind != "stock" and name not in modules.OTHERS:
         adapt(subject.loop_type, module)
-    return list(tests_in(unittest.defaultTestLoader.loadTestsFromModule(module)))
+    return tests
 
 
-def list_tests(kind, subject, modules):
+def list_tests(kind, subject, names):
     """The tests of each module, or the reason why it has none."""
     found = {}
-    for module in modules:
+    for name in names:
         try:
-            found[module] = [name_of(test) for test in load(kind, subject, module)]
+            found[name] = [name_of(test) for test in load(kind, subject, name)]
         except unittest.SkipTest as reason:
-            found[module] = {"skip": str(reason)}
-        except ModuleNotFoundError as error:
-            if error.name != f"{PACKAGE}.{module}":
-                raise
-            found[module] = {"skip": "this Python has no such module"}
+            found[name] = {"skip": str(reason)}
     return found
 
 

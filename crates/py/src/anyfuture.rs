@@ -8,6 +8,7 @@ use pyo3::sync::PyOnceLock;
 
 use crate::ffi::layout::{Fut, State, Tsk};
 use crate::ffi::thread;
+use crate::names::asyncio;
 use crate::tasks::step;
 use crate::{futures, tasks};
 
@@ -31,7 +32,7 @@ pub(crate) fn is_future(object: &Bound<'_, PyAny>) -> PyResult<bool> {
         return Ok(true);
     }
     let py = object.py();
-    let load = || Ok::<_, PyErr>(py.import("asyncio.futures")?.getattr("isfuture")?.unbind());
+    let load = || Ok::<_, PyErr>(asyncio(py).futures.bind(py).getattr("isfuture")?.unbind());
     IS_FUTURE.get_or_try_init(py, load)?.bind(py).call1((object,))?.is_truthy()
 }
 

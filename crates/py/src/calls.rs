@@ -13,6 +13,7 @@ use crate::futures;
 use crate::handles::{self, Arguments, Handle};
 use crate::job::Job;
 use crate::local::LoopCore;
+use crate::names::asyncio;
 use crate::tasks;
 use crate::version::FACTORIES_TAKE_NAMES;
 
@@ -21,7 +22,7 @@ type Object<'py> = PyResult<Bound<'py, PyAny>>;
 /// Debug mode: TypeError for coroutines and for what can't be called.
 pub(crate) fn check_callback(callback: &Bound<'_, PyAny>, method: &str) -> PyResult<()> {
     let py = callback.py();
-    let coroutines = py.import("asyncio.coroutines")?;
+    let coroutines = asyncio(py).coroutines.bind(py);
     let is = |name: &str| -> PyResult<bool> { coroutines.getattr(name)?.call1((callback,))?.is_truthy() };
     let inspect = py.import("inspect")?;
     let function = inspect.getattr("iscoroutinefunction")?.call1((callback,))?.is_truthy()?;

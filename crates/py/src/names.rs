@@ -2,10 +2,31 @@
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBool, PyDict, PyType};
+use pyo3::types::{PyBool, PyDict, PyModule, PyType};
+
+macro_rules! modules {
+    ($($name:ident)*) => {
+        /// Modules of asyncio, in whose names we find what a program has put there, as asyncio's own modules do. They are at
+        /// hand where a program hides asyncio from those who import it.
+        pub(crate) struct Asyncio {
+            $(pub(crate) $name: Py<PyModule>,)*
+        }
+
+        impl Asyncio {
+            fn load(py: Python<'_>) -> PyResult<Self> {
+                Ok(Self { $($name: py.import(concat!("asyncio.", stringify!($name)))?.unbind(),)* })
+            }
+        }
+    };
+}
+
+modules! {
+    constants coroutines exceptions futures locks log protocols queues sslproto streams tasks transports unix_events
+}
 
 /// Looked up when the extension is imported.
 pub(crate) struct Names {
+    asyncio: Asyncio,
     pub(crate) cancelled_error: Py<PyType>,
     pub(crate) invalid_state_error: Py<PyType>,
     pub(crate) sendfile_not_available: Py<PyType>,
@@ -36,6 +57,7 @@ pub(crate) fn init(py: Python<'_>) -> PyResult<()> {
     };
     let format_callback_source = get("asyncio.format_helpers", "_format_callback_source")?;
     let names = Names {
+        asyncio: Asyncio::load(py)?,
         cancelled_error: class("asyncio.exceptions", "CancelledError")?,
         invalid_state_error: class("asyncio.exceptions", "InvalidStateError")?,
         sendfile_not_available: class("asyncio.exceptions", "SendfileNotAvailableError")?,
@@ -67,6 +89,12 @@ pub(crate) fn names(py: Python<'_>) -> &Names {
         Some(names) => names,
         None => unreachable!("aioxide._core is being imported"),
     }
+}
+
+/// The modules of asyncio.
+#[inline]
+pub(crate) fn asyncio(py: Python<'_>) -> &Asyncio {
+    &names(py).asyncio
 }
 
 impl Names {

@@ -17,6 +17,7 @@ use crate::ffi::class::{Builder, Class, Inst, TypeCell, create};
 use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::method::{Of, caller};
 use crate::ffi::{context, function, thread};
+use crate::names::asyncio;
 use crate::tasks::create;
 use crate::{hooks, tasks};
 
@@ -170,8 +171,7 @@ pub(crate) fn on_done<'py>(this: This<'_, 'py>, task: &Bound<'py, PyAny>) -> PyR
     }
     match outcome {
         Outcome::Failed(error) => {
-            let convert =
-                py.import(intern!(py, "asyncio.futures"))?.getattr(intern!(py, "_convert_future_exc"))?;
+            let convert = asyncio(py).futures.bind(py).getattr(intern!(py, "_convert_future_exc"))?;
             future.call_method1(intern!(py, "set_exception"), (convert.call1((error,))?,))?;
         }
         Outcome::Returned(value) => drop(future.call_method1(intern!(py, "set_result"), (value,))?),

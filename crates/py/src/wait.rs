@@ -14,6 +14,7 @@ use crate::ffi::layout::Fut;
 use crate::ffi::{function, thread};
 use crate::frame::{Frame, class};
 use crate::job::Timed;
+use crate::names::asyncio;
 use crate::parked::Parked;
 use crate::{hooks, tasks};
 
@@ -187,7 +188,7 @@ fn until(return_when: Option<&Bound<'_, PyAny>>) -> PyResult<Until> {
 /// `_release_waiter` with its argument, for a loop that isn't native.
 fn release<'py>(waiter: &Bound<'py, PyAny>) -> Object<'py> {
     let py = waiter.py();
-    let release = py.import("asyncio.tasks")?.getattr("_release_waiter")?;
+    let release = asyncio(py).tasks.bind(py).getattr("_release_waiter")?;
     py.import("functools")?.call_method1("partial", (release, waiter))
 }
 

@@ -12,6 +12,7 @@ use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::{context, origins};
 use crate::handles;
 use crate::job::Job;
+use crate::names::asyncio;
 use crate::transports::Source;
 
 /// What debug mode keeps.
@@ -57,15 +58,14 @@ impl Debug {
 /// The logger "asyncio". Looked up once: reports also come while the interpreter shuts down and imports nothing more.
 pub(crate) fn logger(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     static LOGGER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let logger = LOGGER.get_or_try_init(py, || {
-        py.import("asyncio.log")?.getattr(intern!(py, "logger")).map(Bound::unbind)
-    })?;
+    let logger = LOGGER
+        .get_or_try_init(py, || asyncio(py).log.bind(py).getattr(intern!(py, "logger")).map(Bound::unbind))?;
     Ok(logger.bind(py).clone())
 }
 
 /// Whether new loops start in debug mode: -X dev or PYTHONASYNCIODEBUG.
 pub(super) fn is_default(py: Python<'_>) -> PyResult<bool> {
-    py.import("asyncio.coroutines")?.call_method0(intern!(py, "_is_debug_mode"))?.is_truthy()
+    asyncio(py).coroutines.bind(py).call_method0(intern!(py, "_is_debug_mode"))?.is_truthy()
 }
 
 /// `set_debug(enabled)`.
@@ -91,7 +91,7 @@ pub(super) fn track_origins(this: &Bound<'_, EventLoop>, enabled: bool) -> PyRes
         None => {
             before
                 .set(Some(sys.call_method0(intern!(py, "get_coroutine_origin_tracking_depth"))?.extract()?));
-            py.import("asyncio.constants")?.getattr(intern!(py, "DEBUG_STACK_DEPTH"))?.extract()?
+            asyncio(py).constants.bind(py).getattr(intern!(py, "DEBUG_STACK_DEPTH"))?.extract()?
         }
         Some(depth) => {
             before.set(None);
@@ -153,7 +153,7 @@ impl Subject {
         };
         let callback = handle.getattr(intern!(py, "_callback"))?;
         if let Some(receiver) = callback.getattr_opt(intern!(py, "__self__"))?
-            && receiver.is_instance(&py.import("asyncio.tasks")?.getattr(intern!(py, "Task"))?)?
+            && receiver.is_instance(&asyncio(py).tasks.bind(py).getattr(intern!(py, "Task"))?)?
         {
             return Ok(receiver.repr()?.to_string());
         }

@@ -22,7 +22,7 @@ use crate::ffi::{context, function};
 use crate::futures;
 use crate::job::Job;
 use crate::local::LoopCore;
-use crate::names::names;
+use crate::names::{asyncio, names};
 
 /// The default executor.
 #[derive(Debug)]
@@ -241,7 +241,7 @@ fn wrap_future_function<'py>(args: Args<'_, 'py>) -> PyResult<Bound<'py, PyAny>>
     // Another loop: as asyncio does it, by `call_soon_threadsafe`.
     check_concurrent(&future)?;
     let target = event_loop.call_method0(intern!(py, "create_future"))?;
-    py.import("asyncio.futures")?.call_method1(intern!(py, "_chain_future"), (future, &target))?;
+    asyncio(py).futures.bind(py).call_method1(intern!(py, "_chain_future"), (future, &target))?;
     Ok(target)
 }
 
@@ -266,7 +266,7 @@ pub(crate) fn wrap_future<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = event_loop.py();
     if Fut::cast_any(source).is_some()
-        || py.import("asyncio.futures")?.call_method1(intern!(py, "isfuture"), (source,))?.is_truthy()?
+        || asyncio(py).futures.bind(py).call_method1(intern!(py, "isfuture"), (source,))?.is_truthy()?
     {
         return Ok(source.clone());
     }

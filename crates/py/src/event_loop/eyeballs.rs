@@ -12,7 +12,7 @@ use pyo3::types::{PyDict, PyList};
 use super::connect::{Dialled, attempt, close_quietly};
 use crate::async_fn::{self, attached, coroutine};
 use crate::local::LoopCore;
-use crate::names::names;
+use crate::names::{asyncio, names};
 
 /// What is known of the attempts of a race. Their tasks are in a list, the root of the coroutine that races.
 struct Attempts {
@@ -162,7 +162,7 @@ impl Attempts {
         let keywords = PyDict::new(py);
         keywords.set_item("timeout", seconds)?;
         keywords.set_item("return_when", "FIRST_COMPLETED")?;
-        let wait = py.import("asyncio")?.getattr(intern!(py, "wait"))?;
+        let wait = asyncio(py).tasks.bind(py).getattr(intern!(py, "wait"))?;
         Ok(Some(wait.call((running,), Some(&keywords))?.unbind()))
     }
 }

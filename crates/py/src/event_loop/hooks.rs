@@ -15,7 +15,7 @@ use crate::ffi::cell::{Flag, Slot};
 use crate::ffi::context;
 use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::handled::handling;
-use crate::names::names;
+use crate::names::{asyncio, names};
 use crate::{futures, handles, tasks};
 
 /// The hooks that are set.
@@ -348,7 +348,7 @@ async fn close_asyncgens(event_loop: Py<EventLoop>) -> PyResult<Py<PyAny>> {
             .collect::<PyResult<_>>()?;
         let keywords = PyDict::new(py);
         keywords.set_item("return_exceptions", true)?;
-        let gather = py.import("asyncio.tasks")?.getattr(intern!(py, "gather"))?;
+        let gather = asyncio(py).tasks.bind(py).getattr(intern!(py, "gather"))?;
         let all = gather.call(PyTuple::new(py, ends)?, Some(&keywords))?;
         Ok(Some((closing, all.unbind())))
     })?;

@@ -19,6 +19,7 @@ use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::layout::Fut;
 use crate::ffi::{class, thread};
 use crate::inspect::running;
+use crate::names::asyncio;
 use crate::transports::held;
 
 /// What a run has to give back.
@@ -141,10 +142,10 @@ pub(super) fn run_until_complete<'py>(
     EventLoop::core(this).check_closed()?;
     check_running(this)?;
     let is_new = Fut::cast_any(awaitable).is_none()
-        && !py.import("asyncio.futures")?.call_method1(intern!(py, "isfuture"), (awaitable,))?.is_truthy()?;
+        && !asyncio(py).futures.bind(py).call_method1(intern!(py, "isfuture"), (awaitable,))?.is_truthy()?;
     let keywords = PyDict::new(py);
     keywords.set_item(intern!(py, "loop"), this)?;
-    let ensure = py.import(intern!(py, "asyncio.tasks"))?.getattr(intern!(py, "ensure_future"))?;
+    let ensure = asyncio(py).tasks.bind(py).getattr(intern!(py, "ensure_future"))?;
     let future = ensure.call((awaitable,), Some(&keywords))?;
     if is_new {
         // If the loop is stopped before the end an exception says so: no need for "destroyed but pending".

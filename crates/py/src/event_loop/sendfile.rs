@@ -23,7 +23,7 @@ use crate::ffi::buffer;
 use crate::ffi::method::{AnyLoop, LoopRef, Method, anyargs};
 use crate::futures;
 use crate::local::LoopCore;
-use crate::names::names;
+use crate::names::{asyncio, names};
 use crate::transports::tcp;
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
@@ -135,7 +135,7 @@ fn mode(transport: &Bound<'_, PyAny>) -> PyResult<Mode> {
     let Some(mode) = transport.getattr_opt(intern!(py, "_sendfile_compatible"))? else {
         return Ok(Mode::Unsupported);
     };
-    let modes = py.import("asyncio.constants")?.getattr(intern!(py, "_SendfileMode"))?;
+    let modes = asyncio(py).constants.bind(py).getattr(intern!(py, "_SendfileMode"))?;
     Ok(if mode.is(&modes.getattr(intern!(py, "TRY_NATIVE"))?) {
         Mode::TryNative
     } else if mode.is(&modes.getattr(intern!(py, "UNSUPPORTED"))?) {

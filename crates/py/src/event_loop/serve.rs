@@ -13,6 +13,7 @@ use super::resolve::{Wanted, constant, number, resolve};
 use super::sockets::check_ssl_socket;
 use crate::async_fn::{self, attached, coroutine};
 use crate::futures::is_debug;
+use crate::names::asyncio;
 use crate::transports::{server, tls};
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
@@ -144,7 +145,7 @@ async fn addresses(event_loop: &Py<PyAny>, request: &Request) -> PyResult<Vec<Py
                     infos_of(&event_loop, wanted).await
                 })?);
             }
-            let gather = py.import("asyncio")?.getattr(intern!(py, "gather"))?;
+            let gather = asyncio(py).tasks.bind(py).getattr(intern!(py, "gather"))?;
             gather.call1(pyo3::types::PyTuple::new(py, queries)?).map(Bound::unbind)
         })?;
         lists.push(async_fn::wait(gathered).await?);

@@ -20,6 +20,7 @@ use crate::ffi::context;
 use crate::ffi::gc::{Stopped, Visit};
 use crate::handles;
 use crate::job::Job;
+use crate::names::asyncio;
 use crate::transports::Source;
 
 /// `errno.EINVAL` on Linux: the kernel refuses a handler for this signal.
@@ -76,7 +77,7 @@ pub(super) fn add(
     let py = this.py();
     let is_function = || py.import("inspect")?.call_method1("iscoroutinefunction", (callback,))?.is_truthy();
     let is_coroutine =
-        || py.import("asyncio.coroutines")?.call_method1("iscoroutine", (callback,))?.is_truthy();
+        || asyncio(py).coroutines.bind(py).call_method1("iscoroutine", (callback,))?.is_truthy();
     if is_coroutine()? || is_function()? {
         return Err(PyTypeError::new_err("coroutines cannot be used with add_signal_handler()"));
     }

@@ -10,6 +10,7 @@ use pyo3::prelude::*;
 use crate::async_fn::{self, attached, coroutine};
 use crate::ffi::class::Inst;
 use crate::futures;
+use crate::names::asyncio;
 use crate::streams;
 use crate::transports::tls;
 
@@ -104,7 +105,7 @@ fn hand_on<'py>(protocol: &Bound<'py, PyAny>, layer: &Bound<'py, PyAny>) -> PyRe
     let py = protocol.py();
     let is_streams = Inst::<streams::Protocol>::cast(protocol).is_some()
         || protocol
-            .is_instance(&py.import("asyncio.streams")?.getattr(intern!(py, "StreamReaderProtocol"))?)?;
+            .is_instance(&asyncio(py).streams.bind(py).getattr(intern!(py, "StreamReaderProtocol"))?)?;
     if !is_streams {
         return Ok(());
     }

@@ -9,7 +9,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
-use crate::names::none;
+use crate::names::{asyncio, none};
 use crate::transports::process;
 use crate::version;
 
@@ -49,7 +49,7 @@ fn set_by_program(py: Python<'_>) -> PyResult<Option<Bound<'_, PyAny>>> {
     let Some(watcher) = policy.getattr_opt(intern!(py, "_watcher"))?.filter(|w| !w.is_none()) else {
         return Ok(None);
     };
-    let events = py.import(intern!(py, "asyncio.unix_events"))?;
+    let events = asyncio(py).unix_events.bind(py);
     for plain in ["PidfdChildWatcher", "ThreadedChildWatcher"] {
         if watcher.get_type().is(&events.getattr(plain)?) {
             return Ok(None);
@@ -91,7 +91,7 @@ fn by(watcher: &Bound<'_, PyAny>, transport: &Bound<'_, PyAny>) -> PyResult<()> 
 fn threads(py: Python<'_>) -> Object<'_> {
     static THREADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let threads = THREADS.get_or_try_init(py, || {
-        let events = py.import("asyncio.unix_events")?;
+        let events = asyncio(py).unix_events.bind(py);
         let class = match events.getattr_opt("_ThreadedChildWatcher")? {
             Some(class) => class,
             None => events.getattr("ThreadedChildWatcher")?,

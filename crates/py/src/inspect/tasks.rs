@@ -17,6 +17,7 @@ use super::subject::{self, Known, Subject};
 use crate::ffi::layout::Tsk;
 use crate::ffi::thread;
 use crate::locks::holders::{self, Claim, Identity};
+use crate::names::asyncio;
 
 /// One task.
 #[derive(Debug)]
@@ -86,7 +87,7 @@ pub(crate) fn snapshot<'py>(
 
 fn look(event_loop: &Bound<'_, PyAny>, ident: Option<u64>, most: usize) -> PyResult<Loop> {
     let py = event_loop.py();
-    let module = py.import(intern!(py, "asyncio.tasks"))?;
+    let module = asyncio(py).tasks.bind(py);
     let mut all: Vec<Bound<'_, PyAny>> =
         module.call_method1(intern!(py, "all_tasks"), (event_loop,))?.try_iter()?.collect::<PyResult<_>>()?;
     accounts::tidy(py, &all);

@@ -17,7 +17,7 @@ use crate::ffi::cell::{GilCell, Slot};
 use crate::ffi::class::{Builder, Class, Inst, TypeCell};
 use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::method::{Of, anyargs, constructor, getter, initializer, noargs, unary};
-use crate::names::boolean;
+use crate::names::{asyncio, boolean};
 use crate::waiters;
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
@@ -140,7 +140,7 @@ fn is_broken<'py>(this: This<'_, 'py>) -> Object<'py> {
 fn get_state<'py>(this: This<'_, 'py>) -> Object<'py> {
     let py = this.py();
     let name = PyString::new(py, this.with(py, |s| s.state()).name());
-    py.import("asyncio.locks")?.getattr("_BarrierState")?.call1((name,))
+    asyncio(py).locks.bind(py).getattr("_BarrierState")?.call1((name,))
 }
 
 fn get_condition<'py>(this: This<'_, 'py>) -> Object<'py> {

@@ -17,7 +17,7 @@ use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::holds::Holds;
 use crate::ffi::layout::Tsk;
 use crate::ffi::thread;
-use crate::names::none;
+use crate::names::{asyncio, none};
 
 /// What tells a task of ours from all others: address and serial number.
 pub(crate) type Identity = (usize, u32);
@@ -254,8 +254,9 @@ pub(crate) fn claims<'py>(
 fn _holders<'py>(lock: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     let py = lock.py();
     let event_loop = anyfuture::running_loop(py)?;
-    let tasks: Vec<_> = py
-        .import("asyncio.tasks")?
+    let tasks: Vec<_> = asyncio(py)
+        .tasks
+        .bind(py)
         .call_method1("all_tasks", (event_loop,))?
         .try_iter()?
         .collect::<PyResult<_>>()?;

@@ -17,6 +17,7 @@ use crate::ffi::cell::{Flag, Slot};
 use crate::ffi::class::{Builder, Class, Inst, create};
 use crate::ffi::iter::{Coroutine, Life, Step, reused};
 use crate::frame::{Frame, class};
+use crate::names::asyncio;
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
 
@@ -27,7 +28,7 @@ fn notify_all(condition: condition::This<'_, '_>) -> PyResult<()> {
 }
 
 fn broken(py: Python<'_>, text: &str) -> PyErr {
-    let raise = || py.import("asyncio.exceptions")?.getattr("BrokenBarrierError")?.call1((text,));
+    let raise = || asyncio(py).exceptions.bind(py).getattr("BrokenBarrierError")?.call1((text,));
     raise().map_or_else(|error| error, PyErr::from_value)
 }
 

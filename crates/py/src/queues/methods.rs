@@ -13,7 +13,7 @@ use super::{LIFO, Order, PRIORITY, Queue, This, close, finish, finished, get_now
 use crate::ffi::args::{Args, Signature};
 use crate::ffi::class::{Builder, Class, Inst};
 use crate::ffi::method::{Of, anyargs, constructor, getter, initializer, noargs, onearg, unary};
-use crate::names::{boolean, none};
+use crate::names::{asyncio, boolean, none};
 use crate::waiters;
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
@@ -426,7 +426,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("Queue", queue)?;
     module.add("LifoQueue", lifo)?;
     module.add("PriorityQueue", priority)?;
-    if !py.import("asyncio.queues")?.hasattr("QueueShutDown")? {
+    if !asyncio(py).queues.bind(py).hasattr("QueueShutDown")? {
         module.add("QueueShutDown", known(py)?.shut_down.bind(py))?;
     }
     Ok(())

@@ -23,6 +23,7 @@ use crate::ffi::cell::{Flag, GilCell, Slot};
 use crate::ffi::class::{Class, Inst, TypeCell};
 use crate::ffi::gc::{Stopped, Visit};
 use crate::locks::Event;
+use crate::names::asyncio;
 use crate::waiters::{self, Home};
 use items::{fetch, is_empty, is_full, size, store};
 
@@ -384,7 +385,7 @@ struct Known {
 fn known(py: Python<'_>) -> PyResult<&Known> {
     static KNOWN: PyOnceLock<Known> = PyOnceLock::new();
     KNOWN.get_or_try_init(py, || {
-        let queues = py.import("asyncio.queues")?;
+        let queues = asyncio(py).queues.bind(py);
         let class = |name: &str| -> PyResult<Py<PyType>> {
             Ok(queues.getattr(name)?.cast_into::<PyType>()?.unbind())
         };

@@ -14,6 +14,7 @@ use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::method::{LoopRef, Of, caller, getter};
 use crate::ffi::{function, types};
 use crate::local::LoopCore;
+use crate::names::asyncio;
 use crate::{calls, futures, tasks};
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
@@ -228,7 +229,7 @@ fn create_eager_task_factory<'py>(args: Args<'_, 'py>) -> Object<'py> {
 /// Makes the functions and the factory's type.
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
-    if let Some(factory) = py.import("asyncio.tasks")?.getattr_opt("eager_task_factory")?
+    if let Some(factory) = asyncio(py).tasks.bind(py).getattr_opt("eager_task_factory")?
         && let Some(code) = factory.getattr_opt("__code__")?
     {
         let _ = STOCK_CODE.set(py, code.unbind());

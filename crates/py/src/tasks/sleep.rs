@@ -19,6 +19,7 @@ use crate::ffi::thread;
 use crate::futures;
 use crate::job::Timed;
 use crate::local::LoopCore;
+use crate::names::asyncio;
 use crate::parked::Parked;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -194,9 +195,7 @@ fn wait<'py>(this: Inst<'_, 'py, Sleep>, seconds: f64, delay: Bound<'py, PyAny>)
         }
         _ => {
             let future = event_loop.call_method0(intern!(py, "create_future"))?;
-            let done = py
-                .import(intern!(py, "asyncio.futures"))?
-                .getattr(intern!(py, "_set_result_unless_cancelled"))?;
+            let done = asyncio(py).futures.bind(py).getattr(intern!(py, "_set_result_unless_cancelled"))?;
             let arguments = (delay, done, &future, py.None());
             this.handle.set(py, event_loop.call_method1(intern!(py, "call_later"), arguments)?);
             future

@@ -26,7 +26,7 @@ use crate::ffi::layout::Fut;
 use crate::ffi::method::{Of, anyargs, getter, noargs, onearg};
 use crate::job::Job;
 use crate::local::LoopCore;
-use crate::names::{boolean, none};
+use crate::names::{asyncio, boolean, none};
 use crate::{futures, handles};
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
@@ -421,7 +421,7 @@ pub(super) fn build<'py, T: Based>(
     names: &[&str],
 ) -> Object<'py> {
     let py = module.py();
-    let transports = py.import("asyncio.transports")?;
+    let transports = asyncio(py).transports.bind(py);
     let bases = names.iter().map(|name| transports.getattr(*name)).collect::<PyResult<Vec<_>>>()?;
     for base in &bases {
         let size: usize = base.getattr("__basicsize__")?.extract()?;

@@ -12,7 +12,7 @@ use crate::ffi::args::{Args, Signature};
 use crate::ffi::cell::Slot;
 use crate::ffi::class::{Builder, Class, Inst};
 use crate::ffi::method::{Of, anyargs, getter, noargs, onearg, unary};
-use crate::names::{boolean, none};
+use crate::names::{asyncio, boolean, none};
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
 type Process = Of<ProcessTransport>;
@@ -169,7 +169,7 @@ fn repr<'py>(this: This<'_, 'py>) -> Object<'py> {
 /// Makes the type.
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
-    let base = py.import("asyncio.transports")?.getattr("SubprocessTransport")?;
+    let base = asyncio(py).transports.bind(py).getattr("SubprocessTransport")?;
     let size: usize = base.getattr("__basicsize__")?.extract()?;
     let plain = base.getattr("__dictoffset__")?.extract::<isize>()? == 0
         && base.getattr("__weakrefoffset__")?.extract::<isize>()? == 0;

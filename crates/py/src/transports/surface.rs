@@ -17,7 +17,7 @@ use crate::ffi::cell::Slot;
 use crate::ffi::class::{Builder, Class};
 use crate::ffi::method::{Of, anyargs, getter, noargs, onearg, unary};
 use crate::local::LoopCore;
-use crate::names::none;
+use crate::names::{asyncio, none};
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
 type Tcp = Of<TcpTransport>;
@@ -198,7 +198,7 @@ fn start_tls_compatible<'py>(this: This<'_, 'py>) -> Object<'py> {
 }
 
 fn sendfile_compatible<'py>(this: This<'_, 'py>) -> Object<'py> {
-    let modes = this.py().import("asyncio.constants")?.getattr(intern!(this.py(), "_SendfileMode"))?;
+    let modes = asyncio(this.py()).constants.bind(this.py()).getattr(intern!(this.py(), "_SendfileMode"))?;
     modes.getattr(intern!(modes.py(), "TRY_NATIVE"))
 }
 
@@ -226,7 +226,7 @@ fn repr<'py>(this: This<'_, 'py>) -> Object<'py> {
 /// Makes the type.
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
-    let base = py.import("asyncio.transports")?.getattr(intern!(py, "Transport"))?;
+    let base = asyncio(py).transports.bind(py).getattr(intern!(py, "Transport"))?;
     let size: usize = base.getattr(intern!(py, "__basicsize__"))?.extract()?;
     let plain = base.getattr(intern!(py, "__dictoffset__"))?.extract::<isize>()? == 0
         && base.getattr(intern!(py, "__weakrefoffset__"))?.extract::<isize>()? == 0;

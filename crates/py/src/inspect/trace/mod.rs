@@ -20,6 +20,7 @@ use self::log::Log;
 use super::{running, watchdog};
 use crate::event_loop::EventLoop;
 use crate::ffi::cell::{Flag, GilCell};
+use crate::names::asyncio;
 use crate::pulse::instrument;
 
 static LOG: GilCell<Option<Box<Log>>> = GilCell::new(None);
@@ -133,8 +134,6 @@ pub(super) fn _trace_forked(py: Python<'_>) {
 /// The tasks of a loop, as asyncio lists them.
 fn tasks<'py>(event_loop: &Bound<'py, EventLoop>) -> Vec<Bound<'py, PyAny>> {
     let py = event_loop.py();
-    let all = py
-        .import(intern!(py, "asyncio.tasks"))
-        .and_then(|module| module.call_method1(intern!(py, "all_tasks"), (event_loop,)));
+    let all = asyncio(py).tasks.bind(py).call_method1(intern!(py, "all_tasks"), (event_loop,));
     all.and_then(|all| all.try_iter()?.collect()).unwrap_or_default()
 }

@@ -19,6 +19,7 @@ use crate::ffi::types;
 use crate::inspect::chain::{self, Chain, text_of};
 use crate::inspect::subject::{self, Known, Subject};
 use crate::locks::holders::{self, Claim, Identity};
+use crate::names::asyncio;
 
 /// More than this many coroutines within each other are not followed.
 const DEEPEST: usize = 500;
@@ -191,8 +192,7 @@ fn add_holders<'py>(object: &Bound<'py, PyAny>, waiter: &Bound<'py, PyAny>, subj
             return Some(object.clone()); // stands for the task
         }
         let event_loop = Fut::cast_any(waiter)?.event_loop()?;
-        let all =
-            py.import(intern!(py, "asyncio.tasks")).ok()?.call_method1("all_tasks", (event_loop,)).ok()?;
+        let all = asyncio(py).tasks.bind(py).call_method1("all_tasks", (event_loop,)).ok()?;
         all.try_iter().ok()?.flatten().find(|task| holders::identity(task).as_ref() == Some(wanted))
     };
     let claims = holders::claims(object, find).unwrap_or_default();

@@ -38,7 +38,7 @@ use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::layout::Fut;
 use crate::ffi::scratch::Scratch;
 use crate::futures::{self, is_debug};
-use crate::names::names;
+use crate::names::{asyncio, names};
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
 pub(crate) type This<'a, 'py> = Inst<'a, 'py, Tls>;
@@ -193,7 +193,7 @@ pub(crate) fn make<'py>(parts: Parts<'_, 'py>) -> PyResult<(Bound<'py, PyAny>, B
     let engine = Engine::new(&checked, options.server_side)?;
     let extra = PyDict::new(py);
     extra.set_item(intern!(py, "sslcontext"), &checked.context)?;
-    let constants = py.import("asyncio.constants")?;
+    let constants = asyncio(py).constants.bind(py);
     let marks = |name: &str| -> PyResult<Marks> {
         let high = constants.getattr(name)?.extract::<usize>()? * 1024;
         Ok(Marks { low: high / 4, high })

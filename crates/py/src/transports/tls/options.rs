@@ -2,6 +2,7 @@
 //!
 //! `ssl` is imported when TLS is first asked for: an interpreter without it works for everything else.
 
+use crate::names::asyncio;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -143,7 +144,7 @@ fn timeout<'py>(
     default: &str,
 ) -> PyResult<Bound<'py, PyAny>> {
     let Some(given) = given.map(|given| given.bind(py)).filter(|given| !given.is_none()) else {
-        return py.import("asyncio.constants")?.getattr(default);
+        return asyncio(py).constants.bind(py).getattr(default);
     };
     if given.le(0)? {
         return Err(PyValueError::new_err(format!("{name} should be a positive number, got {given}")));

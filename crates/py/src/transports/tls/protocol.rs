@@ -13,7 +13,7 @@ use crate::ffi::cell::Slot;
 use crate::ffi::class::{Builder, Class};
 use crate::ffi::method::{Of, getter, noargs, onearg};
 use crate::ffi::scratch;
-use crate::names::{boolean, none};
+use crate::names::{asyncio, boolean, none};
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
 type Layer = Of<Tls>;
@@ -110,7 +110,7 @@ fn get_state<'py>(this: This<'_, 'py>) -> Object<'py> {
         TlsPhase::Flushing => "FLUSHING",
         TlsPhase::Shutting => "SHUTDOWN",
     };
-    this.py().import("asyncio.sslproto")?.getattr(intern!(this.py(), "SSLProtocolState"))?.getattr(name)
+    asyncio(this.py()).sslproto.bind(this.py()).getattr(intern!(this.py(), "SSLProtocolState"))?.getattr(name)
 }
 
 fn get_transport<'py>(this: This<'_, 'py>) -> Object<'py> {
@@ -197,7 +197,7 @@ fn get_write_buffer_size<'py>(this: This<'_, 'py>) -> Object<'py> {
 /// Makes the type.
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
-    let base = py.import("asyncio.protocols")?.getattr(intern!(py, "BufferedProtocol"))?;
+    let base = asyncio(py).protocols.bind(py).getattr(intern!(py, "BufferedProtocol"))?;
     super::surface::check_layout(&base, size_of::<ffi::PyObject>(), "asyncio.BufferedProtocol")?;
     let class = Builder::of::<Tls>()
         .method(onearg::<Layer, _>(c"connection_made", connection_made))

@@ -16,7 +16,7 @@ use crate::ffi::class::{Builder, Class, Inst, TypeCell, create};
 use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::method::{Of, anyargs, getter, noargs, onearg};
 use crate::futures;
-use crate::names::{boolean, none};
+use crate::names::{asyncio, boolean, none};
 use crate::transports::report;
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
@@ -252,7 +252,7 @@ fn limits(args: Args<'_, '_>, signature: &Signature) -> PyResult<Limits> {
 
 /// asyncio's default mark, in bytes.
 fn default_mark(py: Python<'_>, name: &str) -> PyResult<usize> {
-    Ok(py.import("asyncio.constants")?.getattr(name)?.extract::<usize>()? * 1024)
+    Ok(asyncio(py).constants.bind(py).getattr(name)?.extract::<usize>()? * 1024)
 }
 
 fn set_write_buffer_limits<'py>(this: This<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
@@ -329,8 +329,9 @@ fn start_tls_compatible<'py>(this: This<'_, 'py>) -> Object<'py> {
 }
 
 fn sendfile_compatible<'py>(this: This<'_, 'py>) -> Object<'py> {
-    this.py()
-        .import("asyncio.constants")?
+    asyncio(this.py())
+        .constants
+        .bind(this.py())
         .getattr(intern!(this.py(), "_SendfileMode"))?
         .getattr(intern!(this.py(), "FALLBACK"))
 }
@@ -361,7 +362,7 @@ pub(super) fn check_layout(base: &Bound<'_, PyAny>, expected: usize, name: &str)
 /// Makes the type.
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
-    let base = py.import("asyncio.transports")?.getattr(intern!(py, "Transport"))?;
+    let base = asyncio(py).transports.bind(py).getattr(intern!(py, "Transport"))?;
     let size = size_of::<ffi::PyObject>() + TlsTransport::INHERITED * size_of::<usize>();
     check_layout(&base, size, "asyncio.Transport")?;
     let class = Builder::of::<TlsTransport>()
