@@ -10,17 +10,20 @@ import unittest
 ASYNCIO = "test.test_asyncio"
 UNITTEST = "test.test_unittest" if sys.version_info >= (3, 12) else "unittest.test"
 
-# What the others are called here, where they are, and which of their classes are run.
+# What the others are called here, where they are, and which of their tests run on asyncio in their own process.
 OTHERS = {
-    "test_async_case": (f"{UNITTEST}.test_async_case", "*"),
-    "test_asyncgen": ("test.test_asyncgen", "*"),
-    "test_coroutines": ("test.test_coroutines", "CoroAsyncIOCompatTest"),
-    "test_external_inspection": ("test.test_external_inspection", "*"),
-    "test_inspect": ("test.test_inspect.test_inspect", "TestGetAsyncGenState"),
-    "test_logging": ("test.test_logging", "LogRecordTest"),
-    "test_os": ("test.test_os", "TestSendfile"),
-    "test_testasync": (f"{UNITTEST}.testmock.testasync", "*"),
-    "test_warnings": ("test.test_warnings", "AsyncTests"),
+    "test_async_case": (f"{UNITTEST}.test_async_case", ["*"]),
+    "test_asyncgen": ("test.test_asyncgen", ["AsyncGenAsyncioTest.*"]),
+    "test_coroutines": ("test.test_coroutines", ["CoroAsyncIOCompatTest.*"]),
+    "test_external_inspection": (
+        "test.test_external_inspection",
+        ["*.test_async_generator_*", "*.test_long_task_name_*", "*.test_recursive_coroutine_*", "*.test_class_named_*"],
+    ),
+    "test_inspect": ("test.test_inspect.test_inspect", ["TestGetAsyncGenState.*"]),
+    "test_logging": ("test.test_logging", ["LogRecordTest.test_taskName_*"]),
+    "test_os": ("test.test_os", ["TestSendfile.*"]),
+    "test_testasync": (f"{UNITTEST}.testmock.testasync", ["*"]),
+    "test_warnings": ("test.test_warnings", ["?AsyncTests.*", "PyAsyncTests.*"]),
 }
 
 
@@ -35,15 +38,22 @@ def names():
 
 def load(name):
     """The module and its tests.  SkipTest if this Python has none of that name."""
-    path, classes = OTHERS.get(name, (f"{ASYNCIO}.{name}", "*"))
+    path, patterns = OTHERS.get(name, (f"{ASYNCIO}.{name}", ["*"]))
     try:
         module = importlib.import_module(path)
     except ModuleNotFoundError as error:
-        if error.name != path:
+        if not f"{path}.".startswith(f"{error.name}."):
             raise
         raise unittest.SkipTest("this Python has no such module") from None
-    tests = _flat(unittest.defaultTestLoader.loadTestsFromModule(module))
-    return module, [test for test in tests if fnmatch.fnmatchcase(type(test).__name__, classes)]
+    found = [
+        test
+        for test in _flat(unittest.defaultTestLoader.loadTestsFromModule(module))
+        if any(fnmatch.fnmatchcase(".".join(test.id().rsplit(".", 2)[1:]), pattern) for pattern in patterns)
+        or isinstance(test, unittest.loader._FailedTest)
+    ]
+    if not found:
+        raise unittest.SkipTest("this Python has no such test in it")
+    return module, found
 
 
 def _flat(suite):

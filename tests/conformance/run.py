@@ -65,8 +65,8 @@ class Run:
         self._retry = options.retry
         self.lost = set()
 
-    def list(self, modules):
-        request = {"subject": self._subject, "list": modules}
+    def list(self, names):
+        request = {"subject": self._subject, "list": names}
         with WatchedWorker(request, 120) as worker:
             *_, last = worker.events()
         if "answer" not in last:
@@ -234,6 +234,9 @@ def main():
         print(f"\naioxide was in force: it made {total['loops']} loops and {total['tasks']} tasks")
         if not total["loops"] or not total["tasks"]:
             problems.append("aioxide was not seen at work")
+        idle = [name for name, row in table.items() if name in modules.OTHERS and row["pass"] and not row["tasks"]]
+        if idle:
+            problems.append(f"aioxide was not seen at work in {', '.join(idle)}")
         if run.lost:
             problems.append(f"tests took out of force: {', '.join(sorted(run.lost))}")
     if options.json:

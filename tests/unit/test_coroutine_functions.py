@@ -120,3 +120,20 @@ def test_patches_of_a_loop(loop, run):
             assert await loop.create_server(1, "host", 2) == "server"
 
     run(main())
+
+
+OF_THE_LOOP = [name for name in dir(asyncio.SelectorEventLoop) if ask(getattr(asyncio.SelectorEventLoop, name))]
+
+
+@pytest.mark.parametrize("name", [name for name in OF_THE_LOOP if hasattr(aioxide.EventLoop, name)])
+def test_the_loops_coroutines_are_called_as_asyncios(name, loop):
+    """Filters of warnings go by the name: pytest-asyncio's, of "BaseEventLoop.shutdown_asyncgens was never awaited"."""
+    function = getattr(asyncio.SelectorEventLoop, name)
+    parameters = list(inspect.signature(function).parameters.values())[1:]
+    needed = [each for each in parameters if each.default is each.empty and each.kind is each.POSITIONAL_OR_KEYWORD]
+    coroutine = getattr(loop, name)(*[mock.MagicMock() for _ in needed])
+    try:
+        assert coroutine.__qualname__ == function.__qualname__
+        assert coroutine.__name__ == name
+    finally:
+        coroutine.close()

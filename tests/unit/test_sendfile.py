@@ -345,12 +345,12 @@ HELD_UP = """
 import asyncio, ctypes, fcntl, os, socket, struct, sys, tempfile, threading, aioxide
 
 SYSCALL, CALLS = int(sys.argv[1]), []
-installed, over = threading.Event(), threading.Event()
+installed = threading.Event()
 
 def answer():
     # Another thread lets the calls pass, in Python: it has to get the interpreter's lock meanwhile.
     installed.wait()
-    while not over.is_set():
+    while True:
         call = bytearray(80)
         fcntl.ioctl(listener, 0xC0502100, call)  # SECCOMP_IOCTL_NOTIF_RECV
         CALLS.append(call)
@@ -360,7 +360,7 @@ def op(code, yes, no, value):
     return struct.pack("HBBI", code, yes, no, value)
 
 def watch():
-    # A filter of system calls, of this thread alone, that asks about one of them.
+    # A filter of system calls, of this thread and those it starts, that asks about one of them.
     program = ctypes.create_string_buffer(
         op(0x20, 0, 0, 0) + op(0x15, 0, 1, SYSCALL) + op(0x06, 0, 0, 0x7FC00000) + op(0x06, 0, 0, 0x7FFF0000)
     )
@@ -372,7 +372,7 @@ def watch():
     libc.syscall.argtypes = [ctypes.c_long, ctypes.c_uint, ctypes.c_uint, ctypes.c_void_p]
     listener = -1 if libc.prctl(38, 1, 0, 0, 0) else libc.syscall(317, 1, 8, ctypes.addressof(rules))
     if listener < 0:
-        print("no filter")
+        print("no filter", flush=True)
         os._exit(0)
     return listener
 

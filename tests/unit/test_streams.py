@@ -4,6 +4,7 @@ import asyncio
 import gc
 import inspect
 import socket
+import subprocess
 import sys
 import weakref
 
@@ -572,3 +573,37 @@ def test_isinstance_of_protocol(aio, loop):
 def test_installed_mixin(installed):
     assert issubclass(asyncio.StreamReaderProtocol, asyncio.streams.FlowControlMixin)
     assert asyncio.streams.StreamReader is aioxide.StreamReader
+
+
+HIDDEN = """
+import socket, sys, aioxide
+sys.modules["asyncio"] = None  # not to be imported
+
+async def main():
+    async def serve(reader, writer):
+        writer.write(await reader.readexactly(3))
+        writer.close()
+    server = await aioxide.start_server(serve, "127.0.0.1", 0)
+    reader, writer = await aioxide.open_connection(*server.sockets[0].getsockname())
+    writer.write(b"abc")
+    try:
+        await reader.readexactly(4)
+    except Exception as error:
+        print(type(error).__name__, error.partial)
+    writer.close()
+    server.close()
+    loop = aioxide.get_running_loop()
+    transport, protocol = await loop.create_connection(type("Any", (), {
+        "connection_made": lambda self, transport: transport.close(), "connection_lost": print,
+    }), sock=socket.socketpair()[0])
+    await loop.run_in_executor(None, int)
+
+with aioxide.Runner() as runner:
+    runner.run(main())
+"""
+
+
+def test_a_program_that_hides_asyncio():
+    done = subprocess.run([sys.executable, "-c", HIDDEN], capture_output=True, text=True, timeout=60)
+    assert done.stdout.startswith("IncompleteReadError b'abc'"), done.stderr
+    assert (done.returncode, done.stderr) == (0, "")

@@ -2,7 +2,8 @@
 //!
 //! Used by every `async def` of the event loop's API. A block holds plain references (`Py<..>`) across its awaits and
 //! takes the interpreter with [`attached`] in between; it is polled only by [`Coroutine`], so only with the GIL held,
-//! and only for as long as the task steps it: there is no executor and no waker here.
+//! and only for as long as the task steps it: there is no executor and no waker here. Whatever runs meanwhile, Python code
+//! or another thread, finds a coroutine that runs already.
 
 use std::cell::Cell;
 use std::pin::Pin;

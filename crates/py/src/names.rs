@@ -21,7 +21,7 @@ macro_rules! modules {
 }
 
 modules! {
-    constants coroutines exceptions futures locks log protocols queues sslproto streams tasks transports unix_events
+    constants coroutines exceptions futures locks log protocols queues sslproto streams tasks transports trsock unix_events
 }
 
 /// Looked up when the extension is imported.

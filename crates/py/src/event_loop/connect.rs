@@ -110,7 +110,7 @@ pub(super) fn create_connection<'py>(event_loop: &Bound<'py, PyAny>, request: Re
     let py = event_loop.py();
     let event_loop = event_loop.clone().unbind();
     // The root: the tasks of a race.
-    async_fn::rooted(PyList::empty(py).into_any(), "EventLoop.create_connection", async move {
+    async_fn::rooted(PyList::empty(py).into_any(), "BaseEventLoop.create_connection", async move {
         let tls = attached(|py| request.check(py).and_then(|()| request.tls(py)))?;
         let sock = if request.by_address() {
             dial(&event_loop, &request).await?
@@ -138,7 +138,7 @@ pub(super) fn connect_accepted_socket<'py>(
 ) -> Object<'py> {
     let py = event_loop.py();
     let event_loop = event_loop.clone().unbind();
-    coroutine(py, "EventLoop.connect_accepted_socket", async move {
+    coroutine(py, "BaseEventLoop.connect_accepted_socket", async move {
         let tls = attached(|py| {
             check_stream(sock.bind(py))?;
             let tls = wants_tls(py, ssl.as_ref())?;

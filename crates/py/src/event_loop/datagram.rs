@@ -268,7 +268,7 @@ impl Request {
 /// `create_datagram_endpoint(protocol_factory, local_addr, remote_addr, …)`.
 pub(super) fn create_endpoint<'py>(event_loop: &Bound<'py, PyAny>, request: Request) -> Object<'py> {
     let (py, event_loop) = (event_loop.py(), event_loop.clone().unbind());
-    coroutine(py, "EventLoop.create_datagram_endpoint", async move {
+    coroutine(py, "BaseEventLoop.create_datagram_endpoint", async move {
         let (sock, address) = match &request.sock {
             Some(sock) => attached(|py| {
                 request.check_socket(sock.bind(py))?;

@@ -128,7 +128,7 @@ pub(super) fn shutdown_default<'py>(
     timeout: Option<Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let (event_loop, timeout) = (this.clone().unbind(), timeout.map(Bound::unbind));
-    async_fn::coroutine(this.py(), "EventLoop.shutdown_default_executor", join(event_loop, timeout))
+    async_fn::coroutine(this.py(), "BaseEventLoop.shutdown_default_executor", join(event_loop, timeout))
 }
 
 async fn join(event_loop: Py<EventLoop>, timeout: Option<Py<PyAny>>) -> PyResult<Py<PyAny>> {

@@ -99,7 +99,7 @@ impl Attempts {
     ) -> PyResult<()> {
         let (own_loop, info) = (event_loop.clone_ref(py), info.clone_ref(py));
         let local: Option<Vec<_>> = local.map(|l| l.iter().map(|info| info.clone_ref(py)).collect());
-        let body = coroutine(py, "EventLoop._connect_sock", async move {
+        let body = coroutine(py, "BaseEventLoop._connect_sock", async move {
             let mut errors = Vec::new();
             let result = attempt(&own_loop, &info, local.as_deref(), &mut errors).await;
             // (the socket or None, the errors): a task's exception would be reported as never retrieved.

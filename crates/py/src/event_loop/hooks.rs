@@ -329,7 +329,7 @@ pub(super) fn finalize(this: &Bound<'_, EventLoop>, agen: &Bound<'_, PyAny>) -> 
 /// `shutdown_asyncgens()`: closes every generator that is still being iterated.
 pub(super) fn shutdown_asyncgens<'py>(this: &Bound<'py, EventLoop>) -> PyResult<Bound<'py, PyAny>> {
     let event_loop = this.clone().unbind();
-    async_fn::coroutine(this.py(), "EventLoop.shutdown_asyncgens", close_asyncgens(event_loop))
+    async_fn::coroutine(this.py(), "BaseEventLoop.shutdown_asyncgens", close_asyncgens(event_loop))
 }
 
 async fn close_asyncgens(event_loop: Py<EventLoop>) -> PyResult<Py<PyAny>> {

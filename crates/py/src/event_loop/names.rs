@@ -53,7 +53,7 @@ pub(super) fn getaddrinfo<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = this.py();
     let (event_loop, query) = (this.clone().unbind(), query.map(Bound::unbind));
-    async_fn::coroutine(py, "EventLoop.getaddrinfo", async move {
+    async_fn::coroutine(py, "BaseEventLoop.getaddrinfo", async move {
         let answer = async_fn::attached(|py| {
             let this = event_loop.bind(py);
             EventLoop::core(this).check_closed()?;
@@ -82,7 +82,7 @@ pub(super) fn getnameinfo<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = this.py();
     let (event_loop, query) = (this.clone().unbind(), [sockaddr.unbind(), flags.unbind()]);
-    async_fn::coroutine(py, "EventLoop.getnameinfo", async move {
+    async_fn::coroutine(py, "BaseEventLoop.getnameinfo", async move {
         let answer = async_fn::attached(|py| {
             let this = event_loop.bind(py);
             EventLoop::core(this).check_closed()?;

@@ -25,8 +25,8 @@ pub(super) fn connect<'py>(
     pipe: Py<PyAny>,
 ) -> Object<'py> {
     let (name, text) = match end {
-        End::Read => ("EventLoop.connect_read_pipe", "Read pipe %r connected: (%r, %r)"),
-        End::Write => ("EventLoop.connect_write_pipe", "Write pipe %r connected: (%r, %r)"),
+        End::Read => ("BaseEventLoop.connect_read_pipe", "Read pipe %r connected: (%r, %r)"),
+        End::Write => ("BaseEventLoop.connect_write_pipe", "Write pipe %r connected: (%r, %r)"),
     };
     let (py, event_loop) = (event_loop.py(), event_loop.clone().unbind());
     coroutine(py, name, async move {

@@ -108,7 +108,7 @@ fn check_parameters(py: Python<'_>, job: &Job) -> PyResult<()> {
 
 /// `sock_sendfile(sock, file, offset=0, count=None, *, fallback=True)`.
 fn sock_sendfile(py: Python<'_>, job: Job, fallback: bool) -> Object<'_> {
-    coroutine(py, "EventLoop.sock_sendfile", async move {
+    coroutine(py, "BaseEventLoop.sock_sendfile", async move {
         let native = attached(|py| {
             sockets::check(job.event_loop.bind(py), job.to.bind(py))?;
             check_parameters(py, &job)?;
@@ -147,7 +147,7 @@ fn mode(transport: &Bound<'_, PyAny>) -> PyResult<Mode> {
 
 /// `sendfile(transport, file, offset=0, count=None, *, fallback=True)`.
 fn transport_sendfile(py: Python<'_>, job: Job, fallback: bool) -> Object<'_> {
-    coroutine(py, "EventLoop.sendfile", async move {
+    coroutine(py, "BaseEventLoop.sendfile", async move {
         let native = attached(|py| {
             let transport = job.to.bind(py);
             if transport.call_method0(intern!(py, "is_closing"))?.is_truthy()? {
@@ -202,7 +202,7 @@ fn regular(py: Python<'_>, file: &Py<PyAny>) -> PyResult<(RawFd, u64)> {
 
 /// `_sock_sendfile_native(sock, file, offset, count)`.
 fn sock_native(py: Python<'_>, job: Job) -> Object<'_> {
-    coroutine(py, "EventLoop._sock_sendfile_native", async move {
+    coroutine(py, "_UnixSelectorEventLoop._sock_sendfile_native", async move {
         let sent = send_natively(&job, &job.to, None).await?;
         attached(|py| Ok(sent.into_pyobject(py)?.into_any().unbind()))
     })
@@ -258,7 +258,7 @@ async fn send_blocks(
                     async_fn::pause().await?;
                 }
             }
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => attached(|py| py.check_signals())?,
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 in_a_row = 0;
                 writable(job, sock, transport, fd).await?;
@@ -305,7 +305,7 @@ async fn writable(job: &Job, sock: &Py<PyAny>, transport: Option<&Py<PyAny>>, fd
 
 /// `_sendfile_native(transport, file, offset, count)`: the transport neither reads nor writes meanwhile.
 fn transport_native(py: Python<'_>, job: Job) -> Object<'_> {
-    coroutine(py, "EventLoop._sendfile_native", async move {
+    coroutine(py, "BaseSelectorEventLoop._sendfile_native", async move {
         let (resume, waiter) = attached(|py| -> PyResult<_> {
             let transport = job.to.bind(py);
             let resume = transport.call_method0(intern!(py, "is_reading"))?.is_truthy()?;
@@ -412,7 +412,7 @@ impl<'a> Pieces<'a> {
 
 /// `_sock_sendfile_fallback(sock, file, offset, count)`.
 fn sock_fallback(py: Python<'_>, job: Job) -> Object<'_> {
-    coroutine(py, "EventLoop._sock_sendfile_fallback", async move {
+    coroutine(py, "BaseEventLoop._sock_sendfile_fallback", async move {
         let mut pieces = attached(|py| Pieces::new(py, &job, SOCK_BLOCK))?;
         let result = loop {
             let piece = match pieces.next().await {
@@ -443,7 +443,7 @@ fn sock_fallback(py: Python<'_>, job: Job) -> Object<'_> {
 
 /// `_sendfile_fallback(transport, file, offset, count)`.
 fn transport_fallback(py: Python<'_>, job: Job) -> Object<'_> {
-    coroutine(py, "EventLoop._sendfile_fallback", async move {
+    coroutine(py, "BaseEventLoop._sendfile_fallback", async move {
         let mut pieces = attached(|py| Pieces::new(py, &job, TRANSPORT_BLOCK))?;
         let protocol = attached(|py| Fallback::take_over(job.to.bind(py)).map(Bound::unbind))?;
         let result = loop {

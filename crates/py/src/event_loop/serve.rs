@@ -90,7 +90,7 @@ impl Request {
 pub(super) fn create_server<'py>(event_loop: &Bound<'py, PyAny>, request: Request) -> Object<'py> {
     let py = event_loop.py();
     let event_loop = event_loop.clone().unbind();
-    coroutine(py, "EventLoop.create_server", async move {
+    coroutine(py, "BaseEventLoop.create_server", async move {
         attached(|py| request.check(py))?;
         let sockets = if request.by_address() {
             let infos = addresses(&event_loop, &request).await?;
@@ -141,7 +141,7 @@ async fn addresses(event_loop: &Py<PyAny>, request: &Request) -> PyResult<Vec<Py
             let mut queries = Vec::new();
             for host in &hosts {
                 let (event_loop, wanted) = (event_loop.clone_ref(py), request.wanted(py, host)?);
-                queries.push(coroutine(py, "EventLoop._create_server_getaddrinfo", async move {
+                queries.push(coroutine(py, "BaseEventLoop._create_server_getaddrinfo", async move {
                     infos_of(&event_loop, wanted).await
                 })?);
             }

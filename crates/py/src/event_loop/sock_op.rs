@@ -335,13 +335,13 @@ impl Awaitable for SockOp {
 impl Coroutine for SockOp {
     fn qualname(this: This<'_, '_>) -> &'static str {
         match this.kind {
-            Kind::Recv => "EventLoop.sock_recv",
-            Kind::RecvInto => "EventLoop.sock_recv_into",
-            Kind::RecvFrom => "EventLoop.sock_recvfrom",
-            Kind::RecvFromInto => "EventLoop.sock_recvfrom_into",
-            Kind::SendAll => "EventLoop.sock_sendall",
-            Kind::SendTo => "EventLoop.sock_sendto",
-            Kind::Accept => "EventLoop.sock_accept",
+            Kind::Recv => "BaseSelectorEventLoop.sock_recv",
+            Kind::RecvInto => "BaseSelectorEventLoop.sock_recv_into",
+            Kind::RecvFrom => "BaseSelectorEventLoop.sock_recvfrom",
+            Kind::RecvFromInto => "BaseSelectorEventLoop.sock_recvfrom_into",
+            Kind::SendAll => "BaseSelectorEventLoop.sock_sendall",
+            Kind::SendTo => "BaseSelectorEventLoop.sock_sendto",
+            Kind::Accept => "BaseSelectorEventLoop.sock_accept",
         }
     }
 

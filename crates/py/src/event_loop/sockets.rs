@@ -97,7 +97,7 @@ pub(super) fn sock_connect<'py>(
     address: Py<PyAny>,
 ) -> Object<'py> {
     let (py, event_loop) = (event_loop.py(), event_loop.clone().unbind());
-    coroutine(py, "EventLoop.sock_connect", async move {
+    coroutine(py, "BaseSelectorEventLoop.sock_connect", async move {
         attached(|py| check(event_loop.bind(py), sock.bind(py)))?;
         let address = match attached(|py| Wanted::of_socket(sock.bind(py), address.bind(py)))? {
             Some(wanted) => {

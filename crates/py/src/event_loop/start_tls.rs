@@ -34,7 +34,7 @@ pub(super) fn start_tls<'py>(
 ) -> Object<'py> {
     let py = event_loop.py();
     let event_loop = event_loop.clone().unbind();
-    coroutine(py, "EventLoop.start_tls", async move {
+    coroutine(py, "BaseEventLoop.start_tls", async move {
         let begun = attached(|py| {
             let (transport, protocol) = (transport.bind(py), protocol.into_bound(py));
             begin(event_loop.bind(py), transport, &protocol, &options)

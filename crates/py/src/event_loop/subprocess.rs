@@ -116,8 +116,8 @@ fn start<'py>(
     options: Bound<'py, PyDict>,
 ) -> Object<'py> {
     let name = match kind {
-        Kind::Exec => "EventLoop.subprocess_exec",
-        Kind::Shell => "EventLoop.subprocess_shell",
+        Kind::Exec => "BaseEventLoop.subprocess_exec",
+        Kind::Shell => "BaseEventLoop.subprocess_shell",
     };
     let root = PyList::new(command.py(), [this.object.to_owned(), factory, command, options.into_any()])?;
     async_fn::rooted(root.into_any(), name, async move {

@@ -107,7 +107,7 @@ impl Dial {
 /// `create_unix_connection(protocol_factory, path, …)`.
 pub(super) fn create_connection<'py>(event_loop: &Bound<'py, PyAny>, request: Dial) -> Object<'py> {
     let (py, event_loop) = (event_loop.py(), event_loop.clone().unbind());
-    coroutine(py, "EventLoop.create_unix_connection", async move {
+    coroutine(py, "_UnixSelectorEventLoop.create_unix_connection", async move {
         let tls = attached(|py| request.check(py).and_then(|()| request.tls(py)))?;
         let sock = match (&request.path, request.sock) {
             (Some(path), _) => dial(&event_loop, path).await?,
@@ -200,7 +200,7 @@ fn bind<'py>(path: &Bound<'py, PyAny>) -> Object<'py> {
 /// `create_unix_server(protocol_factory, path, …)`.
 pub(super) fn create_server<'py>(event_loop: &Bound<'py, PyAny>, request: Serve) -> Object<'py> {
     let (py, event_loop) = (event_loop.py(), event_loop.clone().unbind());
-    coroutine(py, "EventLoop.create_unix_server", async move {
+    coroutine(py, "_UnixSelectorEventLoop.create_unix_server", async move {
         let (server, start) = attached(|py| {
             request.check(py)?;
             let sock = request.socket(py)?;

@@ -129,15 +129,25 @@ struct Dog {
     thread: JoinHandle<()>,
 }
 
+/// What those are shown who ask.
+struct Stalls {
+    over: VecDeque<Stall>,
+    under_way: Vec<Stall>,
+}
+
+impl Stalls {
+    fn all(&self) -> impl Iterator<Item = &Stall> {
+        self.over.iter().chain(&self.under_way)
+    }
+}
+
 static DOG: GilCell<Option<Dog>> = GilCell::new(None);
-/// Stalls that are over, and those under way.
-static STALLS: Mutex<VecDeque<Stall>> = Mutex::new(VecDeque::new());
-static CURRENT: Mutex<Vec<Stall>> = Mutex::new(Vec::new());
+static STALLS: Mutex<Stalls> = Mutex::new(Stalls { over: VecDeque::new(), under_way: Vec::new() });
 /// How many of the former are kept.
 static LIMIT: AtomicUsize = AtomicUsize::new(KEPT);
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+fn known() -> MutexGuard<'static, Stalls> {
+    STALLS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A loop starts to run: it is watched if there is a watchdog.
@@ -212,6 +222,9 @@ pub(super) fn _watchdog_stop(py: Python<'_>, wait: bool) {
 #[pyfunction]
 pub(super) fn _watchdog_forked(py: Python<'_>) {
     std::mem::forget(DOG.with(py, Option::take));
+    if let Ok(mut known) = STALLS.try_lock() {
+        known.under_way.clear(); // the parent's
+    }
 }
 
 /// `_stalls()`: the stalls that are over and those under way, as JSON.
@@ -224,8 +237,7 @@ pub(super) fn _stalls() -> String {
 pub(super) fn stalls() -> String {
     let mut json = Json::new();
     json.array(|json| {
-        lock(&STALLS).iter().for_each(|stall| stall.write(json));
-        lock(&CURRENT).iter().for_each(|stall| stall.write(json));
+        known().all().for_each(|stall| stall.write(json));
     });
     json.into_text()
 }
@@ -237,10 +249,7 @@ pub(super) fn keep_all(on: bool) {
 
 /// The stalls that were seen to begin, or to last, at that time or later.
 pub(super) fn since(time: f64) -> Vec<Stall> {
-    let mut found: Vec<_> = lock(&STALLS).iter().cloned().collect();
-    found.extend(lock(&CURRENT).iter().cloned());
-    found.retain(|stall| stall.since + stall.seconds >= time);
-    found
+    known().all().filter(|stall| stall.since + stall.seconds >= time).cloned().collect()
 }
 
 /// A loop as the watchdog sees it.
@@ -311,7 +320,7 @@ impl Watcher {
             self.seen.retain(|seen| seen.pulse.ident() != 0 || seen.stall.is_some());
             self.publish();
         }
-        lock(&CURRENT).clear(); // another watchdog shows its own in its next round
+        known().under_way.clear(); // another watchdog shows its own in its next round
         // The reference to the callback goes with the GIL, or not at all if there is no interpreter left.
         let report = self.report;
         Python::try_attach(|py| drop(report.into_bound(py)));
@@ -327,13 +336,13 @@ impl Watcher {
         Duration::from_secs_f64(next.fold((self.limits.threshold / 4.0).min(0.1), f64::min).max(0.001))
     }
 
+    fn under_way(&self) -> Vec<Stall> {
+        self.seen.iter().filter_map(|seen| seen.stall.clone()).collect()
+    }
+
     /// Shows what is under way to those who ask.
     fn publish(&self) {
-        let stalls: Vec<_> = self.seen.iter().filter_map(|seen| seen.stall.clone()).collect();
-        let mut current = lock(&CURRENT);
-        if !(current.is_empty() && stalls.is_empty()) {
-            *current = stalls;
-        }
+        known().under_way = self.under_way();
     }
 
     fn hear(&mut self, news: News) {
@@ -358,12 +367,12 @@ impl Watcher {
     fn end(&self, mut stall: Stall, now: f64) {
         stall.seconds = now - stall.since;
         stall.is_over = true;
-        self.publish(); // without it
         {
-            let mut kept = lock(&STALLS);
-            kept.push_back(stall.clone());
-            while kept.len() > LIMIT.load(Ordering::Relaxed) {
-                kept.pop_front();
+            let mut known = known();
+            known.under_way = self.under_way();
+            known.over.push_back(stall.clone());
+            while known.over.len() > LIMIT.load(Ordering::Relaxed) {
+                known.over.pop_front();
             }
         }
         self.tell(&stall);

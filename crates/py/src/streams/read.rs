@@ -6,8 +6,7 @@
 use aioxide_core::inflow::Search;
 use pyo3::exceptions::{PyStopAsyncIteration, PyValueError};
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyTuple, PyType};
+use pyo3::types::{PyBytes, PyTuple};
 
 use super::buffer::{Answer, Request};
 use super::reader::{This as ReaderInst, separator};
@@ -17,7 +16,7 @@ use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::holds::Holds;
 use crate::ffi::iter::{Awaitable, Coroutine, Life, Step, reused, warn_never_awaited};
 use crate::ffi::spares::Spares;
-use crate::names::none;
+use crate::names::{asyncio, none};
 use crate::parked::Parked;
 
 type This<'a, 'py> = Inst<'a, 'py, Read>;
@@ -299,16 +298,15 @@ fn separators<'py>(py: Python<'py>, given: Option<Bound<'py, PyAny>>) -> PyResul
 
 /// `IncompleteReadError(partial, wanted)`.
 fn incomplete(partial: &Bound<'_, PyBytes>, wanted: Option<usize>) -> PyErr {
-    static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-    let class = CLASS.import(partial.py(), "asyncio.exceptions", "IncompleteReadError");
-    class.and_then(|class| class.call1((partial, wanted))).map_or_else(|e| e, PyErr::from_value)
+    let py = partial.py();
+    let error = asyncio(py).exceptions.bind(py).call_method1("IncompleteReadError", (partial, wanted));
+    error.map_or_else(|e| e, PyErr::from_value)
 }
 
 /// `LimitOverrunError(text, consumed)`.
 fn overrun(py: Python<'_>, text: &str, consumed: usize) -> PyErr {
-    static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-    let class = CLASS.import(py, "asyncio.exceptions", "LimitOverrunError");
-    class.and_then(|class| class.call1((text, consumed))).map_or_else(|e| e, PyErr::from_value)
+    let error = asyncio(py).exceptions.bind(py).call_method1("LimitOverrunError", (text, consumed));
+    error.map_or_else(|e| e, PyErr::from_value)
 }
 
 impl Awaitable for Read {

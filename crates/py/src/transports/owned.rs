@@ -17,7 +17,7 @@ use super::addresses;
 use crate::ffi::cell::{Flag, GilCell, Slot};
 use crate::ffi::class::references;
 use crate::ffi::gc::{Stopped, Visit};
-use crate::names::none;
+use crate::names::{asyncio, none};
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
 
@@ -214,6 +214,6 @@ pub(super) fn describe<'py>(
 
 /// `asyncio.trsock.TransportSocket(sock)`.
 pub(crate) fn transport_socket<'py>(sock: &Bound<'py, PyAny>) -> Object<'py> {
-    static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-    CLASS.import(sock.py(), "asyncio.trsock", "TransportSocket")?.call1((sock,))
+    let py = sock.py();
+    asyncio(py).trsock.bind(py).call_method1(intern!(py, "TransportSocket"), (sock,))
 }

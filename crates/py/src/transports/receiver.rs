@@ -7,11 +7,11 @@
 use aioxide_core::Flow;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyType};
+use pyo3::types::PyBytes;
 
 use super::tls;
 use crate::ffi::class::Inst;
+use crate::names::asyncio;
 use crate::streams;
 
 /// How a protocol is told what happens. Any call may run Python code.
@@ -55,15 +55,15 @@ impl Receiver {
 
     /// What `protocol` is.
     pub(crate) fn of(protocol: &Bound<'_, PyAny>) -> PyResult<Self> {
-        static BUFFERED: PyOnceLock<Py<PyType>> = PyOnceLock::new();
         if streams::is_protocol(protocol) {
             return Ok(Self::Streams);
         }
         if tls::This::cast_exact(protocol).is_some() {
             return Ok(Self::Tls);
         }
-        let class = BUFFERED.import(protocol.py(), "asyncio.protocols", "BufferedProtocol")?;
-        Ok(if protocol.is_instance(class)? || lends(protocol)? { Self::Buffered } else { Self::Python })
+        let py = protocol.py();
+        let class = asyncio(py).protocols.bind(py).getattr(intern!(py, "BufferedProtocol"))?;
+        Ok(if protocol.is_instance(&class)? || lends(protocol)? { Self::Buffered } else { Self::Python })
     }
 
     /// `connection_made(transport)`.

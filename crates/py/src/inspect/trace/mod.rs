@@ -106,12 +106,12 @@ pub(super) fn _trace_stop(
     for (event_loop, _) in &loops {
         EventLoop::core(event_loop).set_instrument(instrument::TRACE, false);
     }
-    watchdog::keep_all(false);
     parked::forget(py);
     log.finish(now);
     let counts = (log.entries().len(), log.entries().dropped());
+    let stalls = watchdog::since(BEGAN.get());
+    watchdog::keep_all(false);
     if let Some(path) = path {
-        let stalls = watchdog::since(BEGAN.get());
         write::file(
             &path,
             &log,
