@@ -44,7 +44,7 @@ class Runner(asyncio.Runner):  # type: ignore[misc]  # final for users; isinstan
         self._stage = _Stage.NEW
         self._debug = debug
         self._loop_factory = loop_factory
-        self._open_loop: asyncio.AbstractEventLoop | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._context: contextvars.Context | None = None
         self._interrupts = 0
         self._owns_current_loop = False
@@ -58,7 +58,7 @@ class Runner(asyncio.Runner):  # type: ignore[misc]  # final for users; isinstan
 
     def close(self) -> None:
         """Cancel what is left, shut down generators and threads, and close the loop."""
-        loop = self._open_loop
+        loop = self._loop
         if loop is None:
             return
         try:
@@ -69,7 +69,7 @@ class Runner(asyncio.Runner):  # type: ignore[misc]  # final for users; isinstan
             if self._owns_current_loop:
                 events.set_event_loop(None)
             loop.close()
-            self._open_loop = None
+            self._loop = None
             self._stage = _Stage.CLOSED
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
@@ -103,8 +103,8 @@ class Runner(asyncio.Runner):  # type: ignore[misc]  # final for users; isinstan
     def _open(self) -> asyncio.AbstractEventLoop:
         if self._stage is _Stage.CLOSED:
             raise RuntimeError("Runner is closed")
-        if self._open_loop is not None:
-            return self._open_loop
+        if self._loop is not None:
+            return self._loop
         if self._loop_factory is not None:
             loop = self._loop_factory()
         else:
@@ -115,7 +115,7 @@ class Runner(asyncio.Runner):  # type: ignore[misc]  # final for users; isinstan
             loop.set_debug(self._debug)
         if self._guard is not None and isinstance(loop, _loop.EventLoop):
             loop._set_idle_hook(self._guard)
-        self._open_loop = loop
+        self._loop = loop
         self._context = contextvars.copy_context()
         self._stage = _Stage.OPEN
         return loop

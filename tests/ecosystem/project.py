@@ -16,6 +16,16 @@ HERE = pathlib.Path(__file__).resolve().parent
 TOOLS = HERE.parents[1] / "tools"
 ALWAYS = ("pytest", "pytest-timeout")  # the second because some configure it, for their limits a test
 
+# Where a project's settings for pytest may be, and how to know them. Without any, pytest would go up to aioxide's.
+SETTINGS = {
+    "pytest.ini": "",
+    ".pytest.ini": "",
+    "pytest.toml": "",
+    "pyproject.toml": "[tool.pytest",
+    "tox.ini": "[pytest]",
+    "setup.cfg": "[tool:pytest]",
+}
+
 
 @dataclasses.dataclass
 class Project:
@@ -92,6 +102,9 @@ class Project:
         if not members:
             (downloads / top).mkdir()
         (downloads / top).rename(self.source)
+        files = ((self.source / name, mark) for name, mark in SETTINGS.items())
+        if not any(mark in file.read_text() for file, mark in files if file.exists()):
+            (self.source / "pytest.ini").touch()
 
     def _lay_aioxide_in(self, aioxide):
         """Each process of the environment finds the aioxide that is tested, and what puts it in force."""

@@ -48,7 +48,8 @@ class Session:
             process = subprocess.Popen(
                 [
                     *(project.python, "-X", "faulthandler", "-m", "pytest", "-p", "ecosystem_plugin"),
-                    *("-p", "no:cacheprovider", "-o", "addopts=", "-o", "faulthandler_timeout=0", "--strict-markers"),
+                    # pytest's own faulthandler ends the plugin's watch over a test that has failed and then hangs.
+                    *("-p", "no:cacheprovider", "-p", "no:faulthandler", "-o", "addopts=", "--strict-markers"),
                     *(
                         "-q",
                         "--tb=short",

@@ -2,7 +2,9 @@
 
 import asyncio
 import collections.abc
+import gc
 import inspect
+import weakref
 
 import aioxide
 import pytest
@@ -78,3 +80,39 @@ def test_tasks_of_stock_asyncio_run_on_our_loop(loop, aio):
         return await task
 
     assert loop.run_until_complete(main()) == "stock"
+
+
+def test_what_a_program_puts_on_an_object(loop, aio):
+    """Attributes and weak references; nothing of it keeps the object alive."""
+
+    async def made():
+        server = await aio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+        reader, writer = await aio.open_connection(*server.sockets[0].getsockname())
+        things = [
+            aio.timeout(5),
+            aio.TaskGroup(),
+            aio.Barrier(2),
+            aio.Condition(),
+            aio.Event(),
+            aio.Lock(),
+            aio.Queue(),
+        ]
+        things += [aio.Semaphore(), aio.Runner(), reader, writer, writer.transport, writer.transport.get_protocol()]
+        things += [server, loop.create_future(), asyncio.current_task(), loop]
+        for thing in things:
+            assert weakref.ref(thing)() is thing
+            thing.mark = thing  # a cycle
+            assert thing.mark is thing
+            del thing.mark
+            assert not hasattr(thing, "mark")
+        writer.close()
+        await writer.wait_closed()
+        server.close()
+        kept = [weakref.ref(thing) for thing in things[:9]]
+        for thing in things[:9]:
+            thing.cycle = thing
+        return kept
+
+    kept = loop.run_until_complete(made())
+    gc.collect()
+    assert [reference() for reference in kept] == [None] * 9

@@ -47,6 +47,7 @@ pub(crate) struct TaskGroup {
     base_error: Slot,
     /// What `__aexit__` waits for while there are tasks.
     on_completed: Slot,
+    dict: Slot,
 }
 
 type This<'a, 'py> = Inst<'a, 'py, TaskGroup>;
@@ -54,6 +55,7 @@ type This<'a, 'py> = Inst<'a, 'py, TaskGroup>;
 impl Class for TaskGroup {
     const NAME: &'static std::ffi::CStr = c"aioxide.TaskGroup";
     const SUBCLASSABLE: bool = true;
+    const DICT: Option<usize> = Some(std::mem::offset_of!(Self, dict));
 
     fn cell() -> &'static TypeCell {
         static CELL: TypeCell = TypeCell::new();
@@ -74,8 +76,8 @@ impl Class for TaskGroup {
 }
 
 impl TaskGroup {
-    fn slots(&self) -> [&Slot; 5] {
-        [&self.event_loop, &self.parent, &self.errors, &self.base_error, &self.on_completed]
+    fn slots(&self) -> [&Slot; 6] {
+        [&self.event_loop, &self.parent, &self.errors, &self.base_error, &self.on_completed, &self.dict]
     }
 
     fn has_tasks(&self, py: Python<'_>) -> bool {
@@ -158,6 +160,7 @@ fn new_group(_: Args<'_, '_>) -> PyResult<TaskGroup> {
         errors: Slot::empty(),
         base_error: Slot::empty(),
         on_completed: Slot::empty(),
+        dict: Slot::empty(),
     })
 }
 

@@ -276,6 +276,7 @@ pub(crate) struct Timeout {
     /// The deadline: none, the object that was given, or (without one) a number.
     seconds: Flag<Option<f64>>,
     given: Slot,
+    dict: Slot,
 }
 
 type This<'a, 'py> = Inst<'a, 'py, Timeout>;
@@ -284,6 +285,7 @@ impl Class for Timeout {
     const NAME: &'static std::ffi::CStr = c"aioxide.Timeout";
     const SPARE: usize = 64;
     const SUBCLASSABLE: bool = true;
+    const DICT: Option<usize> = Some(std::mem::offset_of!(Self, dict));
 
     fn cell() -> &'static TypeCell {
         static CELL: TypeCell = TypeCell::new();
@@ -297,18 +299,24 @@ impl Class for Timeout {
 
     fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
         self.countdown.traverse(visit)?;
-        self.given.traverse(visit)
+        self.given.traverse(visit)?;
+        self.dict.traverse(visit)
     }
 
     fn clear(&self, py: Python<'_>) {
         self.countdown.clear(py);
-        drop(self.given.take(py));
+        drop((self.given.take(py), self.dict.take(py)));
     }
 }
 
 impl Timeout {
     fn with(seconds: Option<f64>) -> Self {
-        Self { countdown: Countdown::new(), seconds: Flag::new(seconds), given: Slot::empty() }
+        Self {
+            countdown: Countdown::new(),
+            seconds: Flag::new(seconds),
+            given: Slot::empty(),
+            dict: Slot::empty(),
+        }
     }
 
     fn set_when<'py>(&self, py: Python<'py>, when: Option<Bound<'py, PyAny>>) {

@@ -50,10 +50,12 @@ pub(crate) struct Server {
     pub(super) serving: Flag<bool>,
     /// The inode of its Unix socket's file, which goes when the server closes.
     inode: Flag<Option<u64>>,
+    dict: Slot,
 }
 
 impl Class for Server {
     const NAME: &'static std::ffi::CStr = c"aioxide.Server";
+    const DICT: Option<usize> = Some(std::mem::offset_of!(Self, dict));
 
     fn cell() -> &'static TypeCell {
         static CELL: TypeCell = TypeCell::new();
@@ -74,7 +76,7 @@ impl Class for Server {
 }
 
 impl Server {
-    fn slots(&self) -> [&Slot; 9] {
+    fn slots(&self) -> [&Slot; 10] {
         [
             &self.event_loop,
             &self.sockets,
@@ -85,6 +87,7 @@ impl Server {
             &self.ssl_context,
             &self.ssl_handshake_timeout,
             &self.ssl_shutdown_timeout,
+            &self.dict,
         ]
     }
 
@@ -127,6 +130,7 @@ pub(crate) fn make<'py>(
         backlog,
         serving: Flag::new(false),
         inode: Flag::new(None),
+        dict: Slot::empty(),
     };
     create(py, server)
 }
