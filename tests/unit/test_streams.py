@@ -577,7 +577,6 @@ def test_installed_mixin(installed):
 
 HIDDEN = """
 import socket, sys, aioxide
-sys.modules["asyncio"] = None  # not to be imported
 
 async def main():
     async def serve(reader, writer):
@@ -599,6 +598,7 @@ async def main():
     await loop.run_in_executor(None, int)
 
 with aioxide.Runner() as runner:
+    sys.modules["asyncio"] = None  # not to be imported
     runner.run(main())
 """
 
