@@ -48,8 +48,7 @@ class Session:
             process = subprocess.Popen(
                 [
                     *(project.python, "-X", "faulthandler", "-m", "pytest", "-p", "ecosystem_plugin"),
-                    # pytest's own faulthandler ends the plugin's watch over a test that has failed and then hangs.
-                    *("-p", "no:cacheprovider", "-p", "no:faulthandler", "-o", "addopts=", "--strict-markers"),
+                    *("-p", "no:cacheprovider", "-o", "addopts=", "-o", "faulthandler_timeout=0", "--strict-markers"),
                     *(
                         "-q",
                         "--tb=short",
