@@ -592,10 +592,12 @@ async def main():
     writer.close()
     server.close()
     loop = aioxide.get_running_loop()
-    transport, protocol = await loop.create_connection(type("Any", (), {
-        "connection_made": lambda self, transport: transport.close(), "connection_lost": print,
-    }), sock=socket.socketpair()[0])
-    await loop.run_in_executor(None, int)
+    one, two = socket.socketpair()
+    with two:
+        await loop.create_connection(type("Any", (), {
+            "connection_made": lambda self, transport: transport.close(), "connection_lost": print,
+        }), sock=one)
+        await loop.run_in_executor(None, int)
 
 with aioxide.Runner() as runner:
     sys.modules["asyncio"] = None  # not to be imported
