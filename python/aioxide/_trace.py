@@ -130,8 +130,8 @@ def _at_exit() -> None:
 
 def _forked() -> None:
     """A child process leaves the trace to its parent."""
-    global _running
-    _running = None
+    global _lock, _running
+    _lock, _running = threading.Lock(), None  # a thread that is not here may have had the old one
     _core._trace_forked()
 
 

@@ -143,8 +143,8 @@ def _hook() -> None:
 
 
 def _forked() -> None:
-    global _running
-    _running = None
+    global _lock, _running
+    _lock, _running = threading.Lock(), None  # a thread that is not here may have had the old one
     _core._watchdog_forked()
 
 

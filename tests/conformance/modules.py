@@ -23,7 +23,7 @@ OTHERS = {
     "test_logging": ("test.test_logging", ["LogRecordTest.test_taskName_*"]),
     "test_os": ("test.test_os", ["TestSendfile.*"]),
     "test_testasync": (f"{UNITTEST}.testmock.testasync", ["*"]),
-    "test_warnings": ("test.test_warnings", ["?AsyncTests.*", "PyAsyncTests.*"]),
+    "test_warnings": ("test.test_warnings", ["CAsyncTests.*", "PyAsyncTests.*"]),
 }
 
 

@@ -11,7 +11,7 @@ from session import Session
 
 INSIDE = pathlib.Path(__file__).resolve().parent / "inside"
 SUITE = """
-import os, signal
+import os, signal, time
 import pytest
 
 def test_good():
@@ -24,6 +24,14 @@ def test_word(word):
 def test_crash():
     os.kill(os.getpid(), signal.SIGKILL)
 
+@pytest.fixture
+def endless():
+    yield
+    time.sleep(60)
+
+def test_failed_and_hung(endless):
+    assert False
+
 def test_after():
     pass
 """
@@ -32,7 +40,7 @@ def test_after():
 @pytest.fixture(params=["path", "module"])
 def suite(request, tmp_path):
     """A project whose arguments name its tests as a directory, or as a package that is installed."""
-    project = Project("suite", "1", minutes=2, arguments=["tests"], patience=30)
+    project = Project("suite", "1", minutes=2, arguments=["tests"], patience=5)
     project.place(tmp_path)
     project.python = pathlib.Path(sys.executable)
     project.source.mkdir(parents=True)
@@ -60,6 +68,7 @@ def test_a_crash_costs_one_test_and_one_is_found_again(suite):
         "test_word[a]": "pass",
         "test_word[b]": "fail",
         "test_crash": "crash",
+        "test_failed_and_hung": "hang",
         "test_after": "pass",
     }
     assert session.trouble == []

@@ -464,6 +464,42 @@ aioxide.run(main())
     assert done.returncode == 3, done.stderr
 
 
+FORKS = """
+import asyncio, os, signal, sys, time, aioxide
+from aioxide._watchdog import stalls
+sys.setrecursionlimit(5000)
+def deep(calls):
+    if calls:
+        return deep(calls - 1)
+    time.sleep(0.004)
+async def main():
+    for n in range(60):
+        asyncio.get_running_loop().call_soon(deep, 900)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        end = time.perf_counter() + n % 40 * 5e-6
+        while time.perf_counter() < end:
+            pass
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(5)
+            stalls()
+            with aioxide.watchdog(0.001):
+                pass
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0, n
+aioxide.watchdog(0.001)
+aioxide.run(main())
+"""
+
+
+def test_forked_while_the_watchdog_writes_a_stall_down():
+    """The child has no thread that would let the list go; one fork in a hundred was at that moment."""
+    command = [sys.executable, "-W", "ignore", "-c", FORKS]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 SIGNALS = """
 import asyncio, os, re, signal, subprocess, sys, time, aioxide
 def say(line):

@@ -53,7 +53,7 @@ class Recorder:
     def pytest_runtest_protocol(self, item, nextitem):
         self._status, self._details, self._seconds = "pass", [], 0
         self.tell(start=item.nodeid)
-        faulthandler.dump_traceback_later(self._patience, exit=True, file=self._stacks)
+        self._watch()
         try:
             return (yield)
         finally:
@@ -65,6 +65,14 @@ class Recorder:
                 seconds=round(self._seconds, 3),
                 made=made(),
             )
+
+    def _watch(self):
+        faulthandler.dump_traceback_later(self._patience, exit=True, file=self._stacks)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_exception_interact(self, node):
+        if isinstance(node, pytest.Item):
+            self._watch()  # pytest has called it off: after a failure somebody might look into it by hand
 
     def pytest_runtest_logreport(self, report):
         self._seconds += report.duration

@@ -265,9 +265,7 @@ pub(crate) fn wrap_future<'py>(
     source: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = event_loop.py();
-    if Fut::cast_any(source).is_some()
-        || asyncio(py).futures.bind(py).call_method1(intern!(py, "isfuture"), (source,))?.is_truthy()?
-    {
+    if Fut::cast_any(source).is_some() || anyfuture::is_future(source)? {
         return Ok(source.clone());
     }
     check_concurrent(source)?;

@@ -13,6 +13,7 @@ use pyo3::types::{PyDict, PyTuple};
 
 use super::turn::Turns;
 use super::{EventLoop, debug, executor, instruments, signals};
+use crate::anyfuture;
 use crate::errors::ends_the_loop;
 use crate::ffi::cell::{Flag, Slot};
 use crate::ffi::gc::{Stopped, Visit};
@@ -141,8 +142,7 @@ pub(super) fn run_until_complete<'py>(
     let py = this.py();
     EventLoop::core(this).check_closed()?;
     check_running(this)?;
-    let is_new = Fut::cast_any(awaitable).is_none()
-        && !asyncio(py).futures.bind(py).call_method1(intern!(py, "isfuture"), (awaitable,))?.is_truthy()?;
+    let is_new = Fut::cast_any(awaitable).is_none() && !anyfuture::is_future(awaitable)?;
     let keywords = PyDict::new(py);
     keywords.set_item(intern!(py, "loop"), this)?;
     let ensure = asyncio(py).tasks.bind(py).getattr(intern!(py, "ensure_future"))?;

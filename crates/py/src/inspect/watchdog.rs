@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -141,19 +141,39 @@ impl Stalls {
     }
 }
 
+/// Where they are kept. A process forked while a thread, which it does not have, is at them gets a new one.
+struct Store {
+    stalls: Mutex<Stalls>,
+    next: OnceLock<Box<Store>>,
+}
+
+impl Store {
+    const fn new() -> Self {
+        let stalls = Mutex::new(Stalls { over: VecDeque::new(), under_way: Vec::new() });
+        Self { stalls, next: OnceLock::new() }
+    }
+
+    fn of_this_process() -> &'static Self {
+        let mut store = &STORE;
+        while let Some(next) = store.next.get() {
+            store = next;
+        }
+        store
+    }
+}
+
 static DOG: GilCell<Option<Dog>> = GilCell::new(None);
-static STALLS: Mutex<Stalls> = Mutex::new(Stalls { over: VecDeque::new(), under_way: Vec::new() });
-/// How many of the former are kept.
+static STORE: Store = Store::new();
+/// How many of those that are over are kept.
 static LIMIT: AtomicUsize = AtomicUsize::new(KEPT);
 
 fn known() -> MutexGuard<'static, Stalls> {
-    STALLS.lock().unwrap_or_else(PoisonError::into_inner)
+    Store::of_this_process().stalls.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A loop starts to run: it is watched if there is a watchdog.
 pub(super) fn watch(event_loop: &Bound<'_, EventLoop>) {
     let core = EventLoop::core(event_loop);
-    core.pulse().note_start(clock::coarse());
     let is_watched = DOG.with(event_loop.py(), |dog| {
         dog.as_ref().is_some_and(|dog| dog.news.send(News::Starts(Arc::clone(core.pulse()))).is_ok())
     });
@@ -200,6 +220,7 @@ pub(super) fn _watchdog_start(py: Python<'_>, threshold: f64, report: Py<PyAny>)
         .map_err(|error| PyRuntimeError::new_err(format!("no thread for the watchdog: {error}")))?;
     DOG.with(py, |dog| *dog = Some(Dog { limits, news, thread }));
     for (event_loop, _) in running::all(py) {
+        EventLoop::core(&event_loop).pulse().note_start(clock::coarse());
         watch(&event_loop);
     }
     Ok(())
@@ -222,8 +243,10 @@ pub(super) fn _watchdog_stop(py: Python<'_>, wait: bool) {
 #[pyfunction]
 pub(super) fn _watchdog_forked(py: Python<'_>) {
     std::mem::forget(DOG.with(py, Option::take));
-    if let Ok(mut known) = STALLS.try_lock() {
-        known.under_way.clear(); // the parent's
+    let store = Store::of_this_process();
+    match store.stalls.try_lock() {
+        Ok(mut known) => known.under_way.clear(), // the parent's
+        Err(_) => drop(store.next.set(Box::new(Store::new()))),
     }
 }
 
