@@ -2,7 +2,6 @@
 
 import asyncio
 import contextvars
-import enum
 import functools
 import inspect
 import signal
@@ -15,15 +14,10 @@ from typing import Any, TypeVar
 
 from aioxide import _loop, _stdlib
 from aioxide._deadlock import Guard, OnDeadlock
+from aioxide._stdlib import RunnerState
 
 T = TypeVar("T")
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
-
-
-class _Stage(enum.Enum):
-    NEW = enum.auto()
-    OPEN = enum.auto()
-    CLOSED = enum.auto()
 
 
 class Runner(asyncio.Runner):  # type: ignore[misc]  # final for users; isinstance has to hold
@@ -31,6 +25,8 @@ class Runner(asyncio.Runner):  # type: ignore[misc]  # final for users; isinstan
 
     The loop is one of aioxide's unless `loop_factory` makes another.  When
     aioxide is installed, an event loop policy that the program has set chooses.
+
+    Its attributes, and the methods that subclasses replace, have asyncio's names.
     """
 
     def __init__(
@@ -41,16 +37,16 @@ class Runner(asyncio.Runner):  # type: ignore[misc]  # final for users; isinstan
         on_deadlock: OnDeadlock = "warn",
     ) -> None:
         self._guard = None if on_deadlock == "ignore" else Guard(on_deadlock)
-        self._stage = _Stage.NEW
+        self._state = RunnerState.CREATED
         self._debug = debug
         self._loop_factory = loop_factory
         self._loop: asyncio.AbstractEventLoop | None = None
         self._context: contextvars.Context | None = None
-        self._interrupts = 0
-        self._owns_current_loop = False
+        self._interrupt_count = 0
+        self._set_event_loop = False
 
     def __enter__(self) -> "Runner":
-        self._open()
+        self._lazy_init()
         return self
 
     def __exit__(self, exc_type: object, exc_val: object, exc_tb: object) -> None:
@@ -66,24 +62,26 @@ class Runner(asyncio.Runner):  # type: ignore[misc]  # final for users; isinstan
             loop.run_until_complete(loop.shutdown_asyncgens())
             loop.run_until_complete(_end_executor(loop))
         finally:
-            if self._owns_current_loop:
+            if self._set_event_loop:
                 events.set_event_loop(None)
             loop.close()
             self._loop = None
-            self._stage = _Stage.CLOSED
+            self._state = RunnerState.CLOSED
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
         """The loop of this runner, made now if there is none yet."""
-        return self._open()
+        self._lazy_init()
+        assert self._loop is not None
+        return self._loop
 
     def run(self, coro: Awaitable[T], *, context: contextvars.Context | None = None) -> T:
         """Run an awaitable to its end in the loop, and return its result."""
         if _stdlib.get_running_loop_or_none() is not None:
             raise RuntimeError("Runner.run() cannot be called from a running event loop")
-        loop = self._open()
+        loop = self.get_loop()
         task = loop.create_task(_as_coroutine(coro), context=self._context if context is None else context)
-        handler = self._catch_interrupts(loop, task)
-        self._interrupts = 0
+        handler = self._catch_interrupts(task)
+        self._interrupt_count = 0
         if self._guard is not None:
             self._guard.main = task
         try:
@@ -91,7 +89,7 @@ class Runner(asyncio.Runner):  # type: ignore[misc]  # final for users; isinstan
         except asyncio.CancelledError:
             # The cancellation is ours if nobody else has asked for one too.
             uncancel = getattr(task, "uncancel", None)
-            if self._interrupts > 0 and uncancel is not None and uncancel() == 0:
+            if self._interrupt_count > 0 and uncancel is not None and uncancel() == 0:
                 raise KeyboardInterrupt  # noqa: B904  (shown as asyncio shows it)
             raise
         finally:
@@ -100,53 +98,44 @@ class Runner(asyncio.Runner):  # type: ignore[misc]  # final for users; isinstan
             if handler is not None and signal.getsignal(signal.SIGINT) is handler:
                 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    def _open(self) -> asyncio.AbstractEventLoop:
-        if self._stage is _Stage.CLOSED:
+    def _lazy_init(self) -> None:
+        if self._state is RunnerState.CLOSED:
             raise RuntimeError("Runner is closed")
         if self._loop is not None:
-            return self._loop
+            return
         if self._loop_factory is not None:
             loop = self._loop_factory()
         else:
             loop = _default_loop()
             events.set_event_loop(loop)
-            self._owns_current_loop = True
+            self._set_event_loop = True
         if self._debug is not None:
             loop.set_debug(self._debug)
         if self._guard is not None and isinstance(loop, _loop.EventLoop):
             loop._set_idle_hook(self._guard)
         self._loop = loop
         self._context = contextvars.copy_context()
-        self._stage = _Stage.OPEN
-        return loop
+        self._state = RunnerState.INITIALIZED
 
-    def _catch_interrupts(
-        self, loop: asyncio.AbstractEventLoop, task: "asyncio.Task[Any]"
-    ) -> Callable[[int, FrameType | None], None] | None:
+    def _catch_interrupts(self, task: "asyncio.Task[Any]") -> Callable[[int, FrameType | None], None] | None:
         """Let Ctrl-C cancel the task first, where Python's own handler is in place."""
         if threading.current_thread() is not threading.main_thread():
             return None
         if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
             return None
-        handler = functools.partial(self._on_interrupt, loop, task)
+        handler = functools.partial(self._on_sigint, main_task=task)
         try:
             signal.signal(signal.SIGINT, handler)
         except ValueError:  # an embedding program has not given us the signals
             return None
         return handler
 
-    def _on_interrupt(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        task: "asyncio.Task[Any]",
-        signum: int,
-        frame: FrameType | None,
-    ) -> None:
-        self._interrupts += 1
-        if self._interrupts > 1 or task.done():
+    def _on_sigint(self, signum: int, frame: FrameType | None, main_task: "asyncio.Task[Any]") -> None:
+        self._interrupt_count += 1
+        if self._interrupt_count > 1 or main_task.done():
             raise KeyboardInterrupt
-        task.cancel()
-        loop.call_soon_threadsafe(lambda: None)  # so that a waiting loop wakes up
+        main_task.cancel()
+        self.get_loop().call_soon_threadsafe(lambda: None)  # so that a waiting loop wakes up
 
 
 def run(

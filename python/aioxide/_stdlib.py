@@ -10,7 +10,7 @@ import operator
 import os
 import signal
 import sys
-from asyncio import constants, events, unix_events
+from asyncio import constants, events, runners, unix_events
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -55,6 +55,9 @@ FACTORY_ATTRIBUTE = "_loop_factory"
 
 # CPython's event loop, whatever is installed.
 SelectorEventLoop: Any = unix_events._UnixSelectorEventLoop
+
+# How a runner stands: subclasses compare with it.
+RunnerState: Any = runners._State  # type: ignore[attr-defined]
 
 # How long a runner waits for the threads of the default executor.
 THREAD_JOIN_TIMEOUT: float = getattr(constants, "THREAD_JOIN_TIMEOUT", 300)

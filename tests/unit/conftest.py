@@ -33,6 +33,13 @@ def aio(request):
     return asyncio if request.param == "stock" else aioxide
 
 
+@pytest.fixture(params=["stock", "aioxide"])
+def in_place(request):
+    """asyncio's names are CPython's, and then ours."""
+    with contextlib.nullcontext() if request.param == "stock" else aioxide.install():
+        yield
+
+
 @pytest.fixture
 def new_loop(aio):
     return asyncio.SelectorEventLoop if aio is asyncio else aioxide.new_event_loop

@@ -5,9 +5,9 @@
 use pyo3::exceptions::{
     PyBaseExceptionGroup, PyGeneratorExit, PyKeyboardInterrupt, PyRuntimeError, PySystemExit,
 };
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict, PyList, PySet, PyString, PyType};
+use pyo3::types::{PyBool, PyDict, PyList, PyString, PyType};
+use pyo3::{Borrowed, intern};
 
 use crate::anyfuture::{self, Outcome, running_loop};
 use crate::ffi::args::{Args, Signature};
@@ -16,12 +16,11 @@ use crate::ffi::class::{Builder, Class, Inst, TypeCell, create};
 use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::holds::Holds;
 use crate::ffi::iter::{Coroutine, Life, Step, raised, reused};
-use crate::ffi::method::{Of, anyargs, constructor, getter, initializer, noargs, unary};
+use crate::ffi::method::{Of, anyargs, constructor, getter, initializer, noargs, onearg, unary};
 use crate::ffi::thread;
 use crate::frame::{Frame, class};
 use crate::members::Members;
-use crate::names::names;
-use crate::names::none;
+use crate::names::{boolean, names, none};
 use crate::parked::Parked;
 use crate::tasks::create;
 use crate::timeouts::exit_arguments;
@@ -80,8 +79,10 @@ impl TaskGroup {
         [&self.event_loop, &self.parent, &self.errors, &self.base_error, &self.on_completed, &self.dict]
     }
 
-    fn has_tasks(&self, py: Python<'_>) -> bool {
-        self.tasks.len(py) > 0
+    /// Whether the methods are surely ours.
+    #[inline]
+    fn is_plain(this: This<'_, '_>) -> bool {
+        !this.dict.is_some() && Self::cell().is_plain(&this.object())
     }
 
     fn errors<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyList>> {
@@ -111,10 +112,17 @@ impl TaskGroup {
         }
     }
 
-    /// Cancels what is not done, and refuses more.
-    fn abort(&self, py: Python<'_>) -> PyResult<()> {
+    /// `self._abort()`: cancels what is not done, and refuses more. A subclass may do otherwise.
+    fn abort(this: This<'_, '_>) -> PyResult<()> {
+        if Self::is_plain(this) {
+            return this.cancel_tasks(this.py());
+        }
+        this.object().call_method0(intern!(this.py(), "_abort")).map(drop)
+    }
+
+    fn cancel_tasks(&self, py: Python<'_>) -> PyResult<()> {
         self.aborting.set(true);
-        for task in self.tasks.list(py) {
+        for task in self.tasks.list(py)? {
             if !anyfuture::is_done(&task)? {
                 anyfuture::cancel(&task)?;
             }
@@ -131,17 +139,18 @@ impl TaskGroup {
         }
     }
 
-    fn cancel(&self, py: Python<'_>) -> PyResult<()> {
-        if !self.entered.get() {
-            self.cancel_on_enter.set(true);
+    fn cancel(this: This<'_, '_>) -> PyResult<()> {
+        let py = this.py();
+        if !this.entered.get() {
+            this.cancel_on_enter.set(true);
             return Ok(());
         }
-        if self.aborting.get() || self.exiting.get() && !self.has_tasks(py) {
+        if this.aborting.get() || this.exiting.get() && !this.tasks.has_any(py)? {
             return Ok(());
         }
-        self.abort(py)?;
-        if self.parent.is_some() && !self.parent_cancel_requested.get() {
-            return self.cancel_parent(py);
+        Self::abort(this)?;
+        if this.parent.is_some() && !this.parent_cancel_requested.get() {
+            return this.cancel_parent(py);
         }
         Ok(())
     }
@@ -195,7 +204,7 @@ fn method_create_task<'py>(this: This<'_, 'py>, args: Args<'_, 'py>) -> Object<'
     if !this.entered.get() {
         return Err(refuse(this, args, "has not been entered"));
     }
-    if this.exiting.get() && !this.has_tasks(py) {
+    if this.exiting.get() && !this.tasks.has_any(py)? {
         return Err(refuse(this, args, "is finished"));
     }
     if this.aborting.get() {
@@ -206,7 +215,7 @@ fn method_create_task<'py>(this: This<'_, 'py>, args: Args<'_, 'py>) -> Object<'
     };
     let task = create::task_with(&event_loop, args)?;
     anyfuture::add_awaited_by(&task, this.parent.get(py).as_ref())?;
-    this.tasks.add(&task);
+    this.tasks.add(&task)?;
     // Also for one that is done already: what it raised must not cancel the parent before its next step.
     hooks::watch(&task, &this.object())?;
     if this.aborting.get() && !anyfuture::is_done(&task)? {
@@ -216,12 +225,19 @@ fn method_create_task<'py>(this: This<'_, 'py>, args: Args<'_, 'py>) -> Object<'
     Ok(task)
 }
 
-/// One of the tasks is done.
+/// One of the tasks is done: `self._on_task_done(task)`, which a subclass may have replaced.
 #[inline]
 pub(crate) fn on_done<'py>(this: This<'_, 'py>, task: &Bound<'py, PyAny>) -> PyResult<()> {
+    if TaskGroup::is_plain(this) {
+        return settle(this, task);
+    }
+    this.object().call_method1(intern!(this.py(), "_on_task_done"), (task,)).map(drop)
+}
+
+fn settle<'py>(this: This<'_, 'py>, task: &Bound<'py, PyAny>) -> PyResult<()> {
     let py = this.py();
     let parent = this.parent.get(py);
-    let last = this.tasks.remove(task);
+    let last = this.tasks.remove(task)?;
     anyfuture::discard_awaited_by(task, parent.as_ref())?;
     if last && let Some(waiter) = this.on_completed.get(py) {
         anyfuture::release(&waiter, PyBool::new(py, true).to_owned().into_any())?;
@@ -243,7 +259,7 @@ pub(crate) fn on_done<'py>(this: This<'_, 'py>, task: &Bound<'py, PyAny>) -> PyR
     }
     if !this.aborting.get() && !this.parent_cancel_requested.get() {
         // Nobody has cancelled the parent yet: we do, so that the block ends, and take it back in `__aexit__`.
-        this.abort(py)?;
+        TaskGroup::abort(this)?;
         this.cancel_parent(py)?;
     }
     Ok(())
@@ -277,7 +293,7 @@ fn method_enter<'py>(this: This<'_, 'py>) -> Object<'py> {
         this.parent.set(py, parent);
         this.entered.set(true);
         if this.cancel_on_enter.get() {
-            this.cancel(py)?;
+            TaskGroup::cancel(this)?;
         }
         Ok(owner.clone())
     }
@@ -350,7 +366,7 @@ impl GroupExit {
                 drop(self.cancellation.replace(py, self.error.get(py)));
             }
             if !group.aborting.get() {
-                group.abort(py)?;
+                TaskGroup::abort(group)?;
             }
         }
         self.go_on(group)
@@ -359,7 +375,7 @@ impl GroupExit {
     /// Waits while there are tasks.
     fn go_on<'py>(&self, group: This<'_, 'py>) -> PyResult<Step<'py>> {
         let py = group.py();
-        if !group.has_tasks(py) {
+        if !group.tasks.has_any(py)? {
             return self.end(group).map(Step::Return);
         }
         let waiter = match (group.on_completed.get(py), group.event_loop.get(py)) {
@@ -384,7 +400,7 @@ impl GroupExit {
             self.latest.set(py, value.clone());
             if !group.aborting.get() {
                 self.cancellation.set(py, value);
-                group.abort(py)?;
+                TaskGroup::abort(group)?;
             }
         }
         drop(group.on_completed.take(py));
@@ -481,7 +497,10 @@ impl Coroutine for GroupExit {
 
     fn waits_for<'py>(this: Inst<'_, 'py, Self>) -> Option<(&'static str, Option<Bound<'py, PyAny>>)> {
         let group = this.group.get(this.py());
-        let tasks = group.as_ref().and_then(Inst::<TaskGroup>::cast).map(|group| group.tasks.list(this.py()));
+        let tasks = group
+            .as_ref()
+            .and_then(Inst::<TaskGroup>::cast)
+            .and_then(|group| group.tasks.list(this.py()).ok());
         let tasks = tasks.and_then(|tasks| PyList::new(this.py(), tasks).ok()).map(Bound::into_any);
         Some(("group", tasks))
     }
@@ -498,15 +517,25 @@ impl Coroutine for GroupExit {
 // --- the rest ----------------------------------------------------------------------------------
 
 fn method_cancel<'py>(this: This<'_, 'py>) -> Object<'py> {
-    this.cancel(this.py())?;
+    TaskGroup::cancel(this)?;
+    Ok(none(this.py()))
+}
+
+fn method_abort<'py>(this: This<'_, 'py>) -> Object<'py> {
+    this.cancel_tasks(this.py())?;
+    Ok(none(this.py()))
+}
+
+fn method_task_done<'py>(this: This<'_, 'py>, task: Borrowed<'_, 'py, PyAny>) -> Object<'py> {
+    settle(this, &task)?;
     Ok(none(this.py()))
 }
 
 fn repr<'py>(this: This<'_, 'py>) -> Object<'py> {
     let py = this.py();
     let mut text = String::from("<TaskGroup");
-    if this.has_tasks(py) {
-        text.push_str(&format!(" tasks={}", this.tasks.len(py)));
+    if this.tasks.has_any(py)? {
+        text.push_str(&format!(" tasks={}", this.tasks.len(py)?));
     }
     if let Some(errors) = this.errors(py).filter(|errors| !errors.is_empty()) {
         text.push_str(&format!(" errors={}", errors.len()));
@@ -520,21 +549,52 @@ fn repr<'py>(this: This<'_, 'py>) -> Object<'py> {
     Ok(PyString::new(py, &text).into_any())
 }
 
-/// `_tasks`: a set, but not one to change.
 fn get_tasks<'py>(this: This<'_, 'py>) -> Object<'py> {
-    Ok(PySet::new(this.py(), this.tasks.list(this.py()))?.into_any())
+    this.tasks.show(this.py())
 }
 
+fn set_tasks<'py>(this: This<'_, 'py>, tasks: Borrowed<'_, 'py, PyAny>) -> PyResult<()> {
+    this.tasks.replace(&tasks);
+    Ok(())
+}
+
+/// `_errors`: a list, until the block is over.
 fn get_errors<'py>(this: This<'_, 'py>) -> Object<'py> {
-    Ok(this.errors.get(this.py()).unwrap_or_else(|| none(this.py())))
+    let py = this.py();
+    let is_over = this.exiting.get() && !this.parent.is_some();
+    if !this.errors.is_some() && !is_over {
+        this.errors.set(py, PyList::empty(py).into_any());
+    }
+    Ok(this.errors.get(py).unwrap_or_else(|| none(py)))
 }
 
-fn get_parent<'py>(this: This<'_, 'py>) -> Object<'py> {
-    Ok(this.parent.get(this.py()).unwrap_or_else(|| none(this.py())))
+/// One of asyncio's private attributes that is a flag, to read and to write.
+macro_rules! flag {
+    ($name:literal, $field:ident) => {{
+        fn get<'py>(this: This<'_, 'py>) -> Object<'py> {
+            Ok(boolean(this.py(), this.$field.get()))
+        }
+        fn set<'py>(this: This<'_, 'py>, value: Borrowed<'_, 'py, PyAny>) -> PyResult<()> {
+            this.$field.set(value.is_truthy()?);
+            Ok(())
+        }
+        getter::<Of<TaskGroup>, _>($name, get).setter::<Of<TaskGroup>, _>(set)
+    }};
 }
 
-fn get_loop<'py>(this: This<'_, 'py>) -> Object<'py> {
-    Ok(this.event_loop.get(this.py()).unwrap_or_else(|| none(this.py())))
+/// … that is an object or None.
+macro_rules! object {
+    ($name:literal, $field:ident) => {{
+        fn get<'py>(this: This<'_, 'py>) -> Object<'py> {
+            Ok(this.$field.get(this.py()).unwrap_or_else(|| none(this.py())))
+        }
+        fn set<'py>(this: This<'_, 'py>, value: Borrowed<'_, 'py, PyAny>) -> PyResult<()> {
+            let value = (!value.is_none()).then(|| value.to_owned());
+            drop(this.$field.replace(this.py(), value));
+            Ok(())
+        }
+        getter::<Of<TaskGroup>, _>($name, get).setter::<Of<TaskGroup>, _>(set)
+    }};
 }
 
 /// Makes the types.
@@ -551,10 +611,18 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .method(anyargs::<Of<TaskGroup>, _>(c"__aexit__", method_exit).doc(c"__aexit__($self, et, exc, tb)\n--\n\n"))
         .method(anyargs::<Of<TaskGroup>, _>(c"create_task", method_create_task).doc(c"create_task($self, coro, *, name=None, context=None, **kwargs)\n--\n\nMake a task of the group, as asyncio.create_task() does."))
         .method(noargs::<Of<TaskGroup>, _>(c"cancel", method_cancel).doc(c"cancel($self, /)\n--\n\nCancel what is not done, the block too, and leave it without an exception."))
-        .attribute(getter::<Of<TaskGroup>, _>(c"_tasks", get_tasks))
+        .method(noargs::<Of<TaskGroup>, _>(c"_abort", method_abort))
+        .method(onearg::<Of<TaskGroup>, _>(c"_on_task_done", method_task_done))
+        .attribute(getter::<Of<TaskGroup>, _>(c"_tasks", get_tasks).setter::<Of<TaskGroup>, _>(set_tasks))
         .attribute(getter::<Of<TaskGroup>, _>(c"_errors", get_errors))
-        .attribute(getter::<Of<TaskGroup>, _>(c"_parent_task", get_parent))
-        .attribute(getter::<Of<TaskGroup>, _>(c"_loop", get_loop))
+        .attribute(flag!(c"_entered", entered))
+        .attribute(flag!(c"_exiting", exiting))
+        .attribute(flag!(c"_aborting", aborting))
+        .attribute(flag!(c"_parent_cancel_requested", parent_cancel_requested))
+        .attribute(object!(c"_parent_task", parent))
+        .attribute(object!(c"_loop", event_loop))
+        .attribute(object!(c"_base_error", base_error))
+        .attribute(object!(c"_on_completed_fut", on_completed))
         .build(module, None, TaskGroup::cell())?;
     module.add("TaskGroup", class)?;
     Builder::of::<GroupExit>().coroutine::<GroupExit>().build(module, None, GroupExit::cell())?;

@@ -6,7 +6,9 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
+use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::{PyList, PySet};
 
 use crate::ffi::cell::GilCell;
 use crate::ffi::gc::{Stopped, Visit};
@@ -45,68 +47,140 @@ struct Table {
     came: usize,
 }
 
+#[derive(Default)]
+enum Kept {
+    #[default]
+    Nothing,
+    Table(Table),
+    /// A set that Python code has asked for, or has put here: from then on it is what counts.
+    Shown(Py<PyAny>),
+}
+
+impl Kept {
+    fn table(&self) -> Option<&Table> {
+        if let Self::Table(table) = self { Some(table) } else { None }
+    }
+}
+
 /// The tasks that are not done.
-pub(crate) struct Members(GilCell<Option<Table>>);
+pub(crate) struct Members(GilCell<Kept>);
 
 impl Members {
     pub(crate) const fn new() -> Self {
-        Self(GilCell::new(None))
+        Self(GilCell::new(Kept::Nothing))
     }
 
     /// Adds a task, which is not in yet.
     #[inline]
-    pub(crate) fn add(&self, task: &Bound<'_, PyAny>) {
-        let (address, object) = (task.as_ptr().addr(), task.clone().unbind());
-        let before = self.0.with(task.py(), |table| {
-            let table = table.get_or_insert_default();
-            table.came += 1;
-            table.tasks.insert(address, (table.came, object))
+    pub(crate) fn add(&self, task: &Bound<'_, PyAny>) -> PyResult<()> {
+        let (py, address, object) = (task.py(), task.as_ptr().addr(), task.clone().unbind());
+        let before = self.0.with(py, |kept| {
+            if let Kept::Nothing = kept {
+                *kept = Kept::Table(Table::default());
+            }
+            match kept {
+                Kept::Table(table) => {
+                    table.came += 1;
+                    Some(table.tasks.insert(address, (table.came, object)))
+                }
+                Kept::Nothing | Kept::Shown(_) => None,
+            }
         });
-        drop(before.map(|(_, task)| task));
+        match before {
+            Some(before) => drop(before.map(|(_, task)| task.into_bound(py))),
+            None => drop(self.show(py)?.call_method1(intern!(py, "add"), (task,))?),
+        }
+        Ok(())
     }
 
-    /// Takes a task out; whether it was in, and was the last.
+    /// Takes a task out, if it is in; whether none is left.
     #[inline]
-    pub(crate) fn remove(&self, task: &Bound<'_, PyAny>) -> bool {
+    pub(crate) fn remove(&self, task: &Bound<'_, PyAny>) -> PyResult<bool> {
         let py = task.py();
-        let (left, last) = self.0.with(py, |table| {
-            let Some(table) = table else { return (None, false) };
-            let left = table.tasks.remove(&task.as_ptr().addr());
-            (left, table.tasks.is_empty())
+        let (left, shown) = self.0.with(py, |kept| match kept {
+            Kept::Nothing => (None, None),
+            Kept::Table(table) => (table.tasks.remove(&task.as_ptr().addr()), None),
+            Kept::Shown(set) => (None, Some(set.clone_ref(py))),
         });
         // The caller has a reference too: nothing goes away here.
         drop(left.map(|(_, task)| task.into_bound(py)));
-        last
+        if let Some(set) = shown {
+            set.bind(py).call_method1(intern!(py, "discard"), (task,))?;
+        }
+        Ok(!self.has_any(py)?)
     }
 
-    pub(crate) fn len(&self, py: Python<'_>) -> usize {
-        self.0.with(py, |table| table.as_ref().map_or(0, |table| table.tasks.len()))
+    #[inline]
+    pub(crate) fn has_any(&self, py: Python<'_>) -> PyResult<bool> {
+        match self.shown(py) {
+            None => Ok(self.0.with(py, |kept| kept.table().is_some_and(|table| !table.tasks.is_empty()))),
+            Some(set) => set.is_truthy(),
+        }
     }
 
-    /// All of them, in order.
-    pub(crate) fn list<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyAny>> {
-        let mut all: Vec<(usize, Py<PyAny>)> = self.0.with(py, |table| {
-            let tasks = table.iter().flat_map(|table| table.tasks.values());
+    pub(crate) fn len(&self, py: Python<'_>) -> PyResult<usize> {
+        match self.shown(py) {
+            None => Ok(self.0.with(py, |kept| kept.table().map_or(0, |table| table.tasks.len()))),
+            Some(set) => set.len(),
+        }
+    }
+
+    /// All of them, in the order in which they came.
+    pub(crate) fn list<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        if let Some(set) = self.shown(py) {
+            return py.get_type::<PyList>().call1((set,))?.try_iter()?.collect();
+        }
+        let mut all: Vec<(usize, Py<PyAny>)> = self.0.with(py, |kept| {
+            let tasks = kept.table().into_iter().flat_map(|table| table.tasks.values());
             tasks.map(|(came, task)| (*came, task.clone_ref(py))).collect()
         });
         all.sort_unstable_by_key(|(came, _)| *came);
-        all.into_iter().map(|(_, task)| task.into_bound(py)).collect()
+        Ok(all.into_iter().map(|(_, task)| task.into_bound(py)).collect())
+    }
+
+    /// A set of them for Python code, whose changes count.
+    pub(crate) fn show<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        if let Some(set) = self.shown(py) {
+            return Ok(set);
+        }
+        let set = PySet::new(py, self.list(py)?)?.into_any();
+        self.replace(&set);
+        Ok(set)
+    }
+
+    /// Takes what Python code has put in the place of the set.
+    pub(crate) fn replace(&self, set: &Bound<'_, PyAny>) {
+        let shown = Kept::Shown(set.clone().unbind());
+        drop_all(set.py(), self.0.with(set.py(), |kept| std::mem::replace(kept, shown)));
+    }
+
+    #[inline]
+    fn shown<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        let set = |kept: &mut Kept| if let Kept::Shown(set) = kept { Some(set.clone_ref(py)) } else { None };
+        self.0.with(py, set).map(|set| set.into_bound(py))
+    }
+}
+
+/// Lets go of the tasks where Python code may run.
+fn drop_all(py: Python<'_>, kept: Kept) {
+    match kept {
+        Kept::Nothing => {}
+        Kept::Table(table) => table.tasks.into_values().for_each(|(_, task)| drop(task.into_bound(py))),
+        Kept::Shown(set) => drop(set.into_bound(py)),
     }
 }
 
 impl Holds for Members {
     fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
-        let all = |table: &Option<Table>| {
-            let mut tasks = table.iter().flat_map(|table| table.tasks.values());
-            tasks.try_for_each(|(_, task)| visit.call(Some(task)))
+        let all = |kept: &Kept| match kept {
+            Kept::Nothing => Ok(()),
+            Kept::Table(table) => table.tasks.values().try_for_each(|(_, task)| visit.call(Some(task))),
+            Kept::Shown(set) => visit.call(Some(set)),
         };
         self.0.visit(all).unwrap_or(Ok(()))
     }
 
     fn clear(&self, py: Python<'_>) {
-        let table = self.0.with(py, Option::take);
-        for (_, task) in table.into_iter().flat_map(|table| table.tasks.into_values()) {
-            drop(task.into_bound(py));
-        }
+        drop_all(py, self.0.with(py, std::mem::take));
     }
 }

@@ -21,7 +21,7 @@ macro_rules! modules {
 }
 
 modules! {
-    constants coroutines exceptions futures locks log protocols queues sslproto streams tasks transports trsock unix_events
+    constants coroutines exceptions futures locks log protocols queues sslproto streams tasks timeouts transports trsock unix_events
 }
 
 /// Looked up when the extension is imported.
@@ -44,6 +44,13 @@ pub(crate) struct Names {
     pub(crate) handle: Py<PyAny>,
     pub(crate) threadsafe_handle: Py<PyAny>,
     pub(crate) timer_handle: Py<PyAny>,
+    /// Its locks and readers, whose methods serve where a program has replaced what they build on.
+    pub(crate) lock: Py<PyAny>,
+    pub(crate) event: Py<PyAny>,
+    pub(crate) condition: Py<PyAny>,
+    pub(crate) semaphore: Py<PyAny>,
+    pub(crate) stream_reader: Py<PyAny>,
+    pub(crate) deque: Py<PyAny>,
 }
 
 static NAMES: PyOnceLock<Names> = PyOnceLock::new();
@@ -77,6 +84,12 @@ pub(crate) fn init(py: Python<'_>) -> PyResult<()> {
         threadsafe_handle: get("asyncio.events", "_ThreadSafeHandle")
             .or_else(|_| get("asyncio.events", "Handle"))?,
         timer_handle: get("asyncio.events", "TimerHandle")?,
+        lock: get("asyncio.locks", "Lock")?,
+        event: get("asyncio.locks", "Event")?,
+        condition: get("asyncio.locks", "Condition")?,
+        semaphore: get("asyncio.locks", "Semaphore")?,
+        stream_reader: get("asyncio.streams", "StreamReader")?,
+        deque: get("collections", "deque")?,
     };
     let _ = NAMES.set(py, names);
     Ok(())

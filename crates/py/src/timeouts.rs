@@ -16,13 +16,12 @@ use crate::ffi::cell::{Flag, Slot};
 use crate::ffi::class::{Builder, Class, Inst, TypeCell, create};
 use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::holds::Holds;
-use crate::ffi::method::{AnyObject, Method, Of, anyargs, constructor, initializer, noargs, unary};
+use crate::ffi::method::{AnyObject, Method, Of, anyargs, constructor, getter, initializer, noargs, unary};
 use crate::ffi::spares::Spares;
 use crate::ffi::{function, thread};
 use crate::job::Timed;
 use crate::local::LoopCore;
-use crate::names::names;
-use crate::names::none;
+use crate::names::{asyncio, names, none};
 use crate::prompt;
 use crate::wait_for::WaitFor;
 
@@ -185,7 +184,13 @@ pub(crate) fn expire(owner: &Bound<'_, PyAny>, turn: u32) -> PyResult<()> {
         return as_completed::on_timeout(iterator);
     }
     match countdown_of(owner) {
-        Some(countdown) if countdown.turn.get() == turn => countdown.expire(py),
+        Some(countdown) if countdown.turn.get() == turn => match Inst::<Timeout>::cast(owner) {
+            // Somebody may have replaced it.
+            Some(_) if !Timeout::cell().is_plain(owner) => {
+                owner.call_method0(intern!(py, "_on_timeout")).map(drop)
+            }
+            _ => countdown.expire(py),
+        },
         _ => Ok(()),
     }
 }
@@ -396,6 +401,21 @@ fn method_expired<'py>(this: This<'_, 'py>) -> Object<'py> {
     Ok(pyo3::types::PyBool::new(this.py(), expired).to_owned().into_any())
 }
 
+fn method_on_timeout<'py>(this: This<'_, 'py>) -> Object<'py> {
+    this.countdown.expire(this.py())?;
+    Ok(none(this.py()))
+}
+
+fn get_task<'py>(this: This<'_, 'py>) -> Object<'py> {
+    Ok(this.countdown.task.get(this.py()).unwrap_or_else(|| none(this.py())))
+}
+
+/// `_state`, which is asyncio's own enumeration.
+fn get_state<'py>(this: This<'_, 'py>) -> Object<'py> {
+    let py = this.py();
+    asyncio(py).timeouts.bind(py).getattr(intern!(py, "_State"))?.call1((this.countdown.state.get().name(),))
+}
+
 fn repr<'py>(this: This<'_, 'py>) -> Object<'py> {
     let py = this.py();
     let state = this.countdown.state.get();
@@ -521,6 +541,10 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .method(noargs::<Of<Timeout>, _>(c"expired", method_expired).doc(c"expired($self, /)\n--\n\nWhether the deadline has passed inside of the block."))
         .method(noargs::<Of<Timeout>, _>(c"__aenter__", method_enter).doc(c"__aenter__($self, /)\n--\n\n"))
         .method(anyargs::<Of<Timeout>, _>(c"__aexit__", method_exit).doc(c"__aexit__($self, exc_type, exc_val, exc_tb)\n--\n\n"))
+        .method(noargs::<Of<Timeout>, _>(c"_on_timeout", method_on_timeout))
+        .attribute(getter::<Of<Timeout>, _>(c"_when", method_when))
+        .attribute(getter::<Of<Timeout>, _>(c"_task", get_task))
+        .attribute(getter::<Of<Timeout>, _>(c"_state", get_state))
         .build(module, None, Timeout::cell())?;
     module.add("Timeout", class)?;
     module.add("timeout", function::function(py, "asyncio.timeouts", "timeout", timeout)?)?;

@@ -73,7 +73,8 @@ impl<T> Lock<T> {
 
     /// Wakes the head of the line. A head that is woken or cancelled already will pass the turn on when it
     /// runs.
-    fn wake_first(&mut self, standing: impl Fn(&T) -> Waiting) -> Option<WaiterKey> {
+    #[must_use = "whoever is named has to be woken"]
+    pub fn wake_first(&mut self, standing: impl Fn(&T) -> Waiting) -> Option<WaiterKey> {
         self.waiters.refresh(standing);
         let head = self.waiters.front()?;
         (self.waiters.standing(head) == Some(Waiting::Yes) && self.waiters.wake(head)).then_some(head)

@@ -29,6 +29,13 @@ impl<T> Semaphore<T> {
         self.value = value;
     }
 
+    /// Sets how many there may be, of a bounded one.
+    pub const fn set_bound(&mut self, bound: i64) {
+        if self.bound.is_some() {
+            self.bound = Some(bound);
+        }
+    }
+
     /// Whether a newcomer would have to wait: no permit, or somebody is before it.
     pub fn is_locked(&mut self, standing: impl Fn(&T) -> Waiting) -> bool {
         if self.value == 0 {
@@ -80,7 +87,9 @@ impl<T> Semaphore<T> {
         Some(self.wake_next(standing))
     }
 
-    fn wake_next(&mut self, standing: impl Fn(&T) -> Waiting) -> Option<WaiterKey> {
+    /// Gives the first who waits a permit, without asking how many are left.
+    #[must_use = "whoever is named has to be woken"]
+    pub fn wake_next(&mut self, standing: impl Fn(&T) -> Waiting) -> Option<WaiterKey> {
         self.waiters.refresh(standing);
         let key = self.waiters.wake_next()?;
         self.value -= 1;

@@ -11,11 +11,12 @@ use std::mem::ManuallyDrop;
 use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 use pyo3::Borrowed;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi::{self, PyObject, PyTypeObject};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
@@ -24,23 +25,44 @@ use super::method::{Attribute, Method};
 use super::origins;
 use super::spares::{Spares, become_a};
 
+/// No type has this one.
+const NO_VERSION: u32 = u32::MAX;
+
 /// A type object made when the module is imported, for fast exact checks.
 #[derive(Debug)]
-pub(crate) struct TypeCell(AtomicPtr<PyTypeObject>);
+pub(crate) struct TypeCell {
+    class: AtomicPtr<PyTypeObject>,
+    /// CPython's number for what the type has in it, which every change makes another.
+    version: AtomicU32,
+}
 
 impl TypeCell {
     pub(crate) const fn new() -> Self {
-        Self(AtomicPtr::new(ptr::null_mut()))
+        Self { class: AtomicPtr::new(ptr::null_mut()), version: AtomicU32::new(NO_VERSION) }
     }
 
     #[inline]
     pub(super) fn ptr(&self) -> *mut PyTypeObject {
-        self.0.load(Ordering::Relaxed)
+        self.class.load(Ordering::Relaxed)
     }
 
     /// Keeps the type for good: one more reference that is never given back.
     pub(super) fn set(&self, class: &Bound<'_, PyAny>) {
-        self.0.store(class.clone().into_ptr().cast(), Ordering::Relaxed);
+        self.class.store(class.clone().into_ptr().cast(), Ordering::Relaxed);
+        // A type gets its number when something is first looked up in it.
+        if class.getattr(intern!(class.py(), "__init__")).is_ok() {
+            // SAFETY: reads a number of the type, which is live.
+            let version = unsafe { (*self.ptr()).tp_version_tag };
+            self.version.store(if version == 0 { NO_VERSION } else { version }, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether `object` is an instance of exactly this type, and the type has in it what it had at first.
+    #[inline]
+    pub(crate) fn is_plain(&self, object: &Bound<'_, PyAny>) -> bool {
+        // SAFETY: the type of a live object is live; the GIL is held.
+        self.is_exact(object)
+            && unsafe { (*self.ptr()).tp_version_tag } == self.version.load(Ordering::Relaxed)
     }
 
     /// The type as an object.
@@ -496,8 +518,8 @@ impl Builder {
     pub(crate) fn of<T: Class>() -> Self {
         let mut builder = Self::extending(T::NAME, tail_at::<T>() + size_of::<Tail<T>>());
         builder.flags |= u64::from(ffi::Py_TPFLAGS_HAVE_GC);
-        if T::PYTHON_BASE {
-            // Such a class can be changed: CPython wants as much of ours.
+        if T::PYTHON_BASE || T::SUBCLASSABLE {
+            // Classes of asyncio's that are written in Python can be changed, and tests and instruments do.
             builder.flags &= !u64::from(ffi::Py_TPFLAGS_IMMUTABLETYPE);
         }
         if T::SUBCLASSABLE {

@@ -323,6 +323,34 @@ impl Attribute {
         self.0.set = Some(set::<R, F>);
         self
     }
+
+    /// Makes the attribute one that can be written and deleted: then the function gets no value.
+    pub(crate) fn changer<R: Receiver, F>(mut self, _: F) -> Self
+    where
+        F: for<'a, 'py> Fn(R::Of<'a, 'py>, Option<Borrowed<'a, 'py, PyAny>>) -> PyResult<()> + Copy + 'static,
+    {
+        unsafe extern "C" fn change<R: Receiver, F>(
+            slf: *mut PyObject,
+            value: *mut PyObject,
+            _: *mut c_void,
+        ) -> i32
+        where
+            F: for<'a, 'py> Fn(R::Of<'a, 'py>, Option<Borrowed<'a, 'py, PyAny>>) -> PyResult<()>
+                + Copy
+                + 'static,
+        {
+            // SAFETY: as for a setter.
+            unsafe {
+                let py = Python::assume_attached();
+                guard_status(py, || {
+                    let value = (!value.is_null()).then(|| Borrowed::from_ptr(py, value));
+                    item::<F>()(R::receive(py, slf), value)
+                })
+            }
+        }
+        self.0.set = Some(change::<R, F>);
+        self
+    }
 }
 
 /// A slot of the form `self -> object` (`tp_repr`, `tp_iter`, `am_await`).

@@ -20,7 +20,7 @@ use crate::ffi::cell::{Flag, Late, Slot};
 use crate::ffi::class::{Builder, Class, Inst, TypeCell};
 use crate::ffi::context;
 use crate::ffi::gc::{Stopped, Visit};
-use crate::ffi::method::{Of, constructor, getter, hash, noargs, richcompare, unary};
+use crate::ffi::method::{Of, constructor, getter, hash, initializer, noargs, richcompare, unary};
 use crate::ffi::spares::Spares;
 use crate::ffi::thread::thread_id;
 use crate::futures;
@@ -112,8 +112,7 @@ impl Class for Handle {
     }
 
     fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
-        let Self { callback, args, event_loop, context, .. } = self;
-        [callback, args, event_loop, context].into_iter().try_for_each(|slot| slot.traverse(visit))?;
+        self.slots().into_iter().try_for_each(|slot| slot.traverse(visit))?;
         match self.rest.get() {
             Some(rest) => rest.slots().into_iter().try_for_each(|slot| slot.traverse(visit)),
             None => Ok(()),
@@ -121,8 +120,7 @@ impl Class for Handle {
     }
 
     fn clear(&self, py: Python<'_>) {
-        let Self { callback, args, event_loop, context, .. } = self;
-        for slot in [callback, args, event_loop, context] {
+        for slot in self.slots() {
             drop(slot.take(py));
         }
         if let Some(rest) = self.rest.get() {
@@ -141,6 +139,10 @@ impl Rest {
 }
 
 impl Handle {
+    fn slots(&self) -> [&Slot; 4] {
+        [&self.callback, &self.args, &self.event_loop, &self.context]
+    }
+
     #[inline]
     fn is(&self, mark: u32) -> bool {
         self.marks.get().0 & mark != 0
@@ -270,8 +272,22 @@ pub(crate) fn show(object: &Bound<'_, PyAny>) {
     }
 }
 
+/// A handle of nothing, as a subclass has it that does not call `__init__`.
+fn blank(_: Args<'_, '_>) -> PyResult<Handle> {
+    Ok(Handle {
+        place: Flag::new(None),
+        marks: Flag::new(Marks(0)),
+        callback: Slot::empty(),
+        args: Slot::empty(),
+        event_loop: Slot::empty(),
+        context: Slot::empty(),
+        moment: Flag::new(Moment(0)),
+        rest: Late::new(),
+    })
+}
+
 /// `Handle(callback, args, loop, context=None)`.
-fn new_handle(args: Args<'_, '_>) -> PyResult<Handle> {
+fn init_handle(this: This<'_, '_>, args: Args<'_, '_>) -> PyResult<()> {
     const SIGNATURE: Signature = Signature {
         name: "Handle",
         positional: &["callback", "args", "loop", "context"],
@@ -279,11 +295,11 @@ fn new_handle(args: Args<'_, '_>) -> PyResult<Handle> {
         positional_only: 0,
         keyword_only: &[],
     };
-    from_arguments(SIGNATURE.bind::<4>(args)?, 0.0)
+    start(this, SIGNATURE.bind::<4>(args)?)
 }
 
 /// `TimerHandle(when, callback, args, loop, context=None)`; `when` in seconds of the loop's clock.
-fn new_timer(args: Args<'_, '_>) -> PyResult<Handle> {
+fn init_timer(this: This<'_, '_>, args: Args<'_, '_>) -> PyResult<()> {
     const SIGNATURE: Signature = Signature {
         name: "TimerHandle",
         positional: &["when", "callback", "args", "loop", "context"],
@@ -293,23 +309,28 @@ fn new_timer(args: Args<'_, '_>) -> PyResult<Handle> {
     };
     let [when, callback, arguments, event_loop, context] = SIGNATURE.bind::<5>(args)?;
     let Some(when) = when else { return Err(PyTypeError::new_err("TimerHandle() needs a time")) };
-    let handle = from_arguments([callback, arguments, event_loop, context], when.extract()?)?;
-    handle.note_time(&when);
-    Ok(handle)
+    let seconds = when.extract()?;
+    start(this, [callback, arguments, event_loop, context])?;
+    this.set_when(seconds);
+    this.note_time(&when);
+    Ok(())
 }
 
-fn from_arguments(bound: [Option<Borrowed<'_, '_, PyAny>>; 4], when: f64) -> PyResult<Handle> {
+fn start(this: This<'_, '_>, bound: [Option<Borrowed<'_, '_, PyAny>>; 4]) -> PyResult<()> {
     let [Some(callback), Some(args), Some(event_loop), context] = bound else {
         return Err(PyTypeError::new_err("Handle() needs a callback, arguments and a loop"));
     };
     let context = context.filter(|c| !c.is_none()).map(|c| c.to_owned());
     let args = Arguments::Many(args.to_owned());
-    let handle = Handle::new(&event_loop, None, callback.to_owned(), args, context)?;
-    handle.set_when(when);
-    if futures::is_debug(&event_loop)? {
-        handle.note_source(event_loop.py())?;
+    let (py, made) = (this.py(), Handle::new(&event_loop, None, callback.to_owned(), args, context)?);
+    this.marks.set(made.marks.get());
+    for (slot, made) in this.slots().into_iter().zip(made.slots()) {
+        drop(slot.replace(py, made.take(py)));
     }
-    Ok(handle)
+    if futures::is_debug(&event_loop)? {
+        this.note_source(py)?;
+    }
+    Ok(())
 }
 
 // --- methods -----------------------------------------------------------------------------------
@@ -578,11 +599,13 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
             )
     };
     let handle = builder(Builder::of::<Handle>())
-        .slot(pyo3::ffi::Py_tp_new, constructor::<Handle, _>(new_handle))
+        .slot(pyo3::ffi::Py_tp_new, constructor::<Handle, _>(blank))
+        .slot(pyo3::ffi::Py_tp_init, initializer::<Of<Handle>, _>(init_handle))
         .doc(c"Handle(callback, args, loop, context=None)\n--\n\nA scheduled callback, which can be cancelled.")
         .build(module, None, Handle::cell())?;
     let timer = builder(Builder::of::<Handle>().named(c"aioxide.TimerHandle"))
-        .slot(pyo3::ffi::Py_tp_new, constructor::<Handle, _>(new_timer))
+        .slot(pyo3::ffi::Py_tp_new, constructor::<Handle, _>(blank))
+        .slot(pyo3::ffi::Py_tp_init, initializer::<Of<Handle>, _>(init_timer))
         .doc(
             c"TimerHandle(when, callback, args, loop, context=None)\n--\n\nA callback that is due at a time.",
         )
@@ -595,7 +618,8 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         )
         .build(module, Some(&PyTuple::new(module.py(), [&handle])?), &TIMER)?;
     builder(Builder::of::<Handle>().named(c"aioxide._ThreadSafeHandle"))
-        .slot(pyo3::ffi::Py_tp_new, constructor::<Handle, _>(new_handle))
+        .slot(pyo3::ffi::Py_tp_new, constructor::<Handle, _>(blank))
+        .slot(pyo3::ffi::Py_tp_init, initializer::<Of<Handle>, _>(init_handle))
         .build(module, Some(&PyTuple::new(module.py(), [&handle])?), &THREADSAFE)?;
     module.add("Handle", handle)?;
     module.add("TimerHandle", timer)

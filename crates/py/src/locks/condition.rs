@@ -6,8 +6,9 @@ use pyo3::Borrowed;
 use pyo3::exceptions::{PyAttributeError, PyRuntimeError};
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::PyInt;
 
-use super::lock::Lock;
+use super::lock::{self, Lock};
 use super::notified;
 use super::primitive::{self, Kind, Primitive};
 use super::wait::{self, Op};
@@ -16,8 +17,8 @@ use crate::ffi::cell::Slot;
 use crate::ffi::class::{Class, Inst, TypeCell, create};
 use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::holds::Holds;
-use crate::ffi::method::{Of, anyargs, constructor, getter, initializer, noargs, unary};
-use crate::names::boolean;
+use crate::ffi::method::{Of, anyargs, constructor, getter, initializer, noargs, onearg, unary};
+use crate::names::{Names, boolean, none};
 use crate::waiters::{self, standing};
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
@@ -36,6 +37,10 @@ impl Kind for News {
     fn cell() -> &'static TypeCell {
         static CELL: TypeCell = TypeCell::new();
         &CELL
+    }
+
+    fn original(names: &Names) -> &Py<PyAny> {
+        &names.condition
     }
 
     fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
@@ -63,16 +68,25 @@ impl Condition {
             .ok_or_else(|| PyAttributeError::new_err("'Condition' object has no attribute '_lock'"))
     }
 
-    /// Whether `wait` and `notify` are surely ours.
+    /// Whether the methods are surely ours.
     pub(super) fn is_plain(this: This<'_, '_>) -> bool {
-        this.is_bare() && Self::cell().is_exact(&this.object())
+        this.is_bare() && Self::cell().is_plain(&this.object())
+    }
+
+    /// The lock if its methods, and those of the condition that lead there, are surely ours.
+    #[inline]
+    pub(super) fn plain_lock<'a, 'py>(
+        this: This<'_, 'py>,
+        lock: &'a Bound<'py, PyAny>,
+    ) -> Option<lock::This<'a, 'py>> {
+        Lock::plain(lock).filter(|_| Self::is_plain(this))
     }
 
     /// Whether the lock is held.
     pub(super) fn is_locked(this: This<'_, '_>) -> PyResult<bool> {
         let py = this.py();
         let lock = this.lock(py)?;
-        match Lock::plain(&lock) {
+        match Self::plain_lock(this, &lock) {
             Some(lock) => Ok(lock.is_locked(py)),
             None => this.object().call_method0(intern!(py, "locked"))?.is_truthy(),
         }
@@ -82,7 +96,7 @@ impl Condition {
     pub(super) fn release(this: This<'_, '_>) -> PyResult<()> {
         let py = this.py();
         let lock = this.lock(py)?;
-        match Lock::plain(&lock) {
+        match Self::plain_lock(this, &lock) {
             Some(lock) => lock.release(py),
             None => this.object().call_method0(intern!(py, "release")).map(drop),
         }
@@ -127,6 +141,12 @@ fn init(this: This<'_, '_>, args: Args<'_, '_>) -> PyResult<()> {
         }
         None => Lock::make(py)?,
     };
+    if !Condition::cell().is_exact(&this.object()) {
+        // They are attributes of an instance in asyncio, whatever its class has under these names.
+        for name in [intern!(py, "locked"), intern!(py, "acquire"), intern!(py, "release")] {
+            Primitive::change_attribute(this, name, Some(lock.getattr(name)?.as_borrowed()))?;
+        }
+    }
     this.own.0.set(py, lock);
     this.start(py, sync::Condition::new());
     Ok(())
@@ -134,7 +154,7 @@ fn init(this: This<'_, '_>, args: Args<'_, '_>) -> PyResult<()> {
 
 fn repr<'py>(this: This<'_, 'py>) -> Object<'py> {
     let extra = if Condition::is_locked(this)? { "locked" } else { "unlocked" };
-    waiters::repr_with(&this.object(), extra, this.waiting(this.py()))
+    waiters::repr_with(&this.object(), extra, Primitive::count(this)?)
 }
 
 fn get_lock<'py>(this: This<'_, 'py>) -> Object<'py> {
@@ -146,21 +166,25 @@ fn set_lock<'py>(this: This<'_, 'py>, lock: Borrowed<'_, 'py, PyAny>) -> PyResul
     Ok(())
 }
 
-fn locked<'py>(this: This<'_, 'py>) -> Object<'py> {
-    get_lock(this)?.getattr(intern!(this.py(), "locked"))
-}
-
-fn acquire<'py>(this: This<'_, 'py>) -> Object<'py> {
-    get_lock(this)?.getattr(intern!(this.py(), "acquire"))
-}
-
-fn release<'py>(this: This<'_, 'py>) -> Object<'py> {
-    get_lock(this)?.getattr(intern!(this.py(), "release"))
+/// `locked`, `acquire` and `release`: the lock's, unless the program has put others in their place.
+macro_rules! of_the_lock {
+    ($name:literal) => {{
+        fn get<'py>(this: This<'_, 'py>) -> Object<'py> {
+            match this.attribute(this.py(), intern!(this.py(), $name))? {
+                Some(own) => Ok(own),
+                None => get_lock(this)?.getattr(intern!(this.py(), $name)),
+            }
+        }
+        fn change<'py>(this: This<'_, 'py>, value: Option<Borrowed<'_, 'py, PyAny>>) -> PyResult<()> {
+            Primitive::change_attribute(this, intern!(this.py(), $name), value)
+        }
+        (get, change)
+    }};
 }
 
 fn enter<'py>(this: This<'_, 'py>) -> Object<'py> {
     let lock = get_lock(this)?;
-    if Condition::is_plain(this) && Lock::plain(&lock).is_some() {
+    if Condition::plain_lock(this, &lock).is_some() {
         return wait::make_end(&lock, Op::LockEnter);
     }
     wait::make_end(&this.object(), Op::EnterBy)
@@ -169,13 +193,16 @@ fn enter<'py>(this: This<'_, 'py>) -> Object<'py> {
 fn exit<'py>(this: This<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
     wait::check_exit(args)?;
     let lock = get_lock(this)?;
-    if Condition::is_plain(this) && Lock::plain(&lock).is_some() {
+    if Condition::plain_lock(this, &lock).is_some() {
         return wait::make_end(&lock, Op::LockExit);
     }
     wait::make_end(&this.object(), Op::ExitBy)
 }
 
 fn wait<'py>(this: This<'_, 'py>) -> Object<'py> {
+    if let Some(result) = Primitive::by_hand(this, c"wait", None)? {
+        return Ok(result);
+    }
     notified::make(this, None)
 }
 
@@ -195,24 +222,33 @@ fn notify<'py>(this: This<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
     const SIGNATURE: Signature =
         Signature { name: "notify", positional: &["n"], required: 0, positional_only: 0, keyword_only: &[] };
     let [most] = SIGNATURE.bind::<1>(args)?;
+    let most = most.map_or_else(|| PyInt::new(this.py(), 1).into_any(), Borrowed::to_owned);
+    if let Some(result) = Primitive::by_hand(this, c"notify", Some(&most))? {
+        return Ok(result);
+    }
     if !Condition::is_locked(this)? {
         return Err(PyRuntimeError::new_err("cannot notify on un-acquired lock"));
     }
-    let most: i64 = match most {
-        Some(most) => most.extract()?,
-        None => 1,
-    };
+    notify_some(this, most.as_borrowed())
+}
+
+/// `_notify(n)`: the lock is not asked.
+fn notify_some<'py>(this: This<'_, 'py>, most: Borrowed<'_, 'py, PyAny>) -> Object<'py> {
+    if let Some(result) = Primitive::by_hand(this, c"_notify", Some(&most))? {
+        return Ok(result);
+    }
+    let most: i64 = most.extract()?;
     this.notify(this.py(), usize::try_from(most).unwrap_or(0))?;
-    Ok(this.py().None().into_bound(this.py()))
+    Ok(none(this.py()))
 }
 
 fn notify_all<'py>(this: This<'_, 'py>) -> Object<'py> {
     let py = this.py();
-    let all = this.waiting(py);
     if !Condition::is_plain(this) {
+        let all = Primitive::count(this)?;
         this.object().call_method1(intern!(py, "notify"), (all,))?;
     } else if Condition::is_locked(this)? {
-        this.notify(py, all)?;
+        this.notify(py, this.waiting(py))?;
     } else {
         return Err(PyRuntimeError::new_err("cannot notify on un-acquired lock"));
     }
@@ -221,6 +257,8 @@ fn notify_all<'py>(this: This<'_, 'py>) -> Object<'py> {
 
 /// Makes the type.
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let (locked, acquire, release) =
+        (of_the_lock!("locked"), of_the_lock!("acquire"), of_the_lock!("release"));
     let class = primitive::builder::<News>()
         .doc(c"Condition(lock=None)\n--\n\nA lock, and a way to wait until somebody says that what it \
           protects has changed.")
@@ -250,9 +288,10 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
             anyargs::<Of<Condition>, _>(c"__aexit__", exit).doc(c"__aexit__($self, exc_type, exc, tb, \
               /)\n--\n\n"),
         )
-        .attribute(getter::<Of<Condition>, _>(c"locked", locked))
-        .attribute(getter::<Of<Condition>, _>(c"acquire", acquire))
-        .attribute(getter::<Of<Condition>, _>(c"release", release))
+        .method(onearg::<Of<Condition>, _>(c"_notify", notify_some))
+        .attribute(getter::<Of<Condition>, _>(c"locked", locked.0).changer::<Of<Condition>, _>(locked.1))
+        .attribute(getter::<Of<Condition>, _>(c"acquire", acquire.0).changer::<Of<Condition>, _>(acquire.1))
+        .attribute(getter::<Of<Condition>, _>(c"release", release.0).changer::<Of<Condition>, _>(release.1))
         .attribute(getter::<Of<Condition>, _>(c"_lock", get_lock).setter::<Of<Condition>, _>(set_lock))
         .build(module, None, Condition::cell())?;
     module.add("Condition", class)

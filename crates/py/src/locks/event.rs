@@ -9,7 +9,7 @@ use super::wait::{self, Op};
 use crate::ffi::args::{Args, Signature};
 use crate::ffi::class::{Class, Inst, TypeCell, create};
 use crate::ffi::method::{Of, constructor, getter, initializer, noargs, unary};
-use crate::names::boolean;
+use crate::names::{Names, boolean};
 use crate::waiters::{self, standing};
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
@@ -28,6 +28,10 @@ impl Kind for Signal {
     fn cell() -> &'static TypeCell {
         static CELL: TypeCell = TypeCell::new();
         &CELL
+    }
+
+    fn original(names: &Names) -> &Py<PyAny> {
+        &names.event
     }
 }
 
@@ -79,8 +83,8 @@ fn init(this: This<'_, '_>, args: Args<'_, '_>) -> PyResult<()> {
 }
 
 fn repr<'py>(this: This<'_, 'py>) -> Object<'py> {
-    let (py, state) = (this.py(), if this.is_set(this.py()) { "set" } else { "unset" });
-    waiters::repr_with(&this.object(), state, this.waiting(py))
+    let state = if this.is_set(this.py()) { "set" } else { "unset" };
+    waiters::repr_with(&this.object(), state, Primitive::count(this)?)
 }
 
 fn is_set<'py>(this: This<'_, 'py>) -> Object<'py> {
@@ -98,6 +102,9 @@ fn set_value<'py>(this: This<'_, 'py>, value: Borrowed<'_, 'py, PyAny>) -> PyRes
 }
 
 fn set<'py>(this: This<'_, 'py>) -> Object<'py> {
+    if let Some(result) = Primitive::by_hand(this, c"set", None)? {
+        return Ok(result);
+    }
     this.set(this.py())?;
     Ok(this.py().None().into_bound(this.py()))
 }
@@ -108,6 +115,9 @@ fn clear<'py>(this: This<'_, 'py>) -> Object<'py> {
 }
 
 fn wait<'py>(this: This<'_, 'py>) -> Object<'py> {
+    if let Some(result) = Primitive::by_hand(this, c"wait", None)? {
+        return Ok(result);
+    }
     wait::make(&this.object(), Op::EventWait)
 }
 

@@ -14,7 +14,7 @@ use crate::ffi::class::{Class, Inst, TypeCell, create};
 use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::holds::Holds;
 use crate::ffi::method::{Of, anyargs, constructor, getter, initializer, noargs, unary};
-use crate::names::boolean;
+use crate::names::{Names, boolean, none};
 use crate::waiters::{self, standing};
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
@@ -32,6 +32,10 @@ impl Kind for Mutex {
     fn cell() -> &'static TypeCell {
         static CELL: TypeCell = TypeCell::new();
         &CELL
+    }
+
+    fn original(names: &Names) -> &Py<PyAny> {
+        &names.lock
     }
 
     fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
@@ -61,7 +65,7 @@ impl Lock {
     /// The object if it is a lock whose methods are surely ours.
     #[inline]
     pub(super) fn plain<'a, 'py>(object: &'a Bound<'py, PyAny>) -> Option<This<'a, 'py>> {
-        Inst::<Self>::cast_exact(object).filter(|lock| lock.is_bare())
+        Inst::<Self>::cast_exact(object).filter(|lock| lock.is_bare() && Self::cell().is_plain(object))
     }
 
     pub(super) fn is_locked(&self, py: Python<'_>) -> bool {
@@ -136,8 +140,8 @@ fn init(this: This<'_, '_>, args: Args<'_, '_>) -> PyResult<()> {
 }
 
 fn repr<'py>(this: This<'_, 'py>) -> Object<'py> {
-    let (py, state) = (this.py(), if this.is_locked(this.py()) { "locked" } else { "unlocked" });
-    waiters::repr_with(&this.object(), state, this.waiting(py))
+    let state = if this.is_locked(this.py()) { "locked" } else { "unlocked" };
+    waiters::repr_with(&this.object(), state, Primitive::count(this)?)
 }
 
 fn locked<'py>(this: This<'_, 'py>) -> Object<'py> {
@@ -153,12 +157,31 @@ fn set_locked<'py>(this: This<'_, 'py>, value: Borrowed<'_, 'py, PyAny>) -> PyRe
 }
 
 fn acquire<'py>(this: This<'_, 'py>) -> Object<'py> {
+    if let Some(result) = Primitive::by_hand(this, c"acquire", None)? {
+        return Ok(result);
+    }
     wait::make(&this.object(), Op::LockAcquire)
 }
 
 fn release<'py>(this: This<'_, 'py>) -> Object<'py> {
+    if let Some(result) = Primitive::by_hand(this, c"release", None)? {
+        return Ok(result);
+    }
     this.release(this.py())?;
-    Ok(this.py().None().into_bound(this.py()))
+    Ok(none(this.py()))
+}
+
+fn wake_up_first<'py>(this: This<'_, 'py>) -> Object<'py> {
+    if let Some(result) = Primitive::by_hand(this, c"_wake_up_first", None)? {
+        return Ok(result);
+    }
+    let py = this.py();
+    let first = this.state.with(py, |s| {
+        let first = s.wake_first(standing(py))?;
+        s.waiters().get(first).map(|parked| parked.clone_ref(py))
+    });
+    wake(py, first)?;
+    Ok(none(py))
 }
 
 fn enter<'py>(this: This<'_, 'py>) -> Object<'py> {
@@ -203,6 +226,7 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
             c"__aexit__($self, exc_type, exc, tb, \
           /)\n--\n\n",
         ))
+        .method(noargs::<Of<Lock>, _>(c"_wake_up_first", wake_up_first))
         .attribute(getter::<Of<Lock>, _>(c"_locked", locked).setter::<Of<Lock>, _>(set_locked))
         .build(module, None, Lock::cell())?;
     module.add("Lock", class)

@@ -113,7 +113,7 @@ impl Notified {
         let py = owner.py();
         let not_locked = || PyRuntimeError::new_err("cannot wait on un-acquired lock");
         let lock = owner.lock(py)?;
-        let future = if let Some(lock) = Lock::plain(&lock) {
+        let future = if let Some(lock) = Condition::plain_lock(owner, &lock) {
             if !lock.is_locked(py) {
                 return Err(not_locked());
             }
@@ -152,7 +152,7 @@ impl Notified {
     fn relock<'py>(&self, owner: condition::This<'_, 'py>) -> PyResult<Step<'py>> {
         let py = owner.py();
         let lock = owner.lock(py)?;
-        let Some(lock) = Lock::plain(&lock) else {
+        let Some(lock) = Condition::plain_lock(owner, &lock) else {
             return match self.begin_acquire(owner) {
                 Ok(()) => self.lock_by(owner, None),
                 Err(error) => fail(owner, error),

@@ -5,14 +5,16 @@ use std::ffi::CStr;
 
 use aioxide_core::WaiterKey;
 use aioxide_core::sync::Rules;
-use pyo3::Borrowed;
 use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString};
+use pyo3::{Borrowed, intern};
 
 use crate::ffi::cell::{GilCell, Slot};
 use crate::ffi::class::{Builder, Class, Inst, TypeCell};
 use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::holds::Holds;
 use crate::ffi::method::{Of, getter, noargs};
+use crate::names::{Names, names};
 use crate::waiters::{self, Home};
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
@@ -25,6 +27,8 @@ pub(crate) trait Kind: Sized + 'static {
     type Rules: Rules<Py<PyAny>>;
     /// Where the type object is kept.
     fn cell() -> &'static TypeCell;
+    /// asyncio's own class.
+    fn original(names: &Names) -> &Py<PyAny>;
     /// Shows the objects it holds besides to the garbage collector.
     fn traverse(&self, _visit: &Visit<'_>) -> Result<(), Stopped> {
         Ok(())
@@ -84,7 +88,62 @@ impl<K: Kind> Primitive<K> {
         !self.dict.is_some()
     }
 
-    /// How many are in line.
+    /// The attribute of that name that the instance has by itself.
+    pub(super) fn attribute<'py>(
+        &self,
+        py: Python<'py>,
+        name: &Bound<'py, PyString>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        match self.dict.get(py) {
+            Some(dict) => dict.cast::<PyDict>()?.get_item(name),
+            None => Ok(None),
+        }
+    }
+
+    /// Keeps an attribute that shadows one of ours, or has it no longer.
+    pub(super) fn change_attribute<'py>(
+        this: This<'_, 'py, K>,
+        name: &Bound<'py, PyString>,
+        value: Option<Borrowed<'_, 'py, PyAny>>,
+    ) -> PyResult<()> {
+        let py = this.py();
+        match (value, this.dict.get(py)) {
+            (Some(value), _) => this.object().getattr(intern!(py, "__dict__"))?.set_item(name, value),
+            (None, Some(dict)) => dict.call_method1(intern!(py, "pop"), (name, py.None())).map(drop),
+            (None, None) => Ok(()),
+        }
+    }
+
+    /// What asyncio's own method does, where the program keeps the line itself: in something that it has assigned to
+    /// `_waiters`, to serve those who wait in another order, say.
+    #[inline]
+    pub(super) fn by_hand<'py>(
+        this: This<'_, 'py, K>,
+        method: &CStr,
+        argument: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let py = this.py();
+        if this.is_bare() || this.attribute(py, intern!(py, "_waiters"))?.is_none() {
+            return Ok(None);
+        }
+        let method = K::original(names(py)).bind(py).getattr(method)?;
+        let object = this.object();
+        match argument {
+            Some(argument) => method.call1((object, argument)),
+            None => method.call1((object,)),
+        }
+        .map(Some)
+    }
+
+    /// How many are in line, whoever keeps it.
+    pub(super) fn count(this: This<'_, '_, K>) -> PyResult<usize> {
+        match this.attribute(this.py(), intern!(this.py(), "_waiters"))? {
+            Some(own) => own.len(),
+            None => Ok(this.waiting(this.py())),
+        }
+    }
+
+    /// How many are in our line.
     pub(super) fn waiting(&self, py: Python<'_>) -> usize {
         self.state.with(py, |s| s.waiters().len())
     }
@@ -118,11 +177,23 @@ impl<K: Kind> Primitive<K> {
 }
 
 fn get_waiters<'py, K: Kind>(this: This<'_, 'py, K>) -> Object<'py> {
+    if let Some(own) = this.attribute(this.py(), intern!(this.py(), "_waiters"))? {
+        return Ok(own);
+    }
     waiters::view(&this.object(), |owner, f| {
         if let Some(this) = This::<K>::cast(owner) {
             this.state.with(owner.py(), |s| f(s.waiters_mut()));
         }
     })
+}
+
+/// `_waiters = line`: an empty one, as asyncio's own is at first, or another kind of line, which we leave to the program.
+fn set_waiters<'py, K: Kind>(this: This<'_, 'py, K>, line: Borrowed<'_, 'py, PyAny>) -> PyResult<()> {
+    let py = this.py();
+    let before = this.state.with(py, |s| s.waiters_mut().take_all());
+    waiters::drop_all(py, before);
+    let is_asyncios = line.is_none() || line.get_type().is(names(py).deque.bind(py)) && line.is_empty()?;
+    Primitive::change_attribute(this, intern!(py, "_waiters"), (!is_asyncios).then_some(line))
 }
 
 fn get_loop<'py, K: Kind>(this: This<'_, 'py, K>) -> Object<'py> {
@@ -143,7 +214,10 @@ pub(super) fn builder<K: Kind>() -> Builder {
     Builder::of::<Primitive<K>>()
         .short_name()
         .method(noargs::<Of<Primitive<K>>, _>(c"_get_loop", running::<K>))
-        .attribute(getter::<Of<Primitive<K>>, _>(c"_waiters", get_waiters::<K>))
+        .attribute(
+            getter::<Of<Primitive<K>>, _>(c"_waiters", get_waiters::<K>)
+                .setter::<Of<Primitive<K>>, _>(set_waiters::<K>),
+        )
         .attribute(
             getter::<Of<Primitive<K>>, _>(c"_loop", get_loop::<K>)
                 .setter::<Of<Primitive<K>>, _>(set_loop::<K>),

@@ -17,7 +17,7 @@ use crate::ffi::class::{Builder, Class, Inst, TypeCell};
 use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::holds::Holds;
 use crate::ffi::method::{Of, anyargs, constructor, getter, initializer, noargs, unary};
-use crate::names::boolean;
+use crate::names::{Names, boolean, none};
 use crate::waiters::{self, standing};
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
@@ -47,6 +47,10 @@ impl Kind for Permits {
     fn cell() -> &'static TypeCell {
         static CELL: TypeCell = TypeCell::new();
         &CELL
+    }
+
+    fn original(names: &Names) -> &Py<PyAny> {
+        &names.semaphore
     }
 
     fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
@@ -132,7 +136,7 @@ impl Semaphore {
             Some(next.and_then(|key| s.waiters().get(key)).map(|parked| parked.clone_ref(py)))
         });
         let Some(next) = next else {
-            return Err(PyValueError::new_err("BoundedSemaphore released too many times"));
+            return Err(too_many());
         };
         self.own.held.gave(py);
         match next {
@@ -148,6 +152,10 @@ fn new(_: Args<'_, '_>) -> PyResult<Semaphore> {
 
 fn new_bounded(_: Args<'_, '_>) -> PyResult<Semaphore> {
     Ok(Semaphore::of(1, true))
+}
+
+fn too_many() -> PyErr {
+    PyValueError::new_err("BoundedSemaphore released too many times")
 }
 
 /// Numbers of permits that can't be counted down to zero: infinities, halves.
@@ -216,26 +224,55 @@ fn repr<'py>(this: This<'_, 'py>) -> Object<'py> {
     let locked = this.is_locked(py);
     let value = get_value(this)?;
     let extra = if locked { "locked".to_owned() } else { format!("unlocked, value:{value}") };
-    waiters::repr_with(&this.object(), &extra, this.waiting(py))
+    waiters::repr_with(&this.object(), &extra, Primitive::count(this)?)
 }
 
 fn locked<'py>(this: This<'_, 'py>) -> Object<'py> {
+    if let Some(result) = Primitive::by_hand(this, c"locked", None)? {
+        return Ok(result);
+    }
     Ok(boolean(this.py(), this.is_locked(this.py())))
 }
 
 fn acquire<'py>(this: This<'_, 'py>) -> Object<'py> {
+    if let Some(result) = Primitive::by_hand(this, c"acquire", None)? {
+        return Ok(result);
+    }
     wait::make(&this.object(), Op::SemaphoreAcquire)
 }
 
 fn release<'py>(this: This<'_, 'py>) -> Object<'py> {
+    if this.own.bounded && !this.is_bare() && get_value(this)?.ge(get_bound(this)?)? {
+        return Err(too_many());
+    }
+    if let Some(result) = Primitive::by_hand(this, c"release", None)? {
+        return Ok(result);
+    }
     this.release(this.py())?;
-    Ok(this.py().None().into_bound(this.py()))
+    Ok(none(this.py()))
+}
+
+/// `_wake_up_next()`: gives the first who waits a permit; whether somebody waited.
+fn wake_up_next<'py>(this: This<'_, 'py>) -> Object<'py> {
+    if let Some(result) = Primitive::by_hand(this, c"_wake_up_next", None)? {
+        return Ok(result);
+    }
+    let py = this.py();
+    let next = this.state.with(py, |s| {
+        let next = s.wake_next(standing(py))?;
+        s.waiters().get(next).map(|parked| parked.clone_ref(py))
+    });
+    let is_woken = next.is_some();
+    if let Some(parked) = next {
+        waiters::wake(&parked.into_bound(py), boolean(py, true))?;
+    }
+    Ok(boolean(py, is_woken))
 }
 
 /// Whether `acquire` and `release` are surely ours.
 fn is_exact(this: This<'_, '_>) -> bool {
     let object = this.object();
-    this.is_bare() && (Semaphore::cell().is_exact(&object) || BOUNDED.is_exact(&object))
+    this.is_bare() && (Semaphore::cell().is_plain(&object) || BOUNDED.is_plain(&object))
 }
 
 fn enter<'py>(this: This<'_, 'py>) -> Object<'py> {
@@ -261,6 +298,14 @@ fn set_value<'py>(this: This<'_, 'py>, value: Borrowed<'_, 'py, PyAny>) -> PyRes
     this.own.counted.set(counted);
     drop(this.own.odd.replace(this.py(), odd));
     this.state.with(this.py(), |s| s.set_value(counted));
+    Ok(())
+}
+
+fn set_bound<'py>(this: This<'_, 'py>, value: Borrowed<'_, 'py, PyAny>) -> PyResult<()> {
+    let (counted, odd) = permits(&value)?;
+    this.own.bound.set(counted);
+    drop(this.own.odd_bound.replace(this.py(), odd));
+    this.state.with(this.py(), |s| s.set_bound(counted));
     Ok(())
 }
 
@@ -293,6 +338,7 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
             anyargs::<Of<Semaphore>, _>(c"__aexit__", exit)
                 .doc(c"__aexit__($self, exc_type, exc, tb, /)\n--\n\n"),
         )
+        .method(noargs::<Of<Semaphore>, _>(c"_wake_up_next", wake_up_next))
         .attribute(getter::<Of<Semaphore>, _>(c"_value", get_value).setter::<Of<Semaphore>, _>(set_value))
         .build(module, None, Semaphore::cell())?;
     let bounded = Builder::of::<Semaphore>()
@@ -305,7 +351,9 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         )
         .slot(pyo3::ffi::Py_tp_new, constructor::<Semaphore, _>(new_bounded))
         .slot(pyo3::ffi::Py_tp_init, initializer::<Of<Semaphore>, _>(init_bounded))
-        .attribute(getter::<Of<Semaphore>, _>(c"_bound_value", get_bound))
+        .attribute(
+            getter::<Of<Semaphore>, _>(c"_bound_value", get_bound).setter::<Of<Semaphore>, _>(set_bound),
+        )
         .build(module, Some(&PyTuple::new(module.py(), [&class])?), &BOUNDED)?;
     module.add("Semaphore", class)?;
     module.add("BoundedSemaphore", bounded)

@@ -133,7 +133,7 @@ impl Queue {
 fn is_plain(this: This<'_, '_>) -> bool {
     let object = this.object();
     !this.dict.is_some()
-        && (Queue::cell().is_exact(&object) || LIFO.is_exact(&object) || PRIORITY.is_exact(&object))
+        && (Queue::cell().is_plain(&object) || LIFO.is_plain(&object) || PRIORITY.is_plain(&object))
 }
 
 /// Whether the items of a plain Queue are here, in Rust: then putting and getting is one borrow.

@@ -87,7 +87,7 @@ impl Reader {
 /// The object as a reader whose methods are surely ours.
 #[inline]
 pub(super) fn plain<'a, 'py>(object: &'a Bound<'py, PyAny>) -> Option<This<'a, 'py>> {
-    This::cast_exact(object).filter(|this| !this.dict.is_some())
+    This::cast_exact(object).filter(|this| !this.dict.is_some() && Reader::cell().is_plain(object))
 }
 
 /// `StreamReader(limit, loop)`.

@@ -1,8 +1,10 @@
 //! What Python sees of a StreamReader: asyncio's methods, and the private names that subclasses and libraries use.
 
+use std::ffi::CStr;
+
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyInt, PyString};
+use pyo3::types::{PyCFunction, PyInt, PyString};
 use pyo3::{Borrowed, ffi, intern};
 
 use super::read::{self, Op};
@@ -11,7 +13,7 @@ use crate::ffi::args::{Args, Signature};
 use crate::ffi::cell::Slot;
 use crate::ffi::class::{Builder, Class};
 use crate::ffi::method::{Of, anyargs, constructor, getter, initializer, noargs, onearg, unary};
-use crate::names::{boolean, none};
+use crate::names::{boolean, names, none};
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
 type Me = Of<Reader>;
@@ -62,12 +64,36 @@ fn readuntil<'py>(this: This<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
     read::start(this, Op::Until, argument(&SIGNATURE, args)?)
 }
 
+/// What asyncio's own method does, where somebody has replaced one that it builds on.
+fn by_asyncio<'py>(
+    this: This<'_, 'py>,
+    method: &CStr,
+    parts: &[&CStr],
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let (py, object) = (this.py(), this.object());
+    if reader::plain(&object).is_some() {
+        return Ok(None);
+    }
+    for part in parts {
+        if !object.getattr(*part)?.is_instance_of::<PyCFunction>() {
+            return names(py).stream_reader.bind(py).getattr(method)?.call1((object,)).map(Some);
+        }
+    }
+    Ok(None)
+}
+
 fn readline<'py>(this: This<'_, 'py>) -> Object<'py> {
-    read::start(this, Op::Line, None)
+    match by_asyncio(this, c"readline", &[c"readuntil"])? {
+        Some(result) => Ok(result),
+        None => read::start(this, Op::Line, None),
+    }
 }
 
 fn next<'py>(this: This<'_, 'py>) -> Object<'py> {
-    read::start(this, Op::Next, None)
+    match by_asyncio(this, c"__anext__", &[c"readline", c"readuntil"])? {
+        Some(result) => Ok(result),
+        None => read::start(this, Op::Next, None),
+    }
 }
 
 fn itself<'py>(this: This<'_, 'py>) -> Object<'py> {
