@@ -2,7 +2,9 @@
 
 import asyncio
 import asyncio.events
+import contextlib
 import pickle
+import selectors
 import subprocess
 import sys
 import threading
@@ -275,3 +277,36 @@ def test_names_made_up_on_access_are_what_they_were_and_warn_at_the_caller():
         del asyncio.DefaultEventLoopPolicy
         assert "no attribute" in refused("DefaultEventLoopPolicy")
     assert look(names[1]) == before[0][1]
+
+
+def test_a_selector_of_the_programs_own():
+    """A clock that jumps, say: it has to be asked, so the loop is one that asks it."""
+
+    class Jumping(selectors.DefaultSelector):
+        now = 0.0
+
+        def select(self, timeout=None):
+            self.now += timeout or 0
+            return super().select(0)
+
+    async def main():
+        await asyncio.sleep(100)
+
+    with aioxide.install():
+        jumping = Jumping()
+        loop = asyncio.SelectorEventLoop(jumping)
+        loop.time = lambda: jumping.now
+        with contextlib.closing(loop):
+            loop.run_until_complete(main())
+        assert jumping.now >= 100
+        for plain in (None, selectors.SelectSelector()):
+            with contextlib.closing(asyncio.SelectorEventLoop(plain)) as loop:
+                assert type(loop) is aioxide.EventLoop
+
+        class Loop(asyncio.SelectorEventLoop):
+            def __init__(self, name, selector=None):
+                super().__init__(selector)
+
+        Loop("plain").close()
+        with pytest.raises(TypeError, match="waits by itself"):
+            Loop("jumping", jumping)
