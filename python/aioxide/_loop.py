@@ -36,7 +36,8 @@ class EventLoop(_core.EventLoop, asyncio.AbstractEventLoop):
 
 EventLoop.__module__ = "aioxide"
 # Further arguments are those that a subclass takes.
-EventLoop.__new__.__signature__ = inspect.signature(EventLoop.__init__)  # type: ignore[attr-defined]
+_itself, _selector = inspect.signature(EventLoop.__init__).parameters.values()
+EventLoop.__new__.__signature__ = inspect.Signature([_itself.replace(name="cls"), _selector])  # type: ignore[attr-defined]
 
 
 def _is_special(selector: object) -> bool:

@@ -3,6 +3,7 @@
 import asyncio
 from unittest.mock import AsyncMock, MagicMock, patch
 
+import aioxide
 import pytest
 
 pytestmark = pytest.mark.usefixtures("in_place")
@@ -129,6 +130,24 @@ def test_functions_and_loops():
 @pytest.mark.parametrize("name", ["Event", "Lock", "Queue", "Task", "Future", "StreamWriter", "Server", "TaskGroup"])
 def test_mocks_of_a_class(name):
     assert isinstance(MagicMock(spec=getattr(asyncio, name)), getattr(asyncio, name))
+
+
+def test_the_fast_way_is_there_again():
+    """What is awaited by `async with` tells which way was taken: that for a lock, or that for whatever has `acquire`."""
+
+    def taken():
+        entering = aioxide.Lock().__aenter__()
+        entering.close()
+        return entering.__qualname__
+
+    fast = taken()
+    with patch.object(aioxide.Lock, "acquire", AsyncMock()):
+        assert taken() != fast
+    assert taken() == fast
+    aioxide.Lock.another = "attribute"
+    assert taken() == fast
+    del aioxide.Lock.another
+    assert taken() == fast == "Lock.__aenter__"
 
 
 def test_mocks_know_what_is_awaited():

@@ -127,13 +127,16 @@ async def for_a_future():
 
 
 async def for_a_stream():
+    waits = aioxide.Event()
+
     async def serve(reader, writer):
-        await aioxide.sleep(0.01)
+        await waits.wait()
         writer.write(b"hello\n")
         writer.close()
 
     server = await aioxide.start_server(serve, "127.0.0.1", 0)
     reader, writer = await aioxide.open_connection(*server.sockets[0].getsockname())
+    asyncio.get_running_loop().call_soon(waits.set)
     assert await reader.readline() == b"hello\n"  # waits
     writer.close()
     server.close()

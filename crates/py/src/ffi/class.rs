@@ -11,12 +11,10 @@ use std::mem::ManuallyDrop;
 use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 use pyo3::Borrowed;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi::{self, PyObject, PyTypeObject};
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
@@ -24,67 +22,7 @@ use super::gc::{Stopped, Visit, traverse_raw};
 use super::method::{Attribute, Method};
 use super::origins;
 use super::spares::{Spares, become_a};
-
-/// No type has this one.
-const NO_VERSION: u32 = u32::MAX;
-
-/// A type object made when the module is imported, for fast exact checks.
-#[derive(Debug)]
-pub(crate) struct TypeCell {
-    class: AtomicPtr<PyTypeObject>,
-    /// CPython's number for what the type has in it, which every change makes another.
-    version: AtomicU32,
-}
-
-impl TypeCell {
-    pub(crate) const fn new() -> Self {
-        Self { class: AtomicPtr::new(ptr::null_mut()), version: AtomicU32::new(NO_VERSION) }
-    }
-
-    #[inline]
-    pub(super) fn ptr(&self) -> *mut PyTypeObject {
-        self.class.load(Ordering::Relaxed)
-    }
-
-    /// Keeps the type for good: one more reference that is never given back.
-    pub(super) fn set(&self, class: &Bound<'_, PyAny>) {
-        self.class.store(class.clone().into_ptr().cast(), Ordering::Relaxed);
-        // A type gets its number when something is first looked up in it.
-        if class.getattr(intern!(class.py(), "__init__")).is_ok() {
-            // SAFETY: reads a number of the type, which is live.
-            let version = unsafe { (*self.ptr()).tp_version_tag };
-            self.version.store(if version == 0 { NO_VERSION } else { version }, Ordering::Relaxed);
-        }
-    }
-
-    /// Whether `object` is an instance of exactly this type, and the type has in it what it had at first.
-    #[inline]
-    pub(crate) fn is_plain(&self, object: &Bound<'_, PyAny>) -> bool {
-        // SAFETY: the type of a live object is live; the GIL is held.
-        self.is_exact(object)
-            && unsafe { (*self.ptr()).tp_version_tag } == self.version.load(Ordering::Relaxed)
-    }
-
-    /// The type as an object.
-    pub(crate) fn get<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
-        // SAFETY: `set` keeps a reference for good; null (before import ended) is refused by from_borrowed_ptr.
-        unsafe { Bound::from_borrowed_ptr(py, self.ptr().cast()) }
-    }
-
-    /// Whether `object` is an instance of exactly this type.
-    #[inline]
-    pub(crate) fn is_exact(&self, object: &Bound<'_, PyAny>) -> bool {
-        // SAFETY: reads the type of a live object.
-        ptr::eq(unsafe { ffi::Py_TYPE(object.as_ptr()) }, self.ptr())
-    }
-
-    /// Whether `object` is an instance of this type or of a subclass.
-    #[inline]
-    pub(crate) fn is_instance(&self, object: &Bound<'_, PyAny>) -> bool {
-        // SAFETY: both are live; a null type was never reached (set at import).
-        unsafe { ffi::PyObject_TypeCheck(object.as_ptr(), self.ptr()) != 0 }
-    }
-}
+pub(crate) use super::type_cell::TypeCell;
 
 /// A native type with instances of its own.
 pub(crate) trait Class: Sized + 'static {
@@ -690,6 +628,7 @@ impl Builder {
             unsafe { (*class.as_ptr().cast::<PyTypeObject>()).tp_name = name.as_ptr().add(dot) };
         }
         cell.set(&class);
+        cell.note_contents(py)?;
         Ok(class)
     }
 }

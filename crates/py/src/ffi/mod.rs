@@ -27,5 +27,6 @@ pub(crate) mod spares;
 #[cfg(Py_3_12)]
 pub(crate) mod stop;
 pub(crate) mod thread;
+pub(crate) mod type_cell;
 pub(crate) mod types;
 mod watchers;

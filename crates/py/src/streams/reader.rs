@@ -90,6 +90,11 @@ pub(super) fn plain<'a, 'py>(object: &'a Bound<'py, PyAny>) -> Option<This<'a, '
     This::cast_exact(object).filter(|this| !this.dict.is_some() && Reader::cell().is_plain(object))
 }
 
+/// The instance's `__dict__`, if it has one.
+pub(super) fn dict<'py>(this: This<'_, 'py>) -> Option<Bound<'py, PyAny>> {
+    this.dict.get(this.py())
+}
+
 /// `StreamReader(limit, loop)`.
 pub(super) fn make<'py>(event_loop: &Bound<'py, PyAny>, limit: usize) -> Object<'py> {
     let reader = create(event_loop.py(), Reader::blank(limit))?;
