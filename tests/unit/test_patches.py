@@ -133,7 +133,7 @@ def test_mocks_of_a_class(name):
 
 
 def test_the_fast_way_is_there_again():
-    """What is awaited by `async with` tells which way was taken: that for a lock, or that for whatever has `acquire`."""
+    """What `async with` awaits tells which way was taken: that for a lock, or that for whatever has `acquire`."""
 
     def taken():
         entering = aioxide.Lock().__aenter__()
