@@ -113,7 +113,7 @@ def signals_may_come() -> bool:
         handler = signal.getsignal(number)
         if not callable(handler) or handler is signal.default_int_handler:
             continue
-        if isinstance(handler, functools.partial) and getattr(handler.func, "__name__", "") == "_on_sigint":
+        if isinstance(handler, functools.partial) and getattr(handler.func, "__qualname__", "") == "Runner._on_sigint":
             continue  # the runner's own, for Ctrl-C
         return True
     return False

@@ -78,7 +78,9 @@ class Runner(asyncio.Runner):  # type: ignore[misc]  # final for users; isinstan
         """Run an awaitable to its end in the loop, and return its result."""
         if _stdlib.get_running_loop_or_none() is not None:
             raise RuntimeError("Runner.run() cannot be called from a running event loop")
-        loop = self.get_loop()
+        self._lazy_init()
+        loop = self._loop
+        assert loop is not None
         task = loop.create_task(_as_coroutine(coro), context=self._context if context is None else context)
         handler = self._catch_interrupts(task)
         self._interrupt_count = 0
@@ -135,7 +137,7 @@ class Runner(asyncio.Runner):  # type: ignore[misc]  # final for users; isinstan
         if self._interrupt_count > 1 or main_task.done():
             raise KeyboardInterrupt
         main_task.cancel()
-        self.get_loop().call_soon_threadsafe(lambda: None)  # so that a waiting loop wakes up
+        main_task.get_loop().call_soon_threadsafe(lambda: None)  # so that a waiting loop wakes up
 
 
 def run(

@@ -114,6 +114,32 @@ def test_methods_that_build_on_others():
     run(main())
 
 
+def test_protocols_and_servers():
+    received = asyncio.StreamReaderProtocol.data_received
+
+    def data_received(self, data):
+        received(self, data.upper())
+
+    async def main():
+        async def serve(reader, writer):
+            writer.write(b"line\n")
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        with patch.object(asyncio.StreamReaderProtocol, "data_received", data_received):
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            assert await reader.readline() == b"LINE\n"
+        writer.close()
+        await writer.wait_closed()
+        with patch.object(type(server), "close", MagicMock()) as close:
+            server.close()
+        assert close.call_count == 1
+        server.close()
+        await server.wait_closed()
+
+    run(main())
+
+
 def test_functions_and_loops():
     async def main():
         with patch("asyncio.sleep", AsyncMock(return_value="mock")):

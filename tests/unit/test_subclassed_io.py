@@ -7,7 +7,9 @@ import asyncio
 import heapq
 import os
 import signal
+import time
 from asyncio.runners import _State
+from asyncio.timeouts import _State as TimeoutState
 from unittest.mock import MagicMock
 
 import pytest
@@ -314,6 +316,45 @@ def test_a_timeout_that_notices():
 
     run(main())
     assert seen == [1]
+
+
+@pytest.mark.parametrize("delay", [0, 0.01])
+def test_a_timeout_that_is_left_in_time(delay):
+    """Even if it is due in the very turn in which it is left."""
+    seen = []
+
+    class Noticing(asyncio.Timeout):
+        def _on_timeout(self):
+            seen.append(1)
+            super()._on_timeout()
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        async with Noticing(loop.time() + delay):
+            if delay:
+                future = loop.create_future()
+                loop.call_soon(future.set_result, None)
+                loop.call_soon(time.sleep, 0.05)
+                await future
+        await asyncio.sleep(0)
+
+    run(main())
+    assert seen == []
+
+
+def test_a_timeout_that_does_all_of_it_itself():
+    class Own(asyncio.Timeout):
+        def _on_timeout(self):
+            self._task.cancel()
+            self._state = TimeoutState.EXPIRING
+            self._timeout_handler = None
+
+    async def main():
+        with pytest.raises(TimeoutError):
+            async with Own(asyncio.get_running_loop().time() + 0.01):
+                await asyncio.sleep(5)
+
+    run(main())
 
 
 def test_the_states_of_a_runner():

@@ -6,6 +6,7 @@ What they do here is what public code does; each runs on asyncio's own classes f
 import asyncio
 import collections
 import contextlib
+import contextvars
 import random
 
 import pytest
@@ -108,6 +109,62 @@ def test_a_group_that_keeps_errors_to_itself():
         assert len(group.failures) == 1
 
     run(main())
+
+
+def test_a_group_that_does_all_of_it_itself():
+    """What public code copies out of asyncio."""
+
+    class Own(asyncio.TaskGroup):
+        def _on_task_done(self, task):
+            self._tasks.discard(task)
+            if self._on_completed_fut is not None and not self._tasks and not self._on_completed_fut.done():
+                self._on_completed_fut.set_result(True)
+            if task.cancelled() or task.exception() is None:
+                return
+            self._errors.append(task.exception())
+            if self._is_base_error(task.exception()) and self._base_error is None:
+                self._base_error = task.exception()
+            if not self._aborting and not self._parent_cancel_requested:
+                self._abort()
+                self._parent_cancel_requested = True
+                self._parent_task.cancel()
+
+    assert failures_in(Own, []) == ["raised"]
+
+
+def test_a_group_with_a_fatal_error_of_its_own():
+    class Group(asyncio.TaskGroup):
+        def _is_base_error(self, exc):
+            return isinstance(exc, ValueError)
+
+    async def main():
+        async with Group() as group:
+            group.create_task(fails())
+
+    with pytest.raises(ValueError, match="one"):
+        run(main())
+
+
+def test_a_groups_callback_has_a_context_and_can_be_taken_away():
+    variable, seen = contextvars.ContextVar("variable", default="none"), []
+
+    class Group(asyncio.TaskGroup):
+        def _on_task_done(self, task):
+            seen.append(variable.get())
+            super()._on_task_done(task)
+
+    async def main():
+        variable.set("main")
+        async with Group() as group:
+            group.create_task(asyncio.sleep(0))
+            detached = group.create_task(fails())
+            group._tasks.discard(detached)
+            assert detached.remove_done_callback(group._on_task_done) == 1
+        await asyncio.wait([detached])
+        assert isinstance(detached.exception(), ValueError)
+
+    run(main())
+    assert seen == ["main"]
 
 
 def test_a_group_that_is_aborted_from_outside():
@@ -254,6 +311,62 @@ def test_a_semaphore_that_serves_the_newest_first():
 
 
 # --- locks, events and conditions ----------------------------------------------------------------
+
+
+def newest_first(cls, log):
+    """Four who want in, one after the other."""
+
+    async def main():
+        lock = cls()
+
+        async def enter(number):
+            async with lock:
+                log.append(number)
+                await asyncio.sleep(0)
+
+        await asyncio.gather(*map(enter, range(4)))
+        assert not lock.locked()
+
+    run(main())
+    return log
+
+
+def test_hooks_that_wake():
+    class Semaphore(asyncio.Semaphore):
+        def _wake_up_next(self):
+            for waiter in list(self._waiters or ())[::-1]:
+                if not waiter.done():
+                    self._value -= 1
+                    waiter.set_result(True)
+                    return True
+            return False
+
+    class Lock(asyncio.Lock):
+        def _wake_up_first(self):
+            for waiter in list(self._waiters or ())[::-1]:
+                if not waiter.done():
+                    waiter.set_result(True)
+                    return
+
+    assert newest_first(Semaphore, []) == [0, 3, 2, 1]
+    assert newest_first(Lock, []) == [0, 3, 2, 1]
+
+
+def test_a_semaphore_that_says_itself_whether_it_is_locked():
+    class Reserved(asyncio.BoundedSemaphore):
+        def locked(self):
+            return self._value <= 1
+
+    async def main():
+        semaphore = Reserved(2)
+        await semaphore.acquire()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(semaphore.acquire(), 0.01)
+        semaphore.release()
+        with pytest.raises(ValueError, match="too many times"):
+            semaphore.release()
+
+    run(main())
 
 
 def test_a_lock_that_serves_the_newest_first():

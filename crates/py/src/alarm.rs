@@ -75,6 +75,11 @@ impl Alarm {
         }
     }
 
+    /// Keeps a handle that somebody has got from a loop, to take the call back.
+    pub(crate) fn hold(&self, handle: Bound<'_, PyAny>) {
+        self.keeper.set(handle.py(), handle);
+    }
+
     /// The job has run: there is nothing left to take back.
     pub(crate) fn forget(&self, py: Python<'_>) {
         self.timer.set(None);

@@ -104,12 +104,17 @@ impl TaskGroup {
         }
     }
 
-    /// Remembers the first error that is no Exception in disguise.
-    fn note_base_error(&self, error: &Bound<'_, PyAny>) {
-        let is_base = error.is_instance_of::<PySystemExit>() || error.is_instance_of::<PyKeyboardInterrupt>();
-        if is_base && !self.base_error.is_some() {
-            self.base_error.set(error.py(), error.clone());
+    /// Remembers the first error that is no Exception in disguise: `self._is_base_error(error)`.
+    fn note_base_error(this: This<'_, '_>, error: &Bound<'_, PyAny>) -> PyResult<()> {
+        let is_base = if Self::is_plain(this) {
+            is_base_error(error)
+        } else {
+            this.object().call_method1(intern!(error.py(), "_is_base_error"), (error,))?.is_truthy()?
+        };
+        if is_base && !this.base_error.is_some() {
+            this.base_error.set(error.py(), error.clone());
         }
+        Ok(())
     }
 
     /// `self._abort()`: cancels what is not done, and refuses more. A subclass may do otherwise.
@@ -154,6 +159,10 @@ impl TaskGroup {
         }
         Ok(())
     }
+}
+
+fn is_base_error(error: &Bound<'_, PyAny>) -> bool {
+    error.is_instance_of::<PySystemExit>() || error.is_instance_of::<PyKeyboardInterrupt>()
 }
 
 fn new_group(_: Args<'_, '_>) -> PyResult<TaskGroup> {
@@ -217,7 +226,12 @@ fn method_create_task<'py>(this: This<'_, 'py>, args: Args<'_, 'py>) -> Object<'
     anyfuture::add_awaited_by(&task, this.parent.get(py).as_ref())?;
     this.tasks.add(&task)?;
     // Also for one that is done already: what it raised must not cancel the parent before its next step.
-    hooks::watch(&task, &this.object())?;
+    if TaskGroup::is_plain(this) {
+        hooks::watch(&task, &this.object())?;
+    } else {
+        let on_done = this.object().getattr(intern!(py, "_on_task_done"))?;
+        task.call_method1(intern!(py, "add_done_callback"), (on_done,))?;
+    }
     if this.aborting.get() && !anyfuture::is_done(&task)? {
         // It ran eagerly and cancelled the group before it was one of it.
         anyfuture::cancel(&task)?;
@@ -225,16 +239,9 @@ fn method_create_task<'py>(this: This<'_, 'py>, args: Args<'_, 'py>) -> Object<'
     Ok(task)
 }
 
-/// One of the tasks is done: `self._on_task_done(task)`, which a subclass may have replaced.
+/// One of the tasks is done.
 #[inline]
 pub(crate) fn on_done<'py>(this: This<'_, 'py>, task: &Bound<'py, PyAny>) -> PyResult<()> {
-    if TaskGroup::is_plain(this) {
-        return settle(this, task);
-    }
-    this.object().call_method1(intern!(this.py(), "_on_task_done"), (task,)).map(drop)
-}
-
-fn settle<'py>(this: This<'_, 'py>, task: &Bound<'py, PyAny>) -> PyResult<()> {
     let py = this.py();
     let parent = this.parent.get(py);
     let last = this.tasks.remove(task)?;
@@ -244,7 +251,7 @@ fn settle<'py>(this: This<'_, 'py>, task: &Bound<'py, PyAny>) -> PyResult<()> {
     }
     let Outcome::Failed(error) = anyfuture::outcome(task)? else { return Ok(()) };
     this.add_error(&error)?;
-    this.note_base_error(&error);
+    TaskGroup::note_base_error(this, &error)?;
     if let Some(parent) = &parent
         && anyfuture::is_done(parent)?
         && let Some(event_loop) = this.event_loop.get(py)
@@ -359,7 +366,7 @@ impl GroupExit {
         let py = group.py();
         group.exiting.set(true);
         if let Some(error) = self.error.get(py) {
-            group.note_base_error(&error);
+            TaskGroup::note_base_error(group, &error)?;
         }
         if let Some(class) = self.class.get(py) {
             if is_subclass(&class, names(py).cancelled_error.bind(py))? {
@@ -527,7 +534,7 @@ fn method_abort<'py>(this: This<'_, 'py>) -> Object<'py> {
 }
 
 fn method_task_done<'py>(this: This<'_, 'py>, task: Borrowed<'_, 'py, PyAny>) -> Object<'py> {
-    settle(this, &task)?;
+    on_done(this, &task)?;
     Ok(none(this.py()))
 }
 
@@ -547,6 +554,15 @@ fn repr<'py>(this: This<'_, 'py>) -> Object<'py> {
     }
     text.push('>');
     Ok(PyString::new(py, &text).into_any())
+}
+
+fn method_is_base_error<'py>(this: This<'_, 'py>, error: Borrowed<'_, 'py, PyAny>) -> Object<'py> {
+    Ok(boolean(this.py(), is_base_error(&error)))
+}
+
+fn set_errors<'py>(this: This<'_, 'py>, errors: Borrowed<'_, 'py, PyAny>) -> PyResult<()> {
+    drop(this.errors.replace(this.py(), (!errors.is_none()).then(|| errors.to_owned())));
+    Ok(())
 }
 
 fn get_tasks<'py>(this: This<'_, 'py>) -> Object<'py> {
@@ -614,7 +630,8 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .method(noargs::<Of<TaskGroup>, _>(c"_abort", method_abort))
         .method(onearg::<Of<TaskGroup>, _>(c"_on_task_done", method_task_done))
         .attribute(getter::<Of<TaskGroup>, _>(c"_tasks", get_tasks).setter::<Of<TaskGroup>, _>(set_tasks))
-        .attribute(getter::<Of<TaskGroup>, _>(c"_errors", get_errors))
+        .method(onearg::<Of<TaskGroup>, _>(c"_is_base_error", method_is_base_error))
+        .attribute(getter::<Of<TaskGroup>, _>(c"_errors", get_errors).setter::<Of<TaskGroup>, _>(set_errors))
         .attribute(flag!(c"_entered", entered))
         .attribute(flag!(c"_exiting", exiting))
         .attribute(flag!(c"_aborting", aborting))

@@ -73,7 +73,11 @@ impl Members {
     /// Adds a task, which is not in yet.
     #[inline]
     pub(crate) fn add(&self, task: &Bound<'_, PyAny>) -> PyResult<()> {
-        let (py, address, object) = (task.py(), task.as_ptr().addr(), task.clone().unbind());
+        let (py, address) = (task.py(), task.as_ptr().addr());
+        if let Some(set) = self.shown(py) {
+            return set.call_method1(intern!(py, "add"), (task,)).map(drop);
+        }
+        let object = task.clone().unbind();
         let before = self.0.with(py, |kept| {
             if let Kept::Nothing = kept {
                 *kept = Kept::Table(Table::default());
@@ -81,15 +85,12 @@ impl Members {
             match kept {
                 Kept::Table(table) => {
                     table.came += 1;
-                    Some(table.tasks.insert(address, (table.came, object)))
+                    table.tasks.insert(address, (table.came, object)).map(|(_, before)| before)
                 }
-                Kept::Nothing | Kept::Shown(_) => None,
+                Kept::Nothing | Kept::Shown(_) => Some(object),
             }
         });
-        match before {
-            Some(before) => drop(before.map(|(_, task)| task.into_bound(py))),
-            None => drop(self.show(py)?.call_method1(intern!(py, "add"), (task,))?),
-        }
+        drop(before.map(|before| before.into_bound(py)));
         Ok(())
     }
 

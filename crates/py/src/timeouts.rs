@@ -3,9 +3,11 @@
 //! [`Countdown`] is the rule: it cancels the task at the deadline and, on the way out, tells its own cancellation from
 //! others. `Timeout` and `wait_for` each have one. On a native loop the deadline is one job of the scheduler.
 
-use pyo3::exceptions::{PyAssertionError, PyBaseExceptionGroup, PyRuntimeError, PyTimeoutError};
+use pyo3::exceptions::{
+    PyAssertionError, PyBaseExceptionGroup, PyRuntimeError, PyTimeoutError, PyValueError,
+};
 use pyo3::prelude::*;
-use pyo3::types::{PyString, PyType};
+use pyo3::types::{PyInt, PyString, PyType};
 use pyo3::{Borrowed, intern};
 
 use crate::alarm::{Alarm, When};
@@ -41,6 +43,8 @@ enum State {
 }
 
 impl State {
+    const ALL: [Self; 5] = [Self::Created, Self::Entered, Self::Expiring, Self::Expired, Self::Exited];
+
     fn name(self) -> &'static str {
         match self {
             Self::Created => "created",
@@ -112,6 +116,19 @@ impl Countdown {
         self.alarm.cancel(py);
         let Some(when) = when else { return Ok(()) };
         self.turn.set(self.turn.get().wrapping_add(1));
+        if Inst::<Timeout>::cast(owner).is_some()
+            && !Timeout::cell().is_plain(owner)
+            && Timeout::cell().is_replaced(owner, c"_on_timeout")?
+        {
+            let callback = owner.getattr(intern!(py, "_on_timeout"))?;
+            let handle = if when.seconds <= now(event_loop)? {
+                event_loop.call_method1(intern!(py, "call_soon"), (callback,))
+            } else {
+                event_loop.call_method1(intern!(py, "call_at"), (when.object(py), callback))
+            };
+            self.alarm.hold(handle?);
+            return Ok(());
+        }
         let timed = Timed::new(owner);
         if when.seconds <= now(event_loop)? {
             self.alarm.set_soon(event_loop, timed, || on_timeout(owner))
@@ -184,13 +201,7 @@ pub(crate) fn expire(owner: &Bound<'_, PyAny>, turn: u32) -> PyResult<()> {
         return as_completed::on_timeout(iterator);
     }
     match countdown_of(owner) {
-        Some(countdown) if countdown.turn.get() == turn => match Inst::<Timeout>::cast(owner) {
-            // Somebody may have replaced it.
-            Some(_) if !Timeout::cell().is_plain(owner) => {
-                owner.call_method0(intern!(py, "_on_timeout")).map(drop)
-            }
-            _ => countdown.expire(py),
-        },
+        Some(countdown) if countdown.turn.get() == turn => countdown.expire(py),
         _ => Ok(()),
     }
 }
@@ -410,6 +421,32 @@ fn get_task<'py>(this: This<'_, 'py>) -> Object<'py> {
     Ok(this.countdown.task.get(this.py()).unwrap_or_else(|| none(this.py())))
 }
 
+fn set_when<'py>(this: This<'_, 'py>, when: Borrowed<'_, 'py, PyAny>) -> PyResult<()> {
+    this.set_when(this.py(), given(Some(when)));
+    Ok(())
+}
+
+fn set_task<'py>(this: This<'_, 'py>, task: Borrowed<'_, 'py, PyAny>) -> PyResult<()> {
+    drop(this.countdown.task.replace(this.py(), given(Some(task))));
+    Ok(())
+}
+
+fn get_cancelling<'py>(this: This<'_, 'py>) -> Object<'py> {
+    Ok(PyInt::new(this.py(), this.countdown.cancelling.get()).into_any())
+}
+
+fn set_cancelling<'py>(this: This<'_, 'py>, count: Borrowed<'_, 'py, PyAny>) -> PyResult<()> {
+    this.countdown.cancelling.set(count.extract()?);
+    Ok(())
+}
+
+fn set_state<'py>(this: This<'_, 'py>, state: Borrowed<'_, 'py, PyAny>) -> PyResult<()> {
+    let name: String = state.getattr(intern!(this.py(), "value"))?.extract()?;
+    let found = State::ALL.into_iter().find(|state| state.name() == name);
+    this.countdown.state.set(found.ok_or_else(|| PyValueError::new_err("no state of a timeout"))?);
+    Ok(())
+}
+
 /// `_state`, which is asyncio's own enumeration.
 fn get_state<'py>(this: This<'_, 'py>) -> Object<'py> {
     let py = this.py();
@@ -542,9 +579,12 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .method(noargs::<Of<Timeout>, _>(c"__aenter__", method_enter).doc(c"__aenter__($self, /)\n--\n\n"))
         .method(anyargs::<Of<Timeout>, _>(c"__aexit__", method_exit).doc(c"__aexit__($self, exc_type, exc_val, exc_tb)\n--\n\n"))
         .method(noargs::<Of<Timeout>, _>(c"_on_timeout", method_on_timeout))
-        .attribute(getter::<Of<Timeout>, _>(c"_when", method_when))
-        .attribute(getter::<Of<Timeout>, _>(c"_task", get_task))
-        .attribute(getter::<Of<Timeout>, _>(c"_state", get_state))
+        .attribute(getter::<Of<Timeout>, _>(c"_when", method_when).setter::<Of<Timeout>, _>(set_when))
+        .attribute(getter::<Of<Timeout>, _>(c"_task", get_task).setter::<Of<Timeout>, _>(set_task))
+        .attribute(getter::<Of<Timeout>, _>(c"_state", get_state).setter::<Of<Timeout>, _>(set_state))
+        .attribute(
+            getter::<Of<Timeout>, _>(c"_cancelling", get_cancelling).setter::<Of<Timeout>, _>(set_cancelling),
+        )
         .build(module, None, Timeout::cell())?;
     module.add("Timeout", class)?;
     module.add("timeout", function::function(py, "asyncio.timeouts", "timeout", timeout)?)?;

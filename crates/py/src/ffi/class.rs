@@ -456,7 +456,7 @@ impl Builder {
     pub(crate) fn of<T: Class>() -> Self {
         let mut builder = Self::extending(T::NAME, tail_at::<T>() + size_of::<Tail<T>>());
         builder.flags |= u64::from(ffi::Py_TPFLAGS_HAVE_GC);
-        if T::PYTHON_BASE || T::SUBCLASSABLE {
+        if T::PYTHON_BASE || T::SUBCLASSABLE || T::DICT.is_some() {
             // Classes of asyncio's that are written in Python can be changed, and tests and instruments do.
             builder.flags &= !u64::from(ffi::Py_TPFLAGS_IMMUTABLETYPE);
         }

@@ -4,6 +4,7 @@
 //! instruments do. Fast paths are for the class as it was at first.
 #![allow(unsafe_code, reason = "type objects")]
 
+use std::ffi::CStr;
 use std::fmt;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
@@ -69,7 +70,7 @@ impl TypeCell {
     #[cold]
     fn is_as_at_first(&self, py: Python<'_>) -> bool {
         let version = self.version();
-        if version != 0 && version == self.other.load(Ordering::Relaxed) {
+        if version == self.other.load(Ordering::Relaxed) {
             return false;
         }
         let Some(contents) = self.contents.get(py).map(|contents| contents.bind(py)) else { return false };
@@ -77,11 +78,18 @@ impl TypeCell {
         let is_same = contents
             .iter()
             .all(|(name, was)| now.get_item(name).is_ok_and(|now| now.is_some_and(|now| now.is(&was))));
-        let kept = if is_same { &self.same } else { &self.other };
-        if self.version() != 0 {
-            kept.store(self.version(), Ordering::Relaxed);
-        }
+        // A type that has been changed a thousand times gets no number any more.
+        let kept = if is_same && self.version() != 0 { &self.same } else { &self.other };
+        kept.store(self.version(), Ordering::Relaxed);
         is_same
+    }
+
+    /// Whether the class of the object, which is ours or a subclass, has something else under that name than ours had at
+    /// first.
+    pub(crate) fn is_replaced(&self, object: &Bound<'_, PyAny>, name: &CStr) -> PyResult<bool> {
+        let Some(contents) = self.contents.get(object.py()) else { return Ok(false) };
+        let now = object.get_type().getattr(name)?;
+        Ok(contents.bind(object.py()).get_item(name)?.is_none_or(|was| !was.is(&now)))
     }
 
     /// The type as an object.

@@ -32,6 +32,7 @@ pub(super) type This<'a, 'py> = Inst<'a, 'py, Condition>;
 
 impl Kind for News {
     const NAME: &'static std::ffi::CStr = c"aioxide.Condition";
+    const HOOKS: &'static [&'static std::ffi::CStr] = &[c"_notify"];
     type Rules = sync::Condition<Py<PyAny>>;
 
     fn cell() -> &'static TypeCell {

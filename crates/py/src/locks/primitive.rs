@@ -29,6 +29,12 @@ pub(crate) trait Kind: Sized + 'static {
     fn cell() -> &'static TypeCell;
     /// asyncio's own class.
     fn original(names: &Names) -> &Py<PyAny>;
+    /// Whether it is exactly of the kind's type (or of a sibling), as that was at first.
+    fn is_plain(object: &Bound<'_, PyAny>) -> bool {
+        Self::cell().is_plain(object)
+    }
+    /// asyncio's private methods that its others call, and that a subclass may replace.
+    const HOOKS: &'static [&'static CStr] = &[];
     /// Shows the objects it holds besides to the garbage collector.
     fn traverse(&self, _visit: &Visit<'_>) -> Result<(), Stopped> {
         Ok(())
@@ -114,8 +120,27 @@ impl<K: Kind> Primitive<K> {
         }
     }
 
-    /// What asyncio's own method does, where the program keeps the line itself: in something that it has assigned to
-    /// `_waiters`, to serve those who wait in another order, say.
+    /// Whether asyncio's own methods are those for this instance: the program keeps the line itself, in something that it
+    /// has assigned to `_waiters`, to serve those who wait in another order, say; or it has replaced a hook.
+    fn is_by_hand(this: This<'_, '_, K>) -> PyResult<bool> {
+        let (py, object) = (this.py(), this.object());
+        if this.is_bare() && K::is_plain(&object) {
+            return Ok(false);
+        }
+        let dict = this.dict.get(py);
+        let has = |name: &CStr| dict.as_ref().map_or(Ok(false), |dict| dict.contains(name));
+        if has(c"_waiters")? {
+            return Ok(true);
+        }
+        for hook in K::HOOKS {
+            if has(hook)? || K::cell().is_replaced(&object, hook)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// What asyncio's own method does, where that is the one.
     #[inline]
     pub(super) fn by_hand<'py>(
         this: This<'_, 'py, K>,
@@ -123,7 +148,7 @@ impl<K: Kind> Primitive<K> {
         argument: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let py = this.py();
-        if this.is_bare() || this.attribute(py, intern!(py, "_waiters"))?.is_none() {
+        if !Self::is_by_hand(this)? {
             return Ok(None);
         }
         let method = K::original(names(py)).bind(py).getattr(method)?;

@@ -42,7 +42,12 @@ static BOUNDED: TypeCell = TypeCell::new();
 
 impl Kind for Permits {
     const NAME: &'static std::ffi::CStr = c"aioxide.Semaphore";
+    const HOOKS: &'static [&'static std::ffi::CStr] = &[c"_wake_up_next", c"locked"];
     type Rules = sync::Semaphore<Py<PyAny>>;
+
+    fn is_plain(object: &Bound<'_, PyAny>) -> bool {
+        Self::cell().is_plain(object) || BOUNDED.is_plain(object)
+    }
 
     fn cell() -> &'static TypeCell {
         static CELL: TypeCell = TypeCell::new();
@@ -242,7 +247,7 @@ fn acquire<'py>(this: This<'_, 'py>) -> Object<'py> {
 }
 
 fn release<'py>(this: This<'_, 'py>) -> Object<'py> {
-    if this.own.bounded && !this.is_bare() && get_value(this)?.ge(get_bound(this)?)? {
+    if this.own.bounded && !is_exact(this) && get_value(this)?.ge(get_bound(this)?)? {
         return Err(too_many());
     }
     if let Some(result) = Primitive::by_hand(this, c"release", None)? {
@@ -271,8 +276,7 @@ fn wake_up_next<'py>(this: This<'_, 'py>) -> Object<'py> {
 
 /// Whether `acquire` and `release` are surely ours.
 fn is_exact(this: This<'_, '_>) -> bool {
-    let object = this.object();
-    this.is_bare() && (Semaphore::cell().is_plain(&object) || BOUNDED.is_plain(&object))
+    this.is_bare() && Permits::is_plain(&this.object())
 }
 
 fn enter<'py>(this: This<'_, 'py>) -> Object<'py> {

@@ -119,7 +119,7 @@ pub(crate) fn is_exact(object: &Bound<'_, PyAny>) -> bool {
 /// The object as a StreamReaderProtocol whose methods are surely ours.
 #[inline]
 pub(crate) fn plain<'a, 'py>(object: &'a Bound<'py, PyAny>) -> Option<This<'a, 'py>> {
-    if !STREAM.is_exact(object) {
+    if !STREAM.is_plain(object) {
         return None;
     }
     This::cast(object).filter(|this| !this.dict.is_some())

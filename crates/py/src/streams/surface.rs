@@ -4,8 +4,7 @@ use std::ffi::CStr;
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyInt, PyString};
+use pyo3::types::{PyInt, PyString};
 use pyo3::{Borrowed, ffi, intern};
 
 use super::read::{self, Op};
@@ -65,12 +64,6 @@ fn readuntil<'py>(this: This<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
     read::start(this, Op::Until, argument(&SIGNATURE, args)?)
 }
 
-/// What others build on.
-const PARTS: [&CStr; 2] = [c"readuntil", c"readline"];
-
-/// The methods of these names, by name, as they were at first.
-static METHODS: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
-
 /// What asyncio's own method does, where somebody has replaced one that it builds on.
 fn by_asyncio<'py>(
     this: This<'_, 'py>,
@@ -81,33 +74,25 @@ fn by_asyncio<'py>(
     if reader::plain(&object).is_some() {
         return Ok(None);
     }
+    let dict = reader::dict(this);
     for part in parts {
-        if is_replaced(this, part)? {
+        let own = dict.as_ref().map_or(Ok(false), |dict| dict.contains(*part))?;
+        if own || Reader::cell().is_replaced(&object, part)? {
             return names(py).stream_reader.bind(py).getattr(method)?.call1((object,)).map(Some);
         }
     }
     Ok(None)
 }
 
-/// Whether the class of the instance or itself has another method of that name than ours had at first.
-fn is_replaced(this: This<'_, '_>, method: &CStr) -> PyResult<bool> {
-    let (py, object) = (this.py(), this.object());
-    let ours = METHODS.get(py).map_or(Ok(None), |methods| methods.bind(py).get_item(method))?;
-    if ours.is_some_and(|ours| object.get_type().getattr(method).is_ok_and(|now| !now.is(&ours))) {
-        return Ok(true);
-    }
-    reader::dict(this).map_or(Ok(false), |dict| dict.contains(method))
-}
-
 fn readline<'py>(this: This<'_, 'py>) -> Object<'py> {
-    match by_asyncio(this, c"readline", &PARTS[..1])? {
+    match by_asyncio(this, c"readline", &[c"readuntil"])? {
         Some(result) => Ok(result),
         None => read::start(this, Op::Line, None),
     }
 }
 
 fn next<'py>(this: This<'_, 'py>) -> Object<'py> {
-    match by_asyncio(this, c"__anext__", &PARTS)? {
+    match by_asyncio(this, c"__anext__", &[c"readline", c"readuntil"])? {
         Some(result) => Ok(result),
         None => read::start(this, Op::Next, None),
     }
@@ -344,10 +329,5 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .attribute(getter::<Me, _>(c"_transport", get_transport).setter::<Me, _>(set_transport_attribute))
         .attribute(getter::<Me, _>(c"_source_traceback", get_source).setter::<Me, _>(set_source))
         .build(module, None, Reader::cell())?;
-    let methods = PyDict::new(module.py());
-    for part in PARTS {
-        methods.set_item(part, class.getattr(part)?)?;
-    }
-    let _ = METHODS.set(module.py(), methods.unbind());
     module.add(intern!(module.py(), "StreamReader"), class)
 }
