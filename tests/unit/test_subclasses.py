@@ -406,6 +406,16 @@ def test_a_lock_that_serves_the_newest_first():
     run(main())
 
 
+def test_a_line_that_is_made_when_it_is_needed():
+    class Stack(asyncio.Lock):
+        async def acquire(self):
+            if self._waiters is None:
+                self._waiters = Newest()
+            return await super().acquire()
+
+    assert newest_first(Stack, []) == [0, 3, 2, 1]
+
+
 def test_a_lock_with_an_acquire_of_its_own():
     class Own(asyncio.Lock):
         async def acquire(self):

@@ -27,6 +27,7 @@ pub(super) type This<'a, 'py> = Inst<'a, 'py, Lock>;
 
 impl Kind for Mutex {
     const NAME: &'static std::ffi::CStr = c"aioxide.Lock";
+    const IS_LAZY: bool = true;
     const HOOKS: &'static [&'static std::ffi::CStr] = &[c"_wake_up_first"];
     type Rules = sync::Lock<Py<PyAny>>;
 

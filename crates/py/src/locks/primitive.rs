@@ -9,12 +9,12 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 use pyo3::{Borrowed, intern};
 
-use crate::ffi::cell::{GilCell, Slot};
+use crate::ffi::cell::{Flag, GilCell, Slot};
 use crate::ffi::class::{Builder, Class, Inst, TypeCell};
 use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::holds::Holds;
 use crate::ffi::method::{Of, getter, noargs};
-use crate::names::{Names, names};
+use crate::names::{Names, names, none};
 use crate::waiters::{self, Home};
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
@@ -35,6 +35,8 @@ pub(crate) trait Kind: Sized + 'static {
     }
     /// asyncio's private methods that its others call, and that a subclass may replace.
     const HOOKS: &'static [&'static CStr] = &[];
+    /// Whether asyncio has None in `_waiters` until somebody waits.
+    const IS_LAZY: bool = false;
     /// Shows the objects it holds besides to the garbage collector.
     fn traverse(&self, _visit: &Visit<'_>) -> Result<(), Stopped> {
         Ok(())
@@ -48,6 +50,8 @@ pub(crate) struct Primitive<K: Kind> {
     pub(super) state: GilCell<K::Rules>,
     pub(super) own: K,
     home: Home,
+    /// The program has assigned a line like asyncio's to `_waiters`.
+    has_line: Flag<bool>,
     dict: Slot,
 }
 
@@ -79,7 +83,13 @@ impl<K: Kind> Class for Primitive<K> {
 
 impl<K: Kind> Primitive<K> {
     pub(super) const fn with(rules: K::Rules, own: K) -> Self {
-        Self { state: GilCell::new(rules), own, home: Home::new(), dict: Slot::empty() }
+        Self {
+            state: GilCell::new(rules),
+            own,
+            home: Home::new(),
+            has_line: Flag::new(false),
+            dict: Slot::empty(),
+        }
     }
 
     /// `__init__`, maybe once more: nobody waits.
@@ -205,6 +215,9 @@ fn get_waiters<'py, K: Kind>(this: This<'_, 'py, K>) -> Object<'py> {
     if let Some(own) = this.attribute(this.py(), intern!(this.py(), "_waiters"))? {
         return Ok(own);
     }
+    if K::IS_LAZY && !this.has_line.get() && this.waiting(this.py()) == 0 {
+        return Ok(none(this.py()));
+    }
     waiters::view(&this.object(), |owner, f| {
         if let Some(this) = This::<K>::cast(owner) {
             this.state.with(owner.py(), |s| f(s.waiters_mut()));
@@ -218,6 +231,7 @@ fn set_waiters<'py, K: Kind>(this: This<'_, 'py, K>, line: Borrowed<'_, 'py, PyA
     let before = this.state.with(py, |s| s.waiters_mut().take_all());
     waiters::drop_all(py, before);
     let is_asyncios = line.is_none() || line.get_type().is(names(py).deque.bind(py)) && line.is_empty()?;
+    this.has_line.set(!line.is_none());
     Primitive::change_attribute(this, intern!(py, "_waiters"), (!is_asyncios).then_some(line))
 }
 

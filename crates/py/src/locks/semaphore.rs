@@ -42,6 +42,7 @@ static BOUNDED: TypeCell = TypeCell::new();
 
 impl Kind for Permits {
     const NAME: &'static std::ffi::CStr = c"aioxide.Semaphore";
+    const IS_LAZY: bool = true;
     const HOOKS: &'static [&'static std::ffi::CStr] = &[c"_wake_up_next", c"locked"];
     type Rules = sync::Semaphore<Py<PyAny>>;
 
