@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 
 from aioxide import _loop, _stdlib
 from aioxide._deadlock import Guard, OnDeadlock
-from aioxide._stdlib import RunnerState
 
 T = TypeVar("T")
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
@@ -37,7 +36,7 @@ class Runner(asyncio.Runner):  # type: ignore[misc]  # final for users; isinstan
         on_deadlock: OnDeadlock = "warn",
     ) -> None:
         self._guard = None if on_deadlock == "ignore" else Guard(on_deadlock)
-        self._state = RunnerState.CREATED
+        self._state = _stdlib.RunnerState.CREATED
         self._debug = debug
         self._loop_factory = loop_factory
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -66,7 +65,7 @@ class Runner(asyncio.Runner):  # type: ignore[misc]  # final for users; isinstan
                 events.set_event_loop(None)
             loop.close()
             self._loop = None
-            self._state = RunnerState.CLOSED
+            self._state = _stdlib.RunnerState.CLOSED
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
         """The loop of this runner, made now if there is none yet."""
@@ -101,7 +100,7 @@ class Runner(asyncio.Runner):  # type: ignore[misc]  # final for users; isinstan
                 signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def _lazy_init(self) -> None:
-        if self._state is RunnerState.CLOSED:
+        if self._state is _stdlib.RunnerState.CLOSED:
             raise RuntimeError("Runner is closed")
         if self._loop is not None:
             return
@@ -117,7 +116,7 @@ class Runner(asyncio.Runner):  # type: ignore[misc]  # final for users; isinstan
             loop._set_idle_hook(self._guard)
         self._loop = loop
         self._context = contextvars.copy_context()
-        self._state = RunnerState.INITIALIZED
+        self._state = _stdlib.RunnerState.INITIALIZED
 
     def _catch_interrupts(self, task: "asyncio.Task[Any]") -> Callable[[int, FrameType | None], None] | None:
         """Let Ctrl-C cancel the task first, where Python's own handler is in place."""

@@ -301,17 +301,21 @@ def test_a_timeout_that_is_forced():
     run(main())
 
 
-def test_a_timeout_that_notices():
-    seen = []
-
+def noticing(seen):
     class Noticing(asyncio.Timeout):
         def _on_timeout(self):
             seen.append(1)
             super()._on_timeout()
 
+    return Noticing
+
+
+def test_a_timeout_that_notices():
+    seen = []
+
     async def main():
         with pytest.raises(TimeoutError):
-            async with Noticing(asyncio.get_running_loop().time() + 0.01):
+            async with noticing(seen)(asyncio.get_running_loop().time() + 0.01):
                 await asyncio.sleep(1)
 
     run(main())
@@ -323,14 +327,9 @@ def test_a_timeout_that_is_left_in_time(delay):
     """Even if it is due in the very turn in which it is left."""
     seen = []
 
-    class Noticing(asyncio.Timeout):
-        def _on_timeout(self):
-            seen.append(1)
-            super()._on_timeout()
-
     async def main():
         loop = asyncio.get_running_loop()
-        async with Noticing(loop.time() + delay):
+        async with noticing(seen)(loop.time() + delay):
             if delay:
                 future = loop.create_future()
                 loop.call_soon(future.set_result, None)

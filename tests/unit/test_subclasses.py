@@ -281,6 +281,28 @@ def test_a_semaphore_of_nothing():
     run(main())
 
 
+async def order(lock, count=4, cancelled=None):
+    """In which order so many get in, of whom one may be cancelled while it waits."""
+    log = []
+
+    async def enter(number):
+        async with lock:
+            log.append(number)
+            await asyncio.sleep(0)
+
+    tasks = [asyncio.create_task(enter(number)) for number in range(count)]
+    await asyncio.sleep(0)
+    if cancelled is not None:
+        tasks[cancelled].cancel()
+    await asyncio.wait(tasks)
+    assert [number for number, task in enumerate(tasks) if task.cancelled()] == (
+        [] if cancelled is None else [cancelled]
+    )
+    assert not lock.locked()
+    assert "waiters" not in repr(lock)
+    return log
+
+
 class Newest(collections.deque):
     """A line in which the last one is the first."""
 
@@ -294,41 +316,10 @@ def test_a_semaphore_that_serves_the_newest_first():
             super().__init__(1)
             self._waiters = Newest()
 
-    async def main():
-        semaphore, log = Stack(), []
-
-        async def enter(number):
-            async with semaphore:
-                log.append(number)
-                await asyncio.sleep(0)
-
-        await asyncio.gather(*map(enter, range(4)))
-        assert log == [0, 3, 2, 1]
-        assert not semaphore.locked()
-        assert "waiters" not in repr(semaphore)
-
-    run(main())
+    assert run(order(Stack())) == [0, 3, 2, 1]
 
 
 # --- locks, events and conditions ----------------------------------------------------------------
-
-
-def newest_first(cls, log):
-    """Four who want in, one after the other."""
-
-    async def main():
-        lock = cls()
-
-        async def enter(number):
-            async with lock:
-                log.append(number)
-                await asyncio.sleep(0)
-
-        await asyncio.gather(*map(enter, range(4)))
-        assert not lock.locked()
-
-    run(main())
-    return log
 
 
 def test_hooks_that_wake():
@@ -348,8 +339,8 @@ def test_hooks_that_wake():
                     waiter.set_result(True)
                     return
 
-    assert newest_first(Semaphore, []) == [0, 3, 2, 1]
-    assert newest_first(Lock, []) == [0, 3, 2, 1]
+    assert run(order(Semaphore())) == [0, 3, 2, 1]
+    assert run(order(Lock())) == [0, 3, 2, 1]
 
 
 def test_a_semaphore_that_says_itself_whether_it_is_locked():
@@ -376,19 +367,8 @@ def test_a_lock_that_serves_the_newest_first():
             self._waiters = Newest()
 
     async def main():
-        lock, log = Stack(), []
-
-        async def enter(number):
-            async with lock:
-                log.append(number)
-                await asyncio.sleep(0)
-
-        tasks = [asyncio.create_task(enter(number)) for number in range(5)]
-        await asyncio.sleep(0)
-        tasks[3].cancel()
-        await asyncio.wait(tasks)
-        assert log == [0, 4, 2, 1]
-        assert not lock.locked()
+        lock = Stack()
+        assert await order(lock, 5, cancelled=3) == [0, 4, 2, 1]
         condition, heard = asyncio.Condition(lock), []
 
         async def listen():
@@ -413,7 +393,7 @@ def test_a_line_that_is_made_when_it_is_needed():
                 self._waiters = Newest()
             return await super().acquire()
 
-    assert newest_first(Stack, []) == [0, 3, 2, 1]
+    assert run(order(Stack())) == [0, 3, 2, 1]
 
 
 def test_a_lock_with_an_acquire_of_its_own():
@@ -438,22 +418,7 @@ def test_a_lock_with_an_acquire_of_its_own():
             self._locked = True
             return True
 
-    async def main():
-        lock, log = Own(), []
-
-        async def enter(number):
-            async with lock:
-                log.append(number)
-                await asyncio.sleep(0)
-
-        tasks = [asyncio.create_task(enter(number)) for number in range(4)]
-        await asyncio.sleep(0)
-        tasks[1].cancel()
-        await asyncio.wait(tasks)
-        assert log == [0, 2, 3]
-        assert not lock.locked()
-
-    run(main())
+    assert run(order(Own(), cancelled=1)) == [0, 2, 3]
 
 
 def test_an_event_that_can_be_waited_for_both_ways():

@@ -40,7 +40,18 @@ impl Alarm {
             self.keeper.set(py, event_loop.clone());
             return Ok(());
         }
-        let handle = event_loop.call_method1(intern!(py, "call_at"), (when.object(py), callback()?))?;
+        self.call_at(event_loop, when, &callback()?)
+    }
+
+    /// `event_loop.call_at(when, callback)`, whatever the loop is.
+    pub(crate) fn call_at<'py>(
+        &self,
+        event_loop: &Bound<'py, PyAny>,
+        when: &When<'py>,
+        callback: &Bound<'py, PyAny>,
+    ) -> PyResult<()> {
+        let py = event_loop.py();
+        let handle = event_loop.call_method1(intern!(py, "call_at"), (when.object(py), callback))?;
         self.keeper.set(py, handle);
         Ok(())
     }
@@ -56,7 +67,17 @@ impl Alarm {
         if let Some(core) = LoopCore::of(event_loop).filter(|core| !core.overrides_call_soon()) {
             return core.soon(py, timed.into_job(py));
         }
-        self.keeper.set(py, event_loop.call_method1(intern!(py, "call_soon"), (callback()?,))?);
+        self.call_soon(event_loop, &callback()?)
+    }
+
+    /// `event_loop.call_soon(callback)`, whatever the loop is.
+    pub(crate) fn call_soon<'py>(
+        &self,
+        event_loop: &Bound<'py, PyAny>,
+        callback: &Bound<'py, PyAny>,
+    ) -> PyResult<()> {
+        let py = event_loop.py();
+        self.keeper.set(py, event_loop.call_method1(intern!(py, "call_soon"), (callback,))?);
         Ok(())
     }
 
@@ -73,11 +94,6 @@ impl Alarm {
         if let Some(core) = LoopCore::of(&keeper) {
             core.cancel_timer(py, key);
         }
-    }
-
-    /// Keeps a handle that somebody has got from a loop, to take the call back.
-    pub(crate) fn hold(&self, handle: Bound<'_, PyAny>) {
-        self.keeper.set(handle.py(), handle);
     }
 
     /// The job has run: there is nothing left to take back.

@@ -47,13 +47,16 @@ struct Table {
     came: usize,
 }
 
-#[derive(Default)]
 enum Kept {
-    #[default]
-    Nothing,
     Table(Table),
     /// A set that Python code has asked for, or has put here: from then on it is what counts.
     Shown(Py<PyAny>),
+}
+
+impl Default for Kept {
+    fn default() -> Self {
+        Self::Table(Table::default())
+    }
 }
 
 impl Kept {
@@ -66,8 +69,8 @@ impl Kept {
 pub(crate) struct Members(GilCell<Kept>);
 
 impl Members {
-    pub(crate) const fn new() -> Self {
-        Self(GilCell::new(Kept::Nothing))
+    pub(crate) fn new() -> Self {
+        Self(GilCell::new(Kept::default()))
     }
 
     /// Adds a task, which is not in yet.
@@ -78,17 +81,12 @@ impl Members {
             return set.call_method1(intern!(py, "add"), (task,)).map(drop);
         }
         let object = task.clone().unbind();
-        let before = self.0.with(py, |kept| {
-            if let Kept::Nothing = kept {
-                *kept = Kept::Table(Table::default());
+        let before = self.0.with(py, |kept| match kept {
+            Kept::Table(table) => {
+                table.came += 1;
+                table.tasks.insert(address, (table.came, object)).map(|(_, before)| before)
             }
-            match kept {
-                Kept::Table(table) => {
-                    table.came += 1;
-                    table.tasks.insert(address, (table.came, object)).map(|(_, before)| before)
-                }
-                Kept::Nothing | Kept::Shown(_) => Some(object),
-            }
+            Kept::Shown(_) => Some(object),
         });
         drop(before.map(|before| before.into_bound(py)));
         Ok(())
@@ -99,7 +97,6 @@ impl Members {
     pub(crate) fn remove(&self, task: &Bound<'_, PyAny>) -> PyResult<bool> {
         let py = task.py();
         let (left, shown) = self.0.with(py, |kept| match kept {
-            Kept::Nothing => (None, None),
             Kept::Table(table) => (table.tasks.remove(&task.as_ptr().addr()), None),
             Kept::Shown(set) => (None, Some(set.clone_ref(py))),
         });
@@ -165,7 +162,6 @@ impl Members {
 /// Lets go of the tasks where Python code may run.
 fn drop_all(py: Python<'_>, kept: Kept) {
     match kept {
-        Kept::Nothing => {}
         Kept::Table(table) => table.tasks.into_values().for_each(|(_, task)| drop(task.into_bound(py))),
         Kept::Shown(set) => drop(set.into_bound(py)),
     }
@@ -174,7 +170,6 @@ fn drop_all(py: Python<'_>, kept: Kept) {
 impl Holds for Members {
     fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
         let all = |kept: &Kept| match kept {
-            Kept::Nothing => Ok(()),
             Kept::Table(table) => table.tasks.values().try_for_each(|(_, task)| visit.call(Some(task))),
             Kept::Shown(set) => visit.call(Some(set)),
         };

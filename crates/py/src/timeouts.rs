@@ -116,21 +116,20 @@ impl Countdown {
         self.alarm.cancel(py);
         let Some(when) = when else { return Ok(()) };
         self.turn.set(self.turn.get().wrapping_add(1));
+        let is_due = when.seconds <= now(event_loop)?;
         if Inst::<Timeout>::cast(owner).is_some()
             && !Timeout::cell().is_plain(owner)
             && Timeout::cell().is_replaced(owner, c"_on_timeout")?
         {
             let callback = owner.getattr(intern!(py, "_on_timeout"))?;
-            let handle = if when.seconds <= now(event_loop)? {
-                event_loop.call_method1(intern!(py, "call_soon"), (callback,))
+            return if is_due {
+                self.alarm.call_soon(event_loop, &callback)
             } else {
-                event_loop.call_method1(intern!(py, "call_at"), (when.object(py), callback))
+                self.alarm.call_at(event_loop, when, &callback)
             };
-            self.alarm.hold(handle?);
-            return Ok(());
         }
         let timed = Timed::new(owner);
-        if when.seconds <= now(event_loop)? {
+        if is_due {
             self.alarm.set_soon(event_loop, timed, || on_timeout(owner))
         } else {
             self.alarm.set_at(event_loop, when, timed, || on_timeout(owner))

@@ -628,7 +628,9 @@ impl Builder {
             unsafe { (*class.as_ptr().cast::<PyTypeObject>()).tp_name = name.as_ptr().add(dot) };
         }
         cell.set(&class);
-        cell.note_contents(py)?;
+        if flags & u64::from(ffi::Py_TPFLAGS_IMMUTABLETYPE) == 0 {
+            cell.note_contents(py)?;
+        }
         Ok(class)
     }
 }

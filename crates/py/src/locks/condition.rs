@@ -1,7 +1,7 @@
 //! `asyncio.Condition`: a lock, and those who wait for news about what it protects. notified.rs is their
 //! wait.
 
-use aioxide_core::sync::{self, Rules};
+use aioxide_core::sync;
 use pyo3::Borrowed;
 use pyo3::exceptions::{PyAttributeError, PyRuntimeError};
 use pyo3::intern;
@@ -108,12 +108,8 @@ impl Condition {
     pub(super) fn notify(&self, py: Python<'_>, most: usize) -> PyResult<()> {
         let mut left = most;
         while left > 0 {
-            let next = self.state.with(py, |s| {
-                let next = s.notify(standing(py))?;
-                s.waiters().get(next).map(|parked| parked.clone_ref(py))
-            });
-            let Some(parked) = next else { break };
-            left -= usize::from(waiters::wake(&parked.into_bound(py), boolean(py, false))?);
+            let Some(parked) = self.named(py, |s| s.notify(standing(py))) else { break };
+            left -= usize::from(waiters::wake(&parked, boolean(py, false))?);
         }
         Ok(())
     }

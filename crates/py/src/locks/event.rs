@@ -1,6 +1,6 @@
 //! `asyncio.Event`.
 
-use aioxide_core::sync::{self, Rules};
+use aioxide_core::sync;
 use pyo3::Borrowed;
 use pyo3::prelude::*;
 
@@ -50,11 +50,8 @@ impl Event {
         if !self.state.with(py, sync::Event::set) {
             return Ok(());
         }
-        while let Some(parked) = self.state.with(py, |s| {
-            let next = s.next(standing(py))?;
-            s.waiters().get(next).map(|parked| parked.clone_ref(py))
-        }) {
-            waiters::wake(&parked.into_bound(py), boolean(py, true))?;
+        while let Some(parked) = self.named(py, |s| s.next(standing(py))) {
+            waiters::wake(&parked, boolean(py, true))?;
         }
         Ok(())
     }

@@ -178,11 +178,9 @@ fn wake_up_first<'py>(this: This<'_, 'py>) -> Object<'py> {
         return Ok(result);
     }
     let py = this.py();
-    let first = this.state.with(py, |s| {
-        let first = s.wake_first(standing(py))?;
-        s.waiters().get(first).map(|parked| parked.clone_ref(py))
-    });
-    wake(py, first)?;
+    if let Some(first) = this.named(py, |s| s.wake_first(standing(py))) {
+        waiters::wake(&first, boolean(py, true))?;
+    }
     Ok(none(py))
 }
 

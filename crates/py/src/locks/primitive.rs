@@ -170,6 +170,20 @@ impl<K: Kind> Primitive<K> {
         .map(Some)
     }
 
+    /// Whom a decision names, to be woken.
+    #[inline]
+    pub(super) fn named<'py>(
+        &self,
+        py: Python<'py>,
+        decide: impl FnOnce(&mut K::Rules) -> Option<WaiterKey>,
+    ) -> Option<Bound<'py, PyAny>> {
+        let named = self.state.with(py, |s| {
+            let key = decide(s)?;
+            s.waiters().get(key).map(|parked| parked.clone_ref(py))
+        });
+        named.map(|parked| parked.into_bound(py))
+    }
+
     /// How many are in line, whoever keeps it.
     pub(super) fn count(this: This<'_, '_, K>) -> PyResult<usize> {
         match this.attribute(this.py(), intern!(this.py(), "_waiters"))? {

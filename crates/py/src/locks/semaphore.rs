@@ -125,11 +125,8 @@ impl Semaphore {
     /// Wakes those who came while permits were left for others.
     #[inline]
     fn hand_out(&self, py: Python<'_>) -> PyResult<()> {
-        while let Some(parked) = self.state.with(py, |s| {
-            let next = s.hand_out(standing(py))?;
-            s.waiters().get(next).map(|parked| parked.clone_ref(py))
-        }) {
-            waiters::wake(&parked.into_bound(py), boolean(py, true))?;
+        while let Some(parked) = self.named(py, |s| s.hand_out(standing(py))) {
+            waiters::wake(&parked, boolean(py, true))?;
         }
         Ok(())
     }
@@ -264,15 +261,11 @@ fn wake_up_next<'py>(this: This<'_, 'py>) -> Object<'py> {
         return Ok(result);
     }
     let py = this.py();
-    let next = this.state.with(py, |s| {
-        let next = s.wake_next(standing(py))?;
-        s.waiters().get(next).map(|parked| parked.clone_ref(py))
-    });
-    let is_woken = next.is_some();
-    if let Some(parked) = next {
-        waiters::wake(&parked.into_bound(py), boolean(py, true))?;
+    let next = this.named(py, |s| s.wake_next(standing(py)));
+    if let Some(parked) = &next {
+        waiters::wake(parked, boolean(py, true))?;
     }
-    Ok(boolean(py, is_woken))
+    Ok(boolean(py, next.is_some()))
 }
 
 /// Whether `acquire` and `release` are surely ours.
