@@ -357,7 +357,7 @@ class AbstractServer:
     """What every server is an instance of, asyncio's own class."""
 
 class SelectorEventLoop:
-    """Another name for EventLoop."""
+    """Makes an EventLoop when called. A subclass is one of asyncio's loop; subclass EventLoop to build on aioxide's."""
 
 def get_event_loop_policy() -> Any:
     """asyncio's. Deprecated since 3.14."""

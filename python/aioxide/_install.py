@@ -107,6 +107,7 @@ def installed() -> bool:
 def _plan(twins: Mapping[str, Any]) -> list[_Change | _ChangeOfClass]:
     """What to replace, so that every name of `twins` leads to its twin, and quickly."""
     changes: list[_Change | _ChangeOfClass] = []
+    twins = {**twins, "EventLoop": twins["SelectorEventLoop"]}  # in asyncio, two names for one class
     everywhere = {}
     originals = {**vars(asyncio), **_stdlib.hooks()}
     for name, twin in twins.items():

@@ -1,7 +1,7 @@
 """The event loop as users see it: the native one, under asyncio's abstract class."""
 
 import asyncio
-import inspect
+from abc import ABCMeta
 from typing import Any
 
 import aioxide
@@ -12,16 +12,10 @@ from aioxide import _core, _stdlib
 class EventLoop(_core.EventLoop, asyncio.AbstractEventLoop):
     """An asyncio event loop, native.
 
-    `selector` is accepted because `asyncio.SelectorEventLoop` takes one; this
-    loop has its own way to wait.  With a selector of a class of the program's
-    own, which may have a meaning beyond waiting, a loop of asyncio's is made; a
-    subclass that wants such a selector gets TypeError.
+    `selector` is accepted because asyncio's loop takes one; this loop has its
+    own way to wait.  A selector of a class of the program's own, which may have
+    a meaning beyond waiting, raises TypeError: `SelectorEventLoop` takes it.
     """
-
-    def __new__(cls, selector: object = None, *args: Any, **kwargs: Any) -> Any:
-        if cls is EventLoop and _is_special(selector):
-            return _stdlib.SelectorEventLoop(selector)
-        return super().__new__(cls)
 
     def __init__(self, selector: object = None) -> None:
         if _is_special(selector):
@@ -35,13 +29,52 @@ class EventLoop(_core.EventLoop, asyncio.AbstractEventLoop):
 
 
 EventLoop.__module__ = "aioxide"
-# Further arguments are those that a subclass takes.
-_itself, _selector = inspect.signature(EventLoop.__init__).parameters.values()
-EventLoop.__new__.__signature__ = inspect.Signature([_itself.replace(name="cls"), _selector])  # type: ignore[attr-defined]
 
 
 def _is_special(selector: object) -> bool:
     return selector is not None and type(selector).__module__ != "selectors"
+
+
+class _OneNameForTwo(ABCMeta):
+    """The class of `SelectorEventLoop`; of ABCMeta, so that a base with an abstract class beside it goes on."""
+
+    def __new__(meta, name: str, bases: tuple[type, ...], body: dict[str, Any], **kwargs: Any) -> Any:
+        if bases == (EventLoop,):
+            return type.__new__(meta, name, bases, body)
+        bases = tuple(_stdlib.SelectorEventLoop if type(base) is meta else base for base in bases)
+        return type(name, bases, body, **kwargs)
+
+    def __call__(cls, selector: object = None) -> Any:
+        return _stdlib.SelectorEventLoop(selector) if _is_special(selector) else EventLoop(selector)
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, (EventLoop, _stdlib.SelectorEventLoop))
+
+    def __subclasscheck__(cls, subclass: type) -> bool:
+        return issubclass(subclass, (EventLoop, _stdlib.SelectorEventLoop))
+
+    # What is put here, as a test's mock does, is meant for the loops.
+
+    @property  # type: ignore[misc]
+    def __dict__(cls) -> Any:  # type: ignore[override]
+        return vars(EventLoop)
+
+    def __setattr__(cls, name: str, value: object) -> None:
+        setattr(EventLoop, name, value)
+
+    def __delattr__(cls, name: str) -> None:
+        delattr(EventLoop, name)
+
+
+class SelectorEventLoop(EventLoop, metaclass=_OneNameForTwo):
+    """What `asyncio.SelectorEventLoop` and `asyncio.EventLoop` are when aioxide is installed.
+
+    A call makes an `aioxide.EventLoop`, or a loop of asyncio's where the program
+    gives a selector of its own.  A subclass is one of asyncio's loop, on whose
+    inside it may build (`_selector`, `_run_once`, ...).  Both are instances.
+    """
+
+    __module__ = "aioxide"
 
 
 class EventLoopPolicy(_stdlib.DefaultPolicy):  # type: ignore[misc]

@@ -15,7 +15,8 @@ from aioxide import _core, _loop, _runners, _stdlib
 def twins() -> dict[str, Any]:
     """aioxide's own versions, by their name in asyncio."""
     found = {name: getattr(_core, name) for name in _stdlib.names() if hasattr(_core, name)}
-    found["EventLoop"] = found["SelectorEventLoop"] = _loop.EventLoop
+    found["EventLoop"] = _loop.EventLoop
+    found["SelectorEventLoop"] = _loop.SelectorEventLoop
     found["new_event_loop"] = _loop.new_event_loop
     found["Runner"] = _runners.Runner
     found["run"] = _runners.run

@@ -2,9 +2,7 @@
 
 import asyncio
 import asyncio.events
-import contextlib
 import pickle
-import selectors
 import subprocess
 import sys
 import threading
@@ -65,7 +63,6 @@ def test_public_names_lead_to_aioxide(installed):
         "TimerHandle",
         "run",
         "Runner",
-        "EventLoop",
         "SelectorEventLoop",
     ):
         assert getattr(asyncio, name) is getattr(aioxide, name), name
@@ -78,7 +75,7 @@ def test_names_inside_the_package_lead_to_aioxide(installed):
     assert asyncio.futures.Future is aioxide.Future
     assert asyncio.futures._CFuture is aioxide.Future
     assert asyncio.events.Handle is aioxide.Handle
-    assert asyncio.unix_events.SelectorEventLoop is aioxide.EventLoop
+    assert asyncio.EventLoop is asyncio.unix_events.SelectorEventLoop is aioxide.SelectorEventLoop
     for key, value in bindings().items():
         for name in ("Future", "Task", "Handle", "TimerHandle"):
             assert value is not STOCK[name], key
@@ -277,36 +274,3 @@ def test_names_made_up_on_access_are_what_they_were_and_warn_at_the_caller():
         del asyncio.DefaultEventLoopPolicy
         assert "no attribute" in refused("DefaultEventLoopPolicy")
     assert look(names[1]) == before[0][1]
-
-
-def test_a_selector_of_the_programs_own():
-    """A clock that jumps, say: it has to be asked, so the loop is one that asks it."""
-
-    class Jumping(selectors.DefaultSelector):
-        now = 0.0
-
-        def select(self, timeout=None):
-            self.now += timeout or 0
-            return super().select(0)
-
-    async def main():
-        await asyncio.sleep(100)
-
-    with aioxide.install():
-        jumping = Jumping()
-        loop = asyncio.SelectorEventLoop(jumping)
-        loop.time = lambda: jumping.now
-        with contextlib.closing(loop):
-            loop.run_until_complete(main())
-        assert jumping.now >= 100
-        for plain in (None, selectors.SelectSelector()):
-            with contextlib.closing(asyncio.SelectorEventLoop(plain)) as loop:
-                assert type(loop) is aioxide.EventLoop
-
-        class Loop(asyncio.SelectorEventLoop):
-            def __init__(self, name, selector=None):
-                super().__init__(selector)
-
-        Loop("plain").close()
-        with pytest.raises(TypeError, match="waits by itself"):
-            Loop("jumping", jumping)

@@ -96,6 +96,16 @@ impl Alarm {
         }
     }
 
+    /// The loop whose native timer this is, set and not run yet.
+    pub(crate) fn native_loop<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.timer.get().and_then(|_| self.keeper.get(py))
+    }
+
+    /// The handle of a job that is no native timer.
+    pub(crate) fn handle<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        if self.timer.get().is_some() { None } else { self.keeper.get(py) }
+    }
+
     /// The job has run: there is nothing left to take back.
     pub(crate) fn forget(&self, py: Python<'_>) {
         self.timer.set(None);

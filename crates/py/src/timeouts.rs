@@ -117,9 +117,9 @@ impl Countdown {
         let Some(when) = when else { return Ok(()) };
         self.turn.set(self.turn.get().wrapping_add(1));
         let is_due = when.seconds <= now(event_loop)?;
-        if Inst::<Timeout>::cast(owner).is_some()
-            && !Timeout::cell().is_plain(owner)
-            && Timeout::cell().is_replaced(owner, c"_on_timeout")?
+        if let Some(this) = Inst::<Timeout>::cast(owner)
+            && (this.dict.is_some() || !Timeout::cell().is_plain(owner))
+            && Timeout::cell().is_replaced(owner, &this.dict, c"_on_timeout")?
         {
             let callback = owner.getattr(intern!(py, "_on_timeout"))?;
             return if is_due {
@@ -416,6 +416,19 @@ fn method_on_timeout<'py>(this: This<'_, 'py>) -> Object<'py> {
     Ok(none(this.py()))
 }
 
+/// `_timeout_handler`: from when it is asked for, the deadline is a handle of the loop.
+fn get_timeout_handler<'py>(this: This<'_, 'py>) -> Object<'py> {
+    let (py, alarm) = (this.py(), &this.countdown.alarm);
+    if let Some(when) = this.when(py)?
+        && let Some(event_loop) = alarm.native_loop(py)
+    {
+        let callback = on_timeout(&this.object())?;
+        alarm.cancel(py);
+        alarm.call_at(&event_loop, &when, &callback)?;
+    }
+    Ok(alarm.handle(py).unwrap_or_else(|| none(py)))
+}
+
 fn get_task<'py>(this: This<'_, 'py>) -> Object<'py> {
     Ok(this.countdown.task.get(this.py()).unwrap_or_else(|| none(this.py())))
 }
@@ -580,6 +593,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .method(noargs::<Of<Timeout>, _>(c"_on_timeout", method_on_timeout))
         .attribute(getter::<Of<Timeout>, _>(c"_when", method_when).setter::<Of<Timeout>, _>(set_when))
         .attribute(getter::<Of<Timeout>, _>(c"_task", get_task).setter::<Of<Timeout>, _>(set_task))
+        .attribute(getter::<Of<Timeout>, _>(c"_timeout_handler", get_timeout_handler))
         .attribute(getter::<Of<Timeout>, _>(c"_state", get_state).setter::<Of<Timeout>, _>(set_state))
         .attribute(
             getter::<Of<Timeout>, _>(c"_cancelling", get_cancelling).setter::<Of<Timeout>, _>(set_cancelling),

@@ -8,6 +8,7 @@ use std::cell::{Cell, OnceCell, UnsafeCell};
 use std::fmt;
 
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
 use super::gc::{Stopped, Visit};
 use super::prefetch::fetch;
@@ -170,6 +171,11 @@ impl Slot {
     pub(crate) fn get<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         // SAFETY: the GIL is held; the object is alive while the cell owns it, and the clone owns it after.
         unsafe { (*self.0.as_ptr()).as_ref().map(|o| o.bind(py).clone()) }
+    }
+
+    /// The dict that it holds for an instance's own attributes, without what is native (`instance_dict.rs`).
+    pub(crate) fn dict<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
+        Ok(self.get(py).map(Bound::cast_into).transpose()?)
     }
 
     #[inline]

@@ -19,6 +19,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use super::gc::{Stopped, Visit, traverse_raw};
+use super::instance_dict;
 use super::method::{Attribute, Method};
 use super::origins;
 use super::spares::{Spares, become_a};
@@ -478,13 +479,7 @@ impl Builder {
                 flags: ffi::Py_READONLY,
                 doc: ptr::null(),
             });
-            builder.getset.push(ffi::PyGetSetDef {
-                name: c"__dict__".as_ptr(),
-                get: Some(ffi::PyObject_GenericGetDict),
-                set: Some(ffi::PyObject_GenericSetDict),
-                doc: ptr::null(),
-                closure: ptr::null_mut(),
-            });
+            builder.getset.push(instance_dict::attribute());
         }
         builder
             .slot(ffi::Py_tp_dealloc, dealloc::<T> as *mut c_void)

@@ -17,6 +17,7 @@ pub(crate) mod gathering;
 pub(crate) mod gc;
 pub(crate) mod handled;
 pub(crate) mod holds;
+mod instance_dict;
 pub(crate) mod iter;
 pub(crate) mod layout;
 pub(crate) mod method;

@@ -15,6 +15,8 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyDict;
 
+use super::cell::Slot;
+
 /// A type object made when the module is imported, for fast exact checks.
 pub(crate) struct TypeCell {
     class: AtomicPtr<PyTypeObject>,
@@ -84,9 +86,12 @@ impl TypeCell {
         is_same
     }
 
-    /// Whether the class of the object, which is ours or a subclass, has something else under that name than ours had at
-    /// first.
-    pub(crate) fn is_replaced(&self, object: &Bound<'_, PyAny>, name: &CStr) -> PyResult<bool> {
+    /// Whether the object has, in its own dict or by its class, which is ours or a subclass, something else under that name
+    /// than ours had at first.
+    pub(crate) fn is_replaced(&self, object: &Bound<'_, PyAny>, own: &Slot, name: &CStr) -> PyResult<bool> {
+        if own.dict(object.py())?.map_or(Ok(false), |own| own.contains(name))? {
+            return Ok(true);
+        }
         let Some(contents) = self.contents.get(object.py()) else { return Ok(false) };
         let now = object.get_type().getattr(name)?;
         Ok(contents.bind(object.py()).get_item(name)?.is_none_or(|was| !was.is(&now)))

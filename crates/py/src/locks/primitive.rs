@@ -110,10 +110,7 @@ impl<K: Kind> Primitive<K> {
         py: Python<'py>,
         name: &Bound<'py, PyString>,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        match self.dict.get(py) {
-            Some(dict) => dict.cast::<PyDict>()?.get_item(name),
-            None => Ok(None),
-        }
+        self.dict.dict(py)?.map_or(Ok(None), |dict| dict.get_item(name))
     }
 
     /// Keeps an attribute that shadows one of ours, or has it no longer.
@@ -123,10 +120,12 @@ impl<K: Kind> Primitive<K> {
         value: Option<Borrowed<'_, 'py, PyAny>>,
     ) -> PyResult<()> {
         let py = this.py();
-        match (value, this.dict.get(py)) {
-            (Some(value), _) => this.object().getattr(intern!(py, "__dict__"))?.set_item(name, value),
-            (None, Some(dict)) => dict.call_method1(intern!(py, "pop"), (name, py.None())).map(drop),
-            (None, None) => Ok(()),
+        match (value, this.dict.dict(py)?) {
+            (Some(value), _) => {
+                this.object().getattr(intern!(py, "__dict__"))?.cast::<PyDict>()?.set_item(name, value)
+            }
+            (None, Some(dict)) if dict.contains(name)? => dict.del_item(name),
+            (None, _) => Ok(()),
         }
     }
 
@@ -137,13 +136,11 @@ impl<K: Kind> Primitive<K> {
         if this.is_bare() && K::is_plain(&object) {
             return Ok(false);
         }
-        let dict = this.dict.get(py);
-        let has = |name: &CStr| dict.as_ref().map_or(Ok(false), |dict| dict.contains(name));
-        if has(c"_waiters")? {
+        if this.attribute(py, intern!(py, "_waiters"))?.is_some() {
             return Ok(true);
         }
         for hook in K::HOOKS {
-            if has(hook)? || K::cell().is_replaced(&object, hook)? {
+            if K::cell().is_replaced(&object, &this.dict, hook)? {
                 return Ok(true);
             }
         }

@@ -40,7 +40,7 @@ pub(crate) struct Reader {
     pub(super) transport: Slot,
     /// Where it was made, in debug mode.
     pub(super) source: Slot,
-    dict: Slot,
+    pub(super) dict: Slot,
 }
 
 impl Class for Reader {
@@ -88,11 +88,6 @@ impl Reader {
 #[inline]
 pub(super) fn plain<'a, 'py>(object: &'a Bound<'py, PyAny>) -> Option<This<'a, 'py>> {
     This::cast_exact(object).filter(|this| !this.dict.is_some() && Reader::cell().is_plain(object))
-}
-
-/// The instance's `__dict__`, if it has one.
-pub(super) fn dict<'py>(this: This<'_, 'py>) -> Option<Bound<'py, PyAny>> {
-    this.dict.get(this.py())
 }
 
 /// `StreamReader(limit, loop)`.

@@ -74,10 +74,8 @@ fn by_asyncio<'py>(
     if reader::plain(&object).is_some() {
         return Ok(None);
     }
-    let dict = reader::dict(this);
     for part in parts {
-        let own = dict.as_ref().map_or(Ok(false), |dict| dict.contains(*part))?;
-        if own || Reader::cell().is_replaced(&object, part)? {
+        if Reader::cell().is_replaced(&object, &this.dict, part)? {
             return names(py).stream_reader.bind(py).getattr(method)?.call1((object,)).map(Some);
         }
     }

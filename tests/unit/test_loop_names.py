@@ -1,0 +1,151 @@
+"""`asyncio.SelectorEventLoop`, called and subclassed.  Every test runs on asyncio's own first."""
+
+import abc
+import asyncio
+import contextlib
+import selectors
+from unittest.mock import patch
+
+import aioxide
+import pytest
+
+pytestmark = pytest.mark.usefixtures("in_place")
+
+
+class Jumping(selectors.DefaultSelector):
+    """Does not wait, but lets its time pass."""
+
+    now = 0.0
+
+    def select(self, timeout=None):
+        self.now += timeout or 0
+        return super().select(0)
+
+
+async def rest():
+    await asyncio.sleep(100)
+    return type(asyncio.get_running_loop())
+
+
+def run(loop, main):
+    with contextlib.closing(loop):
+        return loop.run_until_complete(main)
+
+
+def test_a_selector_of_the_programs_own():
+    """A clock that jumps, say: it has to be asked, so the loop is one that asks it."""
+    jumping = Jumping()
+    loop = asyncio.SelectorEventLoop(jumping)
+    loop.time = lambda: jumping.now
+    run(loop, rest())
+    assert jumping.now >= 100
+
+
+@pytest.mark.parametrize("arguments", [(), (None,), (selectors.SelectSelector(),)])
+def test_a_selector_that_only_waits(arguments):
+    loop = asyncio.SelectorEventLoop(*arguments)
+    assert isinstance(loop, asyncio.SelectorEventLoop)
+    assert isinstance(loop, aioxide.EventLoop) == aioxide.installed()
+    assert run(loop, asyncio.sleep(0, "done")) == "done"
+
+
+def test_a_subclass_with_a_selector():
+    """As GUI toolkits' loops and tests' clocks do it."""
+
+    class Loop(asyncio.SelectorEventLoop):
+        def __init__(self, name):
+            self.name = name
+            super().__init__(Jumping())
+
+        def time(self):
+            return self._selector.now
+
+    loop = Loop("jumps")
+    assert isinstance(loop, asyncio.SelectorEventLoop)
+    assert issubclass(Loop, asyncio.SelectorEventLoop)
+    assert loop.run_until_complete(rest()) is Loop
+    assert loop.time() >= 100
+    loop.close()
+    assert loop.name == "jumps"
+
+
+def test_a_subclass_that_looks_inside():
+    turns = []
+
+    class Loop(asyncio.SelectorEventLoop):
+        def _run_once(self):
+            turns.append(len(self._ready))
+            super()._run_once()
+
+    loop = type("Named", (Loop,), {})()
+    assert run(loop, asyncio.sleep(0, "done")) == "done"
+    assert turns
+    assert max(turns) > 0
+
+
+def test_a_subclass_made_by_a_call():
+    """With a mixin that wants to be told of its subclasses, and an abstract class."""
+    told = []
+
+    class Mixin(abc.ABC):  # noqa: B024  (its class is what matters)
+        def __init_subclass__(cls, **wishes):
+            told.append((cls.__name__, wishes))
+
+        def create_future(self):
+            told.append("future")
+            return super().create_future()
+
+    class Loop(Mixin, asyncio.SelectorEventLoop, wish=1):
+        pass
+
+    Other = type("Other", (Mixin, asyncio.SelectorEventLoop), {}, wish=2)
+    assert run(Other(), asyncio.sleep(0, "done")) == "done"
+    assert told[:2] == [("Loop", {"wish": 1}), ("Other", {"wish": 2})]
+    loop = Loop()
+    told.clear()
+    loop.create_future().cancel()
+    loop.close()
+    assert told == ["future"]
+    assert isinstance(Loop, abc.ABCMeta)
+
+
+@pytest.mark.parametrize("name", ["time", "create_server", "call_soon"])
+def test_what_is_put_in_the_place_of_a_method(name):
+    before = getattr(asyncio.SelectorEventLoop, name)
+    loop = asyncio.new_event_loop()
+    with patch.object(asyncio.SelectorEventLoop, name, lambda self: "put there"):
+        assert getattr(loop, name)() == "put there"
+    assert getattr(asyncio.SelectorEventLoop, name) == before
+    assert "put there" != run(loop, asyncio.sleep(0, "done"))
+
+
+def test_a_test_puts_a_method_there(monkeypatch):
+    before = asyncio.SelectorEventLoop.call_later
+    monkeypatch.setattr(asyncio.SelectorEventLoop, "call_later", lambda *args: args)
+    loop = asyncio.new_event_loop()
+    assert loop.call_later(1, print) == (loop, 1, print)
+    monkeypatch.undo()
+    assert asyncio.SelectorEventLoop.call_later == before
+    loop.close()
+
+
+@pytest.mark.parametrize("other", [object(), 3, None])
+def test_what_is_no_loop(other):
+    assert not isinstance(other, asyncio.SelectorEventLoop)
+    assert not issubclass(type(other), asyncio.SelectorEventLoop)
+    with pytest.raises(TypeError):
+        issubclass(other, asyncio.SelectorEventLoop)
+
+
+def test_a_subclass_of_aioxides_own():
+    class Loop(aioxide.EventLoop):
+        def __init__(self, name, selector=None):
+            super().__init__(selector)
+            self.name = name
+
+    with contextlib.closing(Loop("plain")) as loop:
+        assert isinstance(loop, aioxide.EventLoop)
+        assert isinstance(loop, asyncio.SelectorEventLoop) == aioxide.installed()
+        assert loop.name == "plain"
+    with pytest.raises(TypeError, match="waits by itself"):
+        Loop("jumping", Jumping())
