@@ -1,6 +1,8 @@
 """The event loop as users see it: the native one, under asyncio's abstract class."""
 
 import asyncio
+import functools
+import inspect
 from abc import ABCMeta
 from typing import Any
 
@@ -35,6 +37,32 @@ def _is_special(selector: object) -> bool:
     return selector is not None and type(selector).__module__ != "selectors"
 
 
+class _EitherMethod:
+    """A method of `SelectorEventLoop`, which subclasses call as their base's, and patches as what was there.
+
+    It goes by the loop that it is called with, and says of itself what aioxide's says.
+    """
+
+    ours: Any = None
+
+    def __init__(self, ours: Any, theirs: Any) -> None:
+        functools.update_wrapper(self, ours)
+        self.ours, self.theirs = ours, theirs
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        method = self.theirs if args and isinstance(args[0], _stdlib.SelectorEventLoop) else self.ours
+        return method(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.ours, name)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _EitherMethod) and other.ours == self.ours
+
+    def __hash__(self) -> int:
+        return hash(self.ours)
+
+
 class _OneNameForTwo(ABCMeta):
     """The class of `SelectorEventLoop`; of ABCMeta, so that a base with an abstract class beside it goes on."""
 
@@ -53,14 +81,23 @@ class _OneNameForTwo(ABCMeta):
     def __subclasscheck__(cls, subclass: type) -> bool:
         return issubclass(subclass, (EventLoop, _stdlib.SelectorEventLoop))
 
-    # What is put here, as a test's mock does, is meant for the loops.
+    def __getattribute__(cls, name: str) -> Any:
+        if name.startswith("__") and name != "__init__":
+            return super().__getattribute__(name)
+        theirs = getattr(_stdlib.SelectorEventLoop, name, None)
+        ours = getattr(EventLoop, name, theirs)
+        if theirs is None or not inspect.isroutine(ours):
+            return super().__getattribute__(name)
+        return ours if ours is theirs else _EitherMethod(ours, theirs)
+
+    # What is put here, as a test's mock does, is meant for aioxide's loops.
 
     @property  # type: ignore[misc]
     def __dict__(cls) -> Any:  # type: ignore[override]
         return vars(EventLoop)
 
     def __setattr__(cls, name: str, value: object) -> None:
-        setattr(EventLoop, name, value)
+        setattr(EventLoop, name, value.ours if isinstance(value, _EitherMethod) else value)
 
     def __delattr__(cls, name: str) -> None:
         delattr(EventLoop, name)

@@ -3,6 +3,7 @@
 import abc
 import asyncio
 import contextlib
+import inspect
 import selectors
 from unittest.mock import patch
 
@@ -81,6 +82,67 @@ def test_a_subclass_that_looks_inside():
     assert run(loop, asyncio.sleep(0, "done")) == "done"
     assert turns
     assert max(turns) > 0
+
+
+def test_a_subclass_that_names_its_base():
+    class Loop(asyncio.SelectorEventLoop):
+        def __init__(self):
+            asyncio.SelectorEventLoop.__init__(self, Jumping())
+
+        def time(self):
+            return asyncio.SelectorEventLoop.time(self) + self._selector.now
+
+        def call_soon(self, callback, *args, context=None):
+            return asyncio.SelectorEventLoop.call_soon(self, callback, *args, context=context)
+
+        def _run_once(self):
+            asyncio.SelectorEventLoop._run_once(self)
+
+        async def create_server(self, *args, **kwargs):
+            return await asyncio.SelectorEventLoop.create_server(self, *args, **kwargs)
+
+    async def main():
+        server = await asyncio.get_running_loop().create_server(asyncio.Protocol, "127.0.0.1", 0)
+        server.close()
+        return await rest()
+
+    assert run(Loop(), main()) is Loop
+
+
+def test_what_the_methods_say_of_themselves():
+    for name in ("create_server", "call_soon", "run_forever", "sock_recv"):
+        method, own = getattr(asyncio.SelectorEventLoop, name), getattr(aioxide.EventLoop, name)
+        assert inspect.signature(method) == inspect.signature(getattr(asyncio.SelectorEventLoop, name))
+        assert inspect.iscoroutinefunction(method) == inspect.iscoroutinefunction(own)
+        assert method.__name__ == name
+        assert method == getattr(asyncio.SelectorEventLoop, name)
+        assert method != own or not aioxide.installed()
+        assert hash(method) == hash(getattr(asyncio.SelectorEventLoop, name))
+    with pytest.raises(AttributeError):
+        asyncio.SelectorEventLoop._nothing  # noqa: B018
+    with pytest.raises(TypeError):
+        asyncio.SelectorEventLoop.call_soon()
+
+
+def test_a_patch_that_calls_what_was_there():
+    called, original = [], asyncio.SelectorEventLoop.call_later
+
+    def call_later(self, delay, callback, *args, **kwargs):
+        called.append(delay)
+        return original(self, delay, callback, *args, **kwargs)
+
+    loop = asyncio.new_event_loop()
+    asyncio.SelectorEventLoop.call_later = call_later
+    try:
+        loop.call_later(0.001, loop.stop)
+        loop.run_forever()
+    finally:
+        asyncio.SelectorEventLoop.call_later = original
+    assert called == [0.001]
+    loop.call_later(0.001, loop.stop)
+    loop.run_forever()
+    loop.close()
+    assert called == [0.001]
 
 
 def test_a_subclass_made_by_a_call():
