@@ -29,7 +29,7 @@ def set_event_loop(loop: asyncio.AbstractEventLoop | None) -> None:
     """Set what `get_event_loop` gives while none runs."""
 
 class EventLoop:
-    """aioxide's event loop, an `asyncio.AbstractEventLoop`; also under the name SelectorEventLoop."""
+    """aioxide's event loop, an `asyncio.AbstractEventLoop`."""
 
     def __init__(self, selector: object = None) -> None:
         """A selector is accepted, as asyncio's takes one, and not used. With one of a class of the program's own a loop
@@ -357,7 +357,10 @@ class AbstractServer:
     """What every server is an instance of, asyncio's own class."""
 
 class SelectorEventLoop:
-    """Makes an EventLoop when called. A subclass is one of asyncio's loop; subclass EventLoop to build on aioxide's."""
+    """Makes an EventLoop when called, or with a selector of the program's own a loop of asyncio's.
+
+    A subclass is one of asyncio's loop; subclass EventLoop to build on aioxide's.
+    """
 
 def get_event_loop_policy() -> Any:
     """asyncio's. Deprecated since 3.14."""

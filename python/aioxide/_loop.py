@@ -3,6 +3,8 @@
 import asyncio
 import functools
 import inspect
+import sys
+import types
 from abc import ABCMeta
 from typing import Any
 
@@ -31,6 +33,7 @@ class EventLoop(_core.EventLoop, asyncio.AbstractEventLoop):
 
 
 EventLoop.__module__ = "aioxide"
+_init = EventLoop.__init__
 
 
 def _is_special(selector: object) -> bool:
@@ -53,23 +56,24 @@ class _EitherMethod:
         method = self.theirs if args and isinstance(args[0], _stdlib.SelectorEventLoop) else self.ours
         return method(*args, **kwargs)
 
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        return self if instance is None else types.MethodType(self, instance)
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self.ours, name)
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _EitherMethod) and other.ours == self.ours
 
-    def __hash__(self) -> int:
-        return hash(self.ours)
+_either_method = functools.cache(_EitherMethod)
 
 
 class _OneNameForTwo(ABCMeta):
-    """The class of `SelectorEventLoop`; of ABCMeta, so that a base with an abstract class beside it goes on."""
+    """The class of `SelectorEventLoop`; of ABCMeta, so that an abstract class may be a base beside it."""
 
     def __new__(meta, name: str, bases: tuple[type, ...], body: dict[str, Any], **kwargs: Any) -> Any:
         if bases == (EventLoop,):
             return type.__new__(meta, name, bases, body)
-        bases = tuple(_stdlib.SelectorEventLoop if type(base) is meta else base for base in bases)
+        bases = tuple(_stdlib.SelectorEventLoop if base is SelectorEventLoop else base for base in bases)
+        body.setdefault("__module__", sys._getframe(1).f_globals.get("__name__"))
         return type(name, bases, body, **kwargs)
 
     def __call__(cls, selector: object = None) -> Any:
@@ -82,13 +86,13 @@ class _OneNameForTwo(ABCMeta):
         return issubclass(subclass, (EventLoop, _stdlib.SelectorEventLoop))
 
     def __getattribute__(cls, name: str) -> Any:
-        if name.startswith("__") and name != "__init__":
+        if name.startswith("__") and name not in {"__init__", "__repr__", "__del__"}:
             return super().__getattribute__(name)
         theirs = getattr(_stdlib.SelectorEventLoop, name, None)
         ours = getattr(EventLoop, name, theirs)
-        if theirs is None or not inspect.isroutine(ours):
-            return super().__getattribute__(name)
-        return ours if ours is theirs else _EitherMethod(ours, theirs)
+        if theirs is None or not (inspect.ismethoddescriptor(ours) or ours in (_init, theirs)):
+            return super().__getattribute__(name)  # the program's own, too
+        return ours if ours is theirs else _either_method(ours, theirs)
 
     # What is put here, as a test's mock does, is meant for aioxide's loops.
 

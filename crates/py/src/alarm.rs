@@ -106,6 +106,14 @@ impl Alarm {
         if self.timer.get().is_some() { None } else { self.keeper.get(py) }
     }
 
+    /// The program's handle is what counts, or nothing, in the place of a native timer. A handle from before stays set.
+    pub(crate) fn keep(&self, handle: Option<Bound<'_, PyAny>>, py: Python<'_>) {
+        if self.timer.get().is_some() {
+            self.cancel(py);
+        }
+        drop(self.keeper.replace(py, handle));
+    }
+
     /// The job has run: there is nothing left to take back.
     pub(crate) fn forget(&self, py: Python<'_>) {
         self.timer.set(None);

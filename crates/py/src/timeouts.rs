@@ -423,10 +423,15 @@ fn get_timeout_handler<'py>(this: This<'_, 'py>) -> Object<'py> {
         && let Some(event_loop) = alarm.native_loop(py)
     {
         let callback = on_timeout(&this.object())?;
-        alarm.cancel(py);
-        alarm.call_at(&event_loop, &when, &callback)?;
+        let handle = event_loop.call_method1(intern!(py, "call_at"), (when.object(py), callback))?;
+        alarm.keep(Some(handle), py);
     }
     Ok(alarm.handle(py).unwrap_or_else(|| none(py)))
+}
+
+fn set_timeout_handler<'py>(this: This<'_, 'py>, value: Borrowed<'_, 'py, PyAny>) -> PyResult<()> {
+    this.countdown.alarm.keep((!value.is_none()).then(|| value.to_owned()), this.py());
+    Ok(())
 }
 
 fn get_task<'py>(this: This<'_, 'py>) -> Object<'py> {
@@ -593,7 +598,10 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .method(noargs::<Of<Timeout>, _>(c"_on_timeout", method_on_timeout))
         .attribute(getter::<Of<Timeout>, _>(c"_when", method_when).setter::<Of<Timeout>, _>(set_when))
         .attribute(getter::<Of<Timeout>, _>(c"_task", get_task).setter::<Of<Timeout>, _>(set_task))
-        .attribute(getter::<Of<Timeout>, _>(c"_timeout_handler", get_timeout_handler))
+        .attribute(
+            getter::<Of<Timeout>, _>(c"_timeout_handler", get_timeout_handler)
+                .setter::<Of<Timeout>, _>(set_timeout_handler),
+        )
         .attribute(getter::<Of<Timeout>, _>(c"_state", get_state).setter::<Of<Timeout>, _>(set_state))
         .attribute(
             getter::<Of<Timeout>, _>(c"_cancelling", get_cancelling).setter::<Of<Timeout>, _>(set_cancelling),

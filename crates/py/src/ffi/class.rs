@@ -46,6 +46,8 @@ pub(crate) trait Class: Sized + 'static {
     /// Where the value has the slot for the instance's `__dict__`, if instances have one. `traverse` and `clear` see
     /// to it as to any other slot.
     const DICT: Option<usize> = None;
+    /// Whether the `__dict__` also has what asyncio keeps there and we natively, each under a writable attribute.
+    const SHOWS_STATE: bool = false;
 
     /// Where the type object is kept.
     fn cell() -> &'static TypeCell;
@@ -479,7 +481,7 @@ impl Builder {
                 flags: ffi::Py_READONLY,
                 doc: ptr::null(),
             });
-            builder.getset.push(instance_dict::attribute());
+            builder.getset.push(instance_dict::attribute(T::SHOWS_STATE));
         }
         builder
             .slot(ffi::Py_tp_dealloc, dealloc::<T> as *mut c_void)

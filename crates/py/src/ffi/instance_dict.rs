@@ -1,4 +1,4 @@
-//! `__dict__` of our objects: a dict in which Python also finds what asyncio keeps there, and we keep natively.
+//! `__dict__` of our objects: where programs save and restore it, what we keep natively is in it, too.
 #![allow(unsafe_code, reason = "the generic getter and setter of __dict__")]
 
 use std::ffi::c_void;
@@ -11,11 +11,11 @@ use pyo3::types::{PyDict, PyType};
 
 use super::class::guard;
 
-/// The `__dict__` attribute of a class whose instances have a slot for one.
-pub(super) fn attribute() -> ffi::PyGetSetDef {
+/// The `__dict__` attribute of a class whose instances have a slot for one; with what is native in it, or without.
+pub(super) fn attribute(shows_state: bool) -> ffi::PyGetSetDef {
     ffi::PyGetSetDef {
         name: c"__dict__".as_ptr(),
-        get: Some(get),
+        get: Some(if shows_state { get } else { ffi::PyObject_GenericGetDict }),
         set: Some(ffi::PyObject_GenericSetDict),
         doc: ptr::null(),
         closure: ptr::null_mut(),

@@ -55,6 +55,7 @@ impl Class for Protocol {
     const SUBCLASSABLE: bool = true;
     const PYTHON_BASE: bool = true;
     const DICT: Option<usize> = Some(std::mem::offset_of!(Self, dict));
+    const SHOWS_STATE: bool = true;
 
     fn cell() -> &'static TypeCell {
         static CELL: TypeCell = TypeCell::new();
