@@ -4,10 +4,12 @@ import asyncio
 import collections.abc
 import gc
 import inspect
+import os
 import weakref
 
 import aioxide
 import pytest
+from tls import client_context, server_context
 
 
 def test_classes_are_subclasses():
@@ -46,6 +48,49 @@ def test_objects_are_instances(objects, installation, aio, request):
         assert inspect.isawaitable(objects["task"])
     finally:
         aioxide.uninstall()
+
+
+def test_transports_are_of_asyncios_classes(run, aio):
+    """Which programs ask for, to tell a TCP connection from UDP, or whether it has TLS already."""
+    from asyncio import base_subprocess, selector_events, sslproto, transports, unix_events
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0, ssl=server_context())
+        address = server.sockets[0].getsockname()
+        tls, _ = await loop.create_connection(
+            asyncio.Protocol, *address, ssl=client_context(), server_hostname="localhost"
+        )
+        tcp, _ = await loop.create_connection(asyncio.Protocol, *address)
+        udp, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, ("127.0.0.1", 0))
+        ends = os.pipe()
+        reading, _ = await loop.connect_read_pipe(asyncio.Protocol, os.fdopen(ends[0], "rb"))
+        writing, _ = await loop.connect_write_pipe(asyncio.Protocol, os.fdopen(ends[1], "wb"))
+        process, _ = await loop.subprocess_exec(asyncio.SubprocessProtocol, "true")
+        expected = {
+            server: (asyncio.base_events.Server, asyncio.AbstractServer),
+            tls: (sslproto._SSLProtocolTransport, asyncio.Transport),
+            tls._ssl_protocol: (sslproto.SSLProtocol, asyncio.BufferedProtocol),
+            tcp: (selector_events._SelectorSocketTransport, transports._FlowControlMixin, asyncio.Transport),
+            udp: (selector_events._SelectorDatagramTransport, asyncio.DatagramTransport),
+            reading: (unix_events._UnixReadPipeTransport, asyncio.ReadTransport),
+            writing: (unix_events._UnixWritePipeTransport, asyncio.WriteTransport),
+            process: (base_subprocess.BaseSubprocessTransport, asyncio.SubprocessTransport),
+        }
+        for made, classes in expected.items():
+            for one in classes:
+                assert isinstance(made, one)
+            assert made.__class__ is classes[0] or made is process
+        kinds = {classes[0] for classes in expected.values()}
+        for made, classes in expected.items():
+            assert not any(isinstance(made, other) for other in kinds - set(classes[:1]))
+        for made in expected:
+            if isinstance(made, asyncio.BaseTransport):
+                made.close()
+        server.close()
+        await asyncio.sleep(0.01)
+
+    run(main())
 
 
 def test_introspection_of_asyncio_sees_our_tasks(loop, aio):

@@ -21,7 +21,8 @@ macro_rules! modules {
 }
 
 modules! {
-    constants coroutines exceptions futures locks log protocols queues sslproto streams tasks timeouts transports trsock unix_events
+    base_events constants coroutines exceptions futures locks log protocols queues selector_events sslproto
+    streams tasks timeouts transports trsock unix_events
 }
 
 /// Looked up when the extension is imported.

@@ -20,7 +20,7 @@ use pyo3::types::PyTuple;
 
 use super::gc::{Stopped, Visit, traverse_raw};
 use super::instance_dict;
-use super::method::{Attribute, Method};
+use super::method::{Attribute, Method, Of, getter};
 use super::origins;
 use super::spares::{Spares, become_a};
 pub(crate) use super::type_cell::TypeCell;
@@ -48,6 +48,8 @@ pub(crate) trait Class: Sized + 'static {
     const DICT: Option<usize> = None;
     /// Whether the `__dict__` also has what asyncio keeps there and we natively, each under a writable attribute.
     const SHOWS_STATE: bool = false;
+    /// asyncio's own class, of which `isinstance()` takes the instances to be: `__class__` says so.
+    const STANDS_FOR: Option<Find> = None;
 
     /// Where the type object is kept.
     fn cell() -> &'static TypeCell;
@@ -436,6 +438,13 @@ pub(crate) fn bug(panic: &(dyn std::any::Any + Send)) -> PyErr {
     PyRuntimeError::new_err(format!("bug in aioxide, please report it: {text}"))
 }
 
+/// How one of asyncio's own classes is found.
+pub(crate) type Find = for<'py> fn(Python<'py>) -> PyResult<Bound<'py, PyAny>>;
+
+fn stands_for<'py, T: Class>(this: Inst<'_, 'py, T>) -> PyResult<Bound<'py, PyAny>> {
+    T::STANDS_FOR.map_or_else(|| Ok(this.object().get_type().into_any()), |find| find(this.py()))
+}
+
 /// The makings of a type: name, slots, methods and attributes.
 pub(crate) struct Builder {
     name: &'static CStr,
@@ -482,6 +491,9 @@ impl Builder {
                 doc: ptr::null(),
             });
             builder.getset.push(instance_dict::attribute(T::SHOWS_STATE));
+        }
+        if T::STANDS_FOR.is_some() {
+            builder = builder.attribute(getter::<Of<T>, _>(c"__class__", stands_for::<T>));
         }
         builder
             .slot(ffi::Py_tp_dealloc, dealloc::<T> as *mut c_void)

@@ -17,10 +17,10 @@ use super::base::{self, Base, Based};
 use super::{Source, read};
 use crate::errors::os_error;
 use crate::ffi::cell::Flag;
-use crate::ffi::class::{Class, Inst, TypeCell, create};
+use crate::ffi::class::{Class, Find, Inst, TypeCell, create};
 use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::method::{Of, getter, noargs, onearg, unary};
-use crate::names::{boolean, none};
+use crate::names::{asyncio, boolean, none};
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
 type This<'a, 'py> = Inst<'a, 'py, ReadPipe>;
@@ -35,6 +35,8 @@ impl Class for ReadPipe {
     const NAME: &'static std::ffi::CStr = c"aioxide._core.UnixReadPipeTransport";
     const INHERITED: usize = 1; // asyncio.BaseTransport's `_extra`
     const DICT: Option<usize> = Some(offset_of!(Self, base) + offset_of!(Base, attributes));
+    const STANDS_FOR: Option<Find> =
+        Some(|py| asyncio(py).unix_events.bind(py).getattr(intern!(py, "_UnixReadPipeTransport")));
 
     fn cell() -> &'static TypeCell {
         static CELL: TypeCell = TypeCell::new();

@@ -14,6 +14,7 @@ use aioxide_sys::pipe::{self, FileKind};
 use aioxide_sys::{Interest, Raw, Readiness};
 use pyo3::Borrowed;
 use pyo3::exceptions::{PyAssertionError, PyBrokenPipeError};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyInt, PyMemoryView, PyString};
 
@@ -27,10 +28,10 @@ use crate::errors::os_error;
 use crate::ffi::args::{Args, Signature, given};
 use crate::ffi::buffer;
 use crate::ffi::cell::{Flag, GilCell};
-use crate::ffi::class::{Class, Inst, TypeCell, create};
+use crate::ffi::class::{Class, Find, Inst, TypeCell, create};
 use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::method::{Of, anyargs, getter, noargs, onearg, unary};
-use crate::names::{boolean, none};
+use crate::names::{asyncio, boolean, none};
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
 type This<'a, 'py> = Inst<'a, 'py, WritePipe>;
@@ -55,6 +56,8 @@ impl Class for WritePipe {
     const NAME: &'static std::ffi::CStr = c"aioxide._core.UnixWritePipeTransport";
     const INHERITED: usize = 1; // asyncio.BaseTransport's `_extra`
     const DICT: Option<usize> = Some(offset_of!(Self, base) + offset_of!(Base, attributes));
+    const STANDS_FOR: Option<Find> =
+        Some(|py| asyncio(py).unix_events.bind(py).getattr(intern!(py, "_UnixWritePipeTransport")));
 
     fn cell() -> &'static TypeCell {
         static CELL: TypeCell = TypeCell::new();

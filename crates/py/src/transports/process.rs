@@ -21,11 +21,11 @@ use crate::errors::os_error;
 use crate::event_loop::EventLoop;
 use crate::event_loop::debug::logger;
 use crate::ffi::cell::{Flag, GilCell, Slot};
-use crate::ffi::class::{Class, Inst, TypeCell, create};
+use crate::ffi::class::{Class, Find, Inst, TypeCell, create};
 use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::layout::Fut;
 use crate::local::LoopCore;
-use crate::names::none;
+use crate::names::{asyncio, none};
 use crate::{futures, handles};
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
@@ -67,6 +67,8 @@ impl Class for ProcessTransport {
     const NAME: &'static std::ffi::CStr = c"aioxide._core.ProcessTransport";
     const INHERITED: usize = 1; // asyncio.BaseTransport's `_extra`
     const DICT: Option<usize> = Some(offset_of!(Self, attributes));
+    const STANDS_FOR: Option<Find> =
+        Some(|py| asyncio(py).unix_events.bind(py).getattr(intern!(py, "_UnixSubprocessTransport")));
 
     fn cell() -> &'static TypeCell {
         static CELL: TypeCell = TypeCell::new();

@@ -6,10 +6,7 @@
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
-use pyo3::types::{
-    PyBool, PyInt, PyList, PySet, PyString, PyTuple, PyType, PyWeakrefMethods, PyWeakrefReference,
-};
+use pyo3::types::{PyBool, PyInt, PyList, PySet, PyString, PyTuple, PyWeakrefMethods, PyWeakrefReference};
 use pyo3::{Borrowed, ffi, intern};
 use rustc_hash::FxHashMap;
 
@@ -18,12 +15,11 @@ use super::{owned, socket_file, tls};
 use crate::async_fn::{self, attached};
 use crate::ffi::args::Args;
 use crate::ffi::cell::{Flag, GilCell, Slot};
-use crate::ffi::class::{Builder, Class, Inst, TypeCell, create};
+use crate::ffi::class::{Builder, Class, Find, Inst, TypeCell, create};
 use crate::ffi::context;
 use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::method::{Of, anyargs, getter, noargs, onearg, unary};
-use crate::names::names;
-use crate::names::none;
+use crate::names::{asyncio, names, none};
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
 pub(super) type This<'a, 'py> = Inst<'a, 'py, Server>;
@@ -56,6 +52,8 @@ pub(crate) struct Server {
 impl Class for Server {
     const NAME: &'static std::ffi::CStr = c"aioxide.Server";
     const DICT: Option<usize> = Some(std::mem::offset_of!(Self, dict));
+    const STANDS_FOR: Option<Find> =
+        Some(|py| asyncio(py).base_events.bind(py).getattr(intern!(py, "Server")));
 
     fn cell() -> &'static TypeCell {
         static CELL: TypeCell = TypeCell::new();
@@ -419,17 +417,8 @@ fn exit<'py>(this: This<'_, 'py>, _: Args<'_, 'py>) -> Object<'py> {
     })
 }
 
-/// asyncio's own class, looked up before `install` can put ours in its place.
-static STOCK: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-
-/// `isinstance(server, asyncio.Server)` holds also for asyncio's own class: `__class__` says so.
-fn get_class<'py>(this: This<'_, 'py>) -> Object<'py> {
-    Ok(STOCK.import(this.py(), "asyncio.base_events", "Server")?.clone().into_any())
-}
-
 /// Makes the type.
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    STOCK.import(module.py(), "asyncio.base_events", "Server")?;
     let class = Builder::of::<Server>()
         .slot(ffi::Py_tp_repr, unary::<Of<Server>, _>(repr))
         .method(noargs::<Of<Server>, _>(c"get_loop", get_loop))
@@ -446,7 +435,6 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .method(onearg::<Of<Server>, _>(c"_detach", detach_method))
         .method(noargs::<Of<Server>, _>(c"_start_serving", start_method))
         .method(onearg::<Of<Server>, _>(c"_resume", resume))
-        .attribute(getter::<Of<Server>, _>(c"__class__", get_class))
         .attribute(getter::<Of<Server>, _>(c"sockets", get_sockets))
         .attribute(getter::<Of<Server>, _>(c"_loop", get_loop))
         .attribute(getter::<Of<Server>, _>(c"_sockets", get_sockets_list))

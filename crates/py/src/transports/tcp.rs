@@ -24,12 +24,13 @@ use crate::async_fn::attached;
 use crate::errors::{ends_the_loop, os_error};
 use crate::event_loop::{EventLoop, hooks, readers};
 use crate::ffi::cell::{Flag, GilCell, Slot};
-use crate::ffi::class::{Class, Inst, TypeCell, create};
+use crate::ffi::class::{Class, Find, Inst, TypeCell, create};
 use crate::ffi::context;
 use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::layout::Fut;
 use crate::job::Job;
 use crate::local::LoopCore;
+use crate::names::asyncio;
 use crate::{futures, handles};
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
@@ -98,6 +99,8 @@ impl Class for TcpTransport {
     const NAME: &'static std::ffi::CStr = c"aioxide._core.SocketTransport";
     const INHERITED: usize = 1; // asyncio.BaseTransport's `_extra`
     const DICT: Option<usize> = Some(std::mem::offset_of!(Self, attributes));
+    const STANDS_FOR: Option<Find> =
+        Some(|py| asyncio(py).selector_events.bind(py).getattr(intern!(py, "_SelectorSocketTransport")));
 
     fn cell() -> &'static TypeCell {
         static CELL: TypeCell = TypeCell::new();

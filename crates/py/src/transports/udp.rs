@@ -25,10 +25,10 @@ use crate::event_loop::{EventLoop, hooks, readers, sockets};
 use crate::ffi::args::{Args, Signature, given};
 use crate::ffi::buffer;
 use crate::ffi::cell::{Flag, GilCell, Slot};
-use crate::ffi::class::{Class, Inst, TypeCell, create};
+use crate::ffi::class::{Class, Find, Inst, TypeCell, create};
 use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::method::{Of, anyargs, getter, noargs, unary};
-use crate::names::{boolean, none};
+use crate::names::{asyncio, boolean, none};
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
 pub(super) type This<'a, 'py> = Inst<'a, 'py, Datagram>;
@@ -64,6 +64,8 @@ impl Class for Datagram {
     const INHERITED: usize = 1; // asyncio.BaseTransport's `_extra`
     const DICT: Option<usize> =
         Some(std::mem::offset_of!(Self, base) + std::mem::offset_of!(Base, attributes));
+    const STANDS_FOR: Option<Find> =
+        Some(|py| asyncio(py).selector_events.bind(py).getattr(intern!(py, "_SelectorDatagramTransport")));
 
     fn cell() -> &'static TypeCell {
         static CELL: TypeCell = TypeCell::new();

@@ -33,7 +33,7 @@ use super::sender::Sender;
 use super::tcp;
 use crate::errors::ends_the_loop;
 use crate::ffi::cell::{Flag, GilCell, Slot};
-use crate::ffi::class::{Class, Inst, TypeCell, create};
+use crate::ffi::class::{Class, Find, Inst, TypeCell, create};
 use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::layout::Fut;
 use crate::ffi::scratch::Scratch;
@@ -125,6 +125,8 @@ struct Marks {
 impl Class for Tls {
     const NAME: &'static std::ffi::CStr = c"aioxide._core.SSLProtocol";
     const PYTHON_BASE: bool = true;
+    const STANDS_FOR: Option<Find> =
+        Some(|py| asyncio(py).sslproto.bind(py).getattr(intern!(py, "SSLProtocol")));
 
     fn cell() -> &'static TypeCell {
         static CELL: TypeCell = TypeCell::new();

@@ -12,7 +12,7 @@ use pyo3::{Borrowed, ffi, intern};
 use super::{This as Layer, read, write};
 use crate::ffi::args::{Args, Signature, given};
 use crate::ffi::cell::{Flag, Slot};
-use crate::ffi::class::{Builder, Class, Inst, TypeCell, create};
+use crate::ffi::class::{Builder, Class, Find, Inst, TypeCell, create};
 use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::method::{Of, anyargs, getter, noargs, onearg};
 use crate::futures;
@@ -37,6 +37,8 @@ impl Class for TlsTransport {
     const NAME: &'static std::ffi::CStr = c"aioxide._core._SSLProtocolTransport";
     const INHERITED: usize = 1; // asyncio.BaseTransport's `_extra`
     const DICT: Option<usize> = Some(std::mem::offset_of!(Self, attributes));
+    const STANDS_FOR: Option<Find> =
+        Some(|py| asyncio(py).sslproto.bind(py).getattr(intern!(py, "_SSLProtocolTransport")));
 
     fn cell() -> &'static TypeCell {
         static CELL: TypeCell = TypeCell::new();
