@@ -32,8 +32,8 @@ class EventLoop:
     """aioxide's event loop, an `asyncio.AbstractEventLoop`."""
 
     def __init__(self, selector: object = None) -> None:
-        """A selector is accepted, as asyncio's takes one, and not used. With one of a class of the program's own a loop
-        of asyncio's is made, and a subclass raises TypeError. Raises OSError without descriptors."""
+        """A selector is accepted, as asyncio's takes one, and not used. Raises TypeError for one of a class of the
+        program's own, which SelectorEventLoop takes, and OSError without descriptors."""
     def run_forever(self) -> None:
         """Run until `stop`. Raises RuntimeError if a loop runs in this thread."""
     def run_until_complete(self, future: Any) -> Any:

@@ -125,7 +125,7 @@ def test_what_the_methods_say_of_themselves():
     for name in ("create_server", "call_soon", "run_forever", "sock_recv"):
         method = getattr(asyncio.SelectorEventLoop, name)
         own = getattr(aioxide.EventLoop, name) if aioxide.installed() else method
-        assert inspect.signature(method) == inspect.signature(getattr(asyncio.SelectorEventLoop, name))
+        assert inspect.signature(method) == inspect.signature(own)
         assert inspect.iscoroutinefunction(method) == inspect.iscoroutinefunction(own)
         assert method.__name__ == name
         assert method is getattr(asyncio.SelectorEventLoop, name)

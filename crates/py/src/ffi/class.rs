@@ -46,7 +46,7 @@ pub(crate) trait Class: Sized + 'static {
     /// Where the value has the slot for the instance's `__dict__`, if instances have one. `traverse` and `clear` see
     /// to it as to any other slot.
     const DICT: Option<usize> = None;
-    /// Whether the `__dict__` also has what asyncio keeps there and we natively, each under a writable attribute.
+    /// Whether the `__dict__` also has what asyncio keeps there and we natively, each under a private attribute.
     const SHOWS_STATE: bool = false;
     /// asyncio's own class, of which `isinstance()` takes the instances to be: `__class__` says so.
     const STANDS_FOR: Option<Find> = None;
