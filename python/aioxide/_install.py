@@ -99,6 +99,14 @@ def uninstall() -> None:
             _changes.pop().undo()
 
 
+def renew() -> None:
+    """Put our Task and Future back where a program has put asyncio's in Python since."""
+    with _lock:
+        for change in _changes:
+            if isinstance(change, _Change) and vars(change.owner).get(change.name) in _stdlib.PLAIN:
+                change.make()
+
+
 def installed() -> bool:
     """Whether aioxide stands in the place of asyncio."""
     return bool(_changes)

@@ -27,6 +27,19 @@ class EventLoop(_core.EventLoop, asyncio.AbstractEventLoop):
             raise TypeError(f"aioxide's event loop waits by itself, not with {selector!r}")
         super().__init__()
 
+    @property
+    def _nest_patched(self) -> bool:
+        """What `nest_asyncio` asks for, in every version of it, before it rewrites a loop to run within a run.
+
+        There is nothing to rewrite here: our loops can do that, and do from now on.  It has made asyncio's tasks
+        and futures those in Python just before, which a native loop has no use for.
+        """
+        if sys._getframe(1).f_code.co_name != "_patch_loop":
+            raise AttributeError("_nest_patched")
+        _core._allow_nested_runs(True)
+        aioxide._install.renew()
+        return True
+
     def metrics(self) -> "aioxide.metrics.Metrics":
         """What this loop does and has done; the first call starts the measurements."""
         return aioxide.metrics.of(self)

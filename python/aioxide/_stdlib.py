@@ -10,7 +10,7 @@ import operator
 import os
 import signal
 import sys
-from asyncio import constants, events, runners, unix_events
+from asyncio import constants, events, futures, runners, tasks, unix_events
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -55,6 +55,9 @@ FACTORY_ATTRIBUTE = "_loop_factory"
 
 # CPython's event loop, whatever is installed.
 SelectorEventLoop: Any = unix_events._UnixSelectorEventLoop
+
+# What asyncio has in Python.  Of what is native, programs put it in the place (`nest_asyncio`).
+PLAIN: tuple[Any, ...] = (tasks._PyTask, futures._PyFuture)  # type: ignore[attr-defined]
 
 # How a runner stands: subclasses compare with it.
 RunnerState: Any = runners._State  # type: ignore[attr-defined]

@@ -31,6 +31,13 @@ impl<T> Ready<T> {
         self.queue.push_back(item);
     }
 
+    /// Puts payloads before all others, in their order.
+    pub fn push_first(&mut self, items: Vec<T>) {
+        for item in items.into_iter().rev() {
+            self.queue.push_front(item);
+        }
+    }
+
     /// Takes the oldest payload.
     #[inline]
     pub fn pop(&mut self) -> Option<T> {

@@ -128,6 +128,28 @@ impl Job {
         }
     }
 
+    /// Whether both are for the same Handle.
+    pub(crate) fn is_handle_of(&self, other: &Self) -> bool {
+        matches!((self, other), (Self::Handle(one), Self::Handle(another)) if one.is(another))
+    }
+
+    /// The context that the job enters, or a snapshot of it; none for those that run in the loop's.
+    pub(crate) fn context<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        match self {
+            Self::Handle(handle) => handles::context_of(handle.bind(py)),
+            Self::Callback { context, .. } => Ok(Some(context.bind(py).clone())),
+            Self::Step(task) | Self::Throw { task, .. } | Self::Wake { task, .. } => {
+                Ok(context_of(task.bind(py)))
+            }
+            Self::Hook { .. }
+            | Self::Complete(_)
+            | Self::Expire { .. }
+            | Self::Connected { .. }
+            | Self::Lost { .. }
+            | Self::Io(..) => Ok(None),
+        }
+    }
+
     /// The job as `call_soon(callback, *args, context=)`, for a loop that isn't ours or has its own `call_soon`.
     fn call_soon(self, event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = event_loop.py();

@@ -70,6 +70,7 @@ fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     groups::register(module)?;
     threads::register(module)?;
     event_loop::executor::register(module)?;
+    event_loop::nested::register(module)?;
     event_loop::sockets::register(module)?;
     event_loop::subprocess::register(module)?;
     event_loop::sendfile::register(module)?;

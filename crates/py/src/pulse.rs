@@ -23,6 +23,8 @@ pub(crate) mod instrument {
     pub(crate) const TRACE: u8 = 32;
     /// No instrument, but asked for at the same moment: transports have bytes held back (see `transports::held`).
     pub(crate) const HELD: u8 = 64;
+    /// Nor is this: the loop runs within a run (see `event_loop::nested`).
+    pub(crate) const INNER: u8 = 128;
 
     /// Those that have something to do for each job.
     pub(crate) const EACH_JOB: u8 = DEBUG | ACCOUNTS | TIMED | TRACE;

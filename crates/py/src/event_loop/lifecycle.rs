@@ -9,10 +9,10 @@ use pyo3::exceptions::{PyResourceWarning, PyRuntimeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyDict, PyString, PyTuple};
 
 use super::turn::Turns;
-use super::{EventLoop, debug, executor, instruments, signals};
+use super::{EventLoop, debug, executor, instruments, nested, signals};
 use crate::anyfuture;
 use crate::errors::ends_the_loop;
 use crate::ffi::cell::{Flag, Slot};
@@ -107,23 +107,37 @@ pub(super) fn clean_up(this: &Bound<'_, EventLoop>) -> PyResult<()> {
 
 /// `run_forever()`.
 pub(super) fn run_forever(this: &Bound<'_, EventLoop>) -> PyResult<()> {
+    if nested::are_allowed() { nested::run_forever(this) } else { run(this, None) }
+}
+
+/// Makes this thread the loop's, until `stop()` or the end of the future.
+pub(super) fn run(this: &Bound<'_, EventLoop>, until: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
     set_up(this)?;
-    // A bug of ours must not leave the thread in the loop's hands.
-    let result =
-        catch_unwind(AssertUnwindSafe(|| run(this))).unwrap_or_else(|panic| Err(class::bug(panic.as_ref())));
+    let result = turns(this, until);
     let cleaned = clean_up(this);
     result.and(cleaned)
 }
 
-fn run(this: &Bound<'_, EventLoop>) -> PyResult<()> {
+/// Turn after turn, until `stop()` or the end of the future, whose callbacks are called still.
+pub(super) fn turns(this: &Bound<'_, EventLoop>, until: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
     let core = EventLoop::core(this);
-    let mut turns = Turns::new(this)?;
-    loop {
-        turns.once(this)?;
-        if core.is_stopping() {
-            return Ok(());
+    let all = || {
+        let mut turns = Turns::new(this)?;
+        loop {
+            if let Some(future) = until
+                && is(future, intern!(this.py(), "done"))?
+            {
+                let is_over = core.scheduler().with(this.py(), |s| s.ready_len()) == 0;
+                return if is_over { Ok(()) } else { turns.once(this) };
+            }
+            turns.once(this)?;
+            if core.is_stopping() {
+                return Ok(());
+            }
         }
-    }
+    };
+    // A bug of ours must not leave the thread in the loop's hands.
+    catch_unwind(AssertUnwindSafe(all)).unwrap_or_else(|panic| Err(class::bug(panic.as_ref())))
 }
 
 /// `_run_once()`: one turn, for programs that drive the loop themselves.
@@ -141,30 +155,67 @@ pub(super) fn run_until_complete<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = this.py();
     EventLoop::core(this).check_closed()?;
+    if nested::are_allowed() {
+        return nested::run_until_complete(this, awaitable);
+    }
     check_running(this)?;
-    let is_new = Fut::cast_any(awaitable).is_none() && !anyfuture::is_future(awaitable)?;
-    let keywords = PyDict::new(py);
-    keywords.set_item(intern!(py, "loop"), this)?;
-    let ensure = asyncio(py).tasks.bind(py).getattr(intern!(py, "ensure_future"))?;
-    let future = ensure.call((awaitable,), Some(&keywords))?;
-    if is_new {
-        // If the loop is stopped before the end an exception says so: no need for "destroyed but pending".
-        future.setattr(intern!(py, "_log_destroy_pending"), false)?;
-    }
+    let awaited = Awaited::new(this, awaitable)?;
     let stop = stopper(py)?;
-    future.call_method1(intern!(py, "add_done_callback"), (stop,))?;
-    let result = this.call_method0(intern!(py, "run_forever"));
-    let is = |name: &Bound<'py, pyo3::types::PyString>| future.call_method0(name)?.is_truthy();
-    if result.is_err() && is_new && is(intern!(py, "done"))? && !is(intern!(py, "cancelled"))? {
-        // The coroutine's own SystemExit or the like: seen, so not to be reported as never retrieved.
-        future.call_method0(intern!(py, "exception"))?;
+    awaited.future.call_method1(intern!(py, "add_done_callback"), (stop,))?;
+    let result = this.call_method0(intern!(py, "run_forever")).map(drop);
+    if result.is_err() {
+        awaited.note_error()?;
     }
-    future.call_method1(intern!(py, "remove_done_callback"), (stop,))?;
-    result?;
-    if !is(intern!(py, "done"))? {
-        return Err(PyRuntimeError::new_err("Event loop stopped before Future completed."));
+    awaited.future.call_method1(intern!(py, "remove_done_callback"), (stop,))?;
+    result.and_then(|()| awaited.result())
+}
+
+/// What `run_until_complete` waits for.
+pub(super) struct Awaited<'py> {
+    pub(super) future: Bound<'py, PyAny>,
+    /// Whether it is of our making.
+    is_new: bool,
+}
+
+impl<'py> Awaited<'py> {
+    pub(super) fn new(this: &Bound<'py, EventLoop>, awaitable: &Bound<'py, PyAny>) -> PyResult<Self> {
+        let py = this.py();
+        let is_new = Fut::cast_any(awaitable).is_none() && !anyfuture::is_future(awaitable)?;
+        let keywords = PyDict::new(py);
+        keywords.set_item(intern!(py, "loop"), this)?;
+        let ensure = asyncio(py).tasks.bind(py).getattr(intern!(py, "ensure_future"))?;
+        let future = ensure.call((awaitable,), Some(&keywords))?;
+        if is_new {
+            // If the loop is stopped before the end an exception says so: no need for "destroyed but pending".
+            future.setattr(intern!(py, "_log_destroy_pending"), false)?;
+        }
+        Ok(Self { future, is_new })
     }
-    future.call_method0(intern!(py, "result"))
+
+    /// An error ended the run. If it is the coroutine's own SystemExit or the like it is seen, and so not to be
+    /// reported as never retrieved.
+    pub(super) fn note_error(&self) -> PyResult<()> {
+        let py = self.future.py();
+        if self.is_new
+            && is(&self.future, intern!(py, "done"))?
+            && !is(&self.future, intern!(py, "cancelled"))?
+        {
+            self.future.call_method0(intern!(py, "exception"))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn result(self) -> PyResult<Bound<'py, PyAny>> {
+        let py = self.future.py();
+        if !is(&self.future, intern!(py, "done"))? {
+            return Err(PyRuntimeError::new_err("Event loop stopped before Future completed."));
+        }
+        self.future.call_method0(intern!(py, "result"))
+    }
+}
+
+fn is(future: &Bound<'_, PyAny>, state: &Bound<'_, PyString>) -> PyResult<bool> {
+    future.call_method0(state)?.is_truthy()
 }
 
 /// The done-callback that ends `run_until_complete`.

@@ -17,6 +17,7 @@ mod idle;
 pub(crate) mod instruments;
 mod lifecycle;
 pub(crate) mod names;
+pub(crate) mod nested;
 mod pipes;
 pub(crate) mod readers;
 mod resolve;
@@ -68,6 +69,7 @@ pub(crate) struct EventLoop {
     debug: debug::Debug,
     idle_hook: idle::Hook,
     metrics: GilCell<Option<Box<Metrics>>>,
+    put_off: nested::PutOff,
     /// What waits in the kernel for the end of a job.
     pub(crate) held: held::Held,
     /// How many transports it has.
@@ -102,6 +104,7 @@ impl EventLoop {
             debug: debug::Debug::default(),
             idle_hook: idle::Hook::empty(),
             metrics: GilCell::new(None),
+            put_off: nested::PutOff::new(),
             held: held::Held::new(),
             transports: Flag::new(0),
             cpu_mark: Flag::new((0.0, -1.0)),
@@ -230,6 +233,7 @@ impl EventLoop {
         self.signals.traverse(visit)?;
         self.executor.traverse(visit)?;
         self.debug.traverse(visit)?;
+        self.put_off.traverse(visit)?;
         self.held.traverse(visit)?;
         self.idle_hook.traverse(visit)
     }
@@ -241,6 +245,7 @@ impl EventLoop {
         self.signals.clear(py);
         self.executor.clear(py);
         self.debug.clear(py);
+        self.put_off.clear(py);
         self.held.clear(py);
         drop(self.idle_hook.take(py));
     }

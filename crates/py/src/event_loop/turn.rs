@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 
 use super::idle::Idle;
 use super::readers::Waiter;
-use super::{EventLoop, closed, hooks, instruments};
+use super::{EventLoop, closed, hooks, instruments, nested};
 use crate::errors::{ends_the_loop, os_error};
 use crate::ffi::layout::{Fut, Tsk};
 use crate::ffi::thread::Here;
@@ -306,12 +306,13 @@ fn run_jobs(this: &Bound<'_, EventLoop>, core: &LoopCore, count: usize, foresees
         if foresees {
             foresee(this, core);
         }
-        if core.instruments() & (instrument::EACH_JOB | instrument::HELD) != 0 {
+        if core.instruments() & (instrument::EACH_JOB | instrument::HELD | instrument::INNER) != 0 {
             if core.instruments() & instrument::HELD != 0 {
                 held::between(this);
             }
-            if core.instruments() & instrument::EACH_JOB != 0 {
+            if core.instruments() & (instrument::EACH_JOB | instrument::INNER) != 0 {
                 let Some(job) = pop(py, core) else { break };
+                let Some(job) = nested::admit(this, job)? else { continue };
                 instruments::run(this, job, |this, job| run(this, here, job))?;
                 continue;
             }

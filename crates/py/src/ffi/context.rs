@@ -10,8 +10,11 @@ use std::os::raw::c_int;
 use std::ptr;
 use std::sync::atomic::{AtomicIsize, AtomicPtr, Ordering};
 
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi::{self, PyObject};
+use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::PyInt;
 
 use super::thread::Here;
 use super::watchers;
@@ -261,6 +264,29 @@ pub(crate) fn is_context(object: &Bound<'_, PyAny>) -> bool {
     unsafe { ffi::PyContext_CheckExact(object.as_ptr()) != 0 }
 }
 
+/// Whether somebody is inside the context, and so nobody else can enter it. Of a snapshot, nobody is.
+#[inline]
+pub(crate) fn is_entered(context: &Bound<'_, PyAny>) -> PyResult<bool> {
+    if !is_context(context) {
+        return Ok(false);
+    }
+    if TEMPLATE.load(Ordering::Relaxed).is_null() {
+        return refuses(context);
+    }
+    // SAFETY: a live Context, whose fields are where calibration found them, as there is a template.
+    Ok(unsafe { (*context.as_ptr().cast::<ContextObj>()).entered != 0 })
+}
+
+#[cold]
+fn refuses(context: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let py = context.py();
+    match context.call_method1(intern!(py, "run"), (py.get_type::<PyInt>(),)) {
+        Ok(_) => Ok(false),
+        Err(error) if error.is_instance_of::<PyRuntimeError>(py) => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
 /// `context.run(f)`: enters the context, calls `f`, leaves it whatever `f` did.
 #[inline(always)]
 #[allow(clippy::inline_always, reason = "around each step and callback")]
@@ -272,6 +298,16 @@ pub(crate) fn run<'py, R>(context: &Bound<'py, PyAny>, f: impl FnOnce() -> PyRes
         Ok(()) => result,
         Err(error) => result.and(Err(error)),
     }
+}
+
+/// As [`run`], for what the world outside asks for: in a copy of the context, if a call there waits for the end of an inner
+/// run of the loop.
+#[inline]
+pub(crate) fn run_again<'py, R>(context: &Bound<'py, PyAny>, f: impl FnOnce() -> PyResult<R>) -> PyResult<R> {
+    if is_entered(context)? {
+        return run(&context.call_method0(intern!(context.py(), "copy"))?, f);
+    }
+    run(context, f)
 }
 
 /// Runs `f` one level deeper; RecursionError where Python's limit is reached (tasks that wait on each other in a circle).

@@ -14,7 +14,7 @@ use pyo3::{Borrowed, intern};
 
 pub(crate) use self::make::{Arguments, soon, threadsafe, timer};
 use self::run::run;
-pub(crate) use self::run::{for_job, for_report, run_object};
+pub(crate) use self::run::{context_of, for_job, for_report, run_object};
 use crate::ffi::args::{Args, Signature};
 use crate::ffi::cell::{Flag, Late, Slot};
 use crate::ffi::class::{Builder, Class, Inst, TypeCell};

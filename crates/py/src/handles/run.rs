@@ -109,6 +109,14 @@ pub(crate) fn for_job<'py>(
     create(event_loop.py(), handle)
 }
 
+/// The context that a job's Handle runs in.
+pub(crate) fn context_of<'py>(handle: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    match Inst::<Handle>::cast(handle) {
+        Some(handle) => Ok(handle.context.get(handle.py())),
+        None => handle.getattr_opt(intern!(handle.py(), "_context")),
+    }
+}
+
 /// Runs what [`for_job`] made or a job's Handle.
 pub(crate) fn run_object(handle: &Bound<'_, PyAny>) -> PyResult<()> {
     match Inst::<Handle>::cast(handle) {

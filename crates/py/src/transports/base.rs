@@ -188,7 +188,7 @@ pub(super) fn watch<T: Based>(this: Inst<'_, '_, T>) -> PyResult<()> {
 /// Runs `f`, which hears of the descriptor, in the transport's context.
 pub(super) fn in_context<T: Based>(this: Inst<'_, '_, T>, f: impl FnOnce() -> PyResult<()>) -> PyResult<()> {
     match this.base().context.get(this.py()) {
-        Some(context) => context::run(&context, f),
+        Some(context) => context::run_again(&context, f),
         None => Ok(()),
     }
 }

@@ -220,7 +220,8 @@ pub(crate) fn connected<'py>(
     let py = this.py();
     let told = match (this.event_loop.get(py), this.protocol.get(py), this.context.get(py)) {
         (Some(event_loop), Some(protocol), Some(context)) => {
-            let told = context::run(&context, || this.receiver.get().connection_made(&protocol, transport));
+            let made = || this.receiver.get().connection_made(&protocol, transport);
+            let told = context::run_again(&context, made);
             reported(&event_loop, &context, told, (&protocol, intern!(py, "connection_made"), transport))
         }
         _ => Ok(()),
@@ -236,7 +237,7 @@ pub(crate) fn lost<'py>(transport: &Bound<'py, PyAny>, error: &Bound<'py, PyAny>
     let (Some(event_loop), Some(context)) = (this.event_loop.get(py), this.context.get(py)) else {
         return Ok(());
     };
-    let told = context::run(&context, || this.connection_lost(error));
+    let told = context::run_again(&context, || this.connection_lost(error));
     reported(&event_loop, &context, told, (transport, intern!(py, "_call_connection_lost"), error))
 }
 
@@ -276,8 +277,8 @@ pub(crate) fn wait_for_flush<'py>(transport: &Bound<'py, PyAny>, future: &Bound<
 /// The descriptor is ready.
 pub(super) fn on_ready(this: This<'_, '_>, ready: Readiness) -> PyResult<()> {
     let Some(context) = this.context.get(this.py()) else { return Ok(()) };
-    this.called.set(true);
-    let result = context::run(&context, || {
+    let outer = this.called.replace(true);
+    let result = context::run_again(&context, || {
         if ready.readable {
             read::on_readable(this, ready.hangup)?;
         }
@@ -286,7 +287,7 @@ pub(super) fn on_ready(this: This<'_, '_>, ready: Readiness) -> PyResult<()> {
         }
         Ok(())
     });
-    this.called.set(false);
+    this.called.set(outer);
     result
 }
 
