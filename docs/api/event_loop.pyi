@@ -351,7 +351,10 @@ class AbstractEventLoop:
     """What every event loop is an instance of, asyncio's own class."""
 
 class BaseEventLoop:
-    """asyncio's own loop in Python. aioxide's is none of these."""
+    """What asyncio's loop builds on. Installed, aioxide's loops are instances too, and have what is put there.
+
+    To call it or to subclass it makes what it makes of asyncio's.
+    """
 
 class AbstractServer:
     """What every server is an instance of, asyncio's own class."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import ModuleType, TracebackType
 from typing import Any, NamedTuple
 
-from aioxide import _loop, _names, _stdlib
+from aioxide import _loop, _loop_names, _names, _stdlib
 
 _ABSENT: Any = object()
 _lock = threading.Lock()
@@ -115,7 +115,11 @@ def installed() -> bool:
 def _plan(twins: Mapping[str, Any]) -> list[_Change | _ChangeOfClass]:
     """What to replace, so that every name of `twins` leads to its twin, and quickly."""
     changes: list[_Change | _ChangeOfClass] = []
-    twins = {**twins, "EventLoop": twins["SelectorEventLoop"]}  # in asyncio, two names for one class
+    twins = {
+        **twins,
+        "EventLoop": _loop_names.SelectorEventLoop,  # in asyncio, two names for one class
+        "BaseSelectorEventLoop": _loop_names.BaseSelectorEventLoop,
+    }
     everywhere = {}
     originals = {**vars(asyncio), **_stdlib.hooks()}
     for name, twin in twins.items():

@@ -10,7 +10,7 @@ import operator
 import os
 import signal
 import sys
-from asyncio import constants, events, futures, runners, tasks, unix_events
+from asyncio import constants, events, futures, runners, selector_events, tasks, unix_events
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -43,6 +43,8 @@ CHOOSERS = frozenset({"DefaultEventLoopPolicy", "new_event_loop"})
 # Names that are replaced in these modules and no others: the loops of CPython,
 # which may be running already, build on the rest from inside asyncio's modules.
 PUBLIC_ONLY = {
+    "BaseEventLoop": ("asyncio", "asyncio.base_events"),
+    "BaseSelectorEventLoop": ("asyncio.selector_events",),
     "EventLoop": ("asyncio", "asyncio.unix_events"),
     "SelectorEventLoop": ("asyncio", "asyncio.unix_events"),
     "Server": ("asyncio",),
@@ -53,8 +55,10 @@ PUBLIC_ONLY = {
 DefaultPolicy: Any = unix_events._UnixDefaultEventLoopPolicy
 FACTORY_ATTRIBUTE = "_loop_factory"
 
-# CPython's event loop, whatever is installed.
+# CPython's event loop and its bases, whatever is installed.
 SelectorEventLoop: Any = unix_events._UnixSelectorEventLoop
+BaseSelectorEventLoop: Any = selector_events.BaseSelectorEventLoop
+BaseEventLoop: Any = asyncio.BaseEventLoop
 
 # What asyncio has in Python.  Of what is native, programs put it in the place (`nest_asyncio`).
 PLAIN: tuple[Any, ...] = (tasks._PyTask, futures._PyFuture)  # type: ignore[attr-defined]

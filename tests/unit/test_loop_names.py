@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import functools
 import inspect
+import operator
 import selectors
 from unittest.mock import patch
 
@@ -149,6 +150,8 @@ def test_a_patch_that_calls_what_was_there():
         loop.run_forever()
     finally:
         asyncio.SelectorEventLoop.call_later = original
+        if not aioxide.installed():
+            del asyncio.SelectorEventLoop.call_later  # it is BaseEventLoop's
     assert called == [0.001]
     loop.call_later(0.001, loop.stop)
     loop.run_forever()
@@ -182,29 +185,148 @@ def test_a_subclass_made_by_a_call():
     assert isinstance(Loop, abc.ABCMeta)
 
 
-@pytest.mark.parametrize("name", ["time", "create_server", "call_soon"])
-def test_what_is_put_in_the_place_of_a_method(name):
-    before = getattr(asyncio.SelectorEventLoop, name)
-    loop = asyncio.new_event_loop()
+CLASSES = ["SelectorEventLoop", "BaseEventLoop", "selector_events.BaseSelectorEventLoop", "base_events.BaseEventLoop"]
+
+
+@pytest.fixture(params=CLASSES)
+def named(request):
+    """A class of loops, by a name that tests and tools put things into."""
+    return operator.attrgetter(request.param)(asyncio)
+
+
+@pytest.fixture(params=[asyncio.SelectorEventLoop, asyncio.new_event_loop])
+def either(request):
+    """A loop of asyncio's, and one of aioxide's."""
+    with contextlib.closing(request.param()) as loop:
+        yield loop
+
+
+@pytest.mark.parametrize("name", ["time", "create_server", "call_soon", "run_in_executor", "__del__"])
+def test_what_is_put_in_the_place_of_a_method(named, either, name):
+    before, own = getattr(named, name), getattr(type(either), name)
 
     def put_there(self):
         return "put there"
 
-    with patch.object(asyncio.SelectorEventLoop, name, put_there):
-        assert getattr(loop, name)() == "put there"
-        assert getattr(asyncio.SelectorEventLoop, name) is put_there
-    assert getattr(asyncio.SelectorEventLoop, name) == before
-    assert "put there" != run(loop, asyncio.sleep(0, "done"))
+    with patch.object(named, name, put_there), patch.object(named, name, put_there):
+        assert getattr(either, name)() == "put there"
+        assert getattr(named, name) is put_there
+    assert getattr(named, name) == before
+    assert getattr(type(either), name) == own
+    assert either.run_until_complete(asyncio.sleep(0, "done")) == "done"
 
 
-def test_a_test_puts_a_method_there(monkeypatch):
-    before = asyncio.SelectorEventLoop.call_later
-    monkeypatch.setattr(asyncio.SelectorEventLoop, "call_later", lambda *args: args)
-    loop = asyncio.new_event_loop()
-    assert loop.call_later(1, print) == (loop, 1, print)
+def test_a_test_puts_a_method_there(named, either, monkeypatch):
+    before, own = named.call_later, type(either).call_later
+    monkeypatch.setattr(named, "call_later", lambda *args: args)
+    monkeypatch.setattr(named, "something_new", 1, raising=False)
+    assert either.call_later(1, print) == (either, 1, print)
+    assert either.something_new == 1
     monkeypatch.undo()
-    assert asyncio.SelectorEventLoop.call_later == before
+    assert named.call_later == before
+    assert type(either).call_later == own
+    assert not hasattr(either, "something_new")
+
+
+def test_nothing_goes_away(named):
+    with pytest.raises(AttributeError):
+        del named.nothing
+    named.time = named.time
+    assert run(asyncio.new_event_loop(), asyncio.sleep(0.001, "done")) == "done"
+
+
+class Refused(Exception):
+    pass
+
+
+async def refuse(*args, **kwargs):
+    raise Refused
+
+
+@pytest.mark.parametrize(
+    ("method", "use"),
+    [
+        ("getaddrinfo", lambda: asyncio.open_connection("localhost", 1)),
+        ("create_connection", lambda: asyncio.open_connection("127.0.0.1", 1)),
+        ("create_server", lambda: asyncio.start_server(print, "127.0.0.1", 0)),
+        ("create_unix_connection", lambda: asyncio.open_unix_connection("nowhere")),
+        ("run_in_executor", lambda: asyncio.to_thread(print)),
+        ("subprocess_exec", lambda: asyncio.create_subprocess_exec("true")),
+        ("sock_connect", lambda: asyncio.get_running_loop().create_connection(asyncio.Protocol, "127.0.0.1", 1)),
+    ],
+)
+@pytest.mark.parametrize("early", [True, False])
+def test_a_network_that_is_forbidden(named, method, use, early):
+    """As tests do that must not leave the machine: before there is a loop, or inside of one that runs."""
+    if getattr(named, method) != getattr(asyncio.SelectorEventLoop, method):
+        pytest.skip("asyncio has it further down")
+
+    async def main():
+        with patch.object(named, method, refuse):
+            await use()
+
+    def go():
+        with pytest.raises(Refused):
+            run(asyncio.new_event_loop(), main())
+
+    if early:
+        with patch.object(named, method, refuse):
+            go()
+    else:
+        go()
+
+
+@pytest.mark.parametrize("name", ["sock_recv", "create_unix_server"])
+def test_what_asyncio_replaces_further_down(either, name):
+    before = getattr(either, name)
+    with patch.object(asyncio.BaseEventLoop, name, refuse):
+        assert getattr(asyncio.BaseEventLoop, name) is refuse
+        assert getattr(either, name) == before
+    assert getattr(asyncio.BaseEventLoop, name) != refuse
+
+
+def test_tasks_that_are_followed(named):
+    followed, create_task = [], named.create_task
+
+    def create(self, coro, **kwargs):
+        followed.append(coro.__name__)
+        return create_task(self, coro, **kwargs)
+
+    async def main():
+        with patch.object(named, "create_task", create):
+            return await asyncio.create_task(asyncio.sleep(0, "done"))
+
+    assert run(asyncio.new_event_loop(), main()) == "done"
+    assert followed == ["sleep"]
+
+
+def test_all_loops_are_of_the_class(named, either):
+    assert isinstance(either, named)
+    assert issubclass(type(either), named)
+    assert issubclass(asyncio.SelectorEventLoop, named)
+
+
+def test_a_base_is_called():
+    loop = asyncio.BaseEventLoop()
+    assert not isinstance(loop, aioxide.EventLoop)
+    assert isinstance(loop, asyncio.BaseEventLoop)
+    with pytest.raises(NotImplementedError):
+        loop._make_socket_transport(None, None)
     loop.close()
+
+
+def test_a_subclass_of_a_base():
+    class Loop(asyncio.selector_events.BaseSelectorEventLoop):
+        def __init__(self):
+            asyncio.selector_events.BaseSelectorEventLoop.__init__(self, Jumping())
+
+        def time(self):
+            return self._selector.now
+
+    assert run(Loop(), rest()) is Loop
+    with contextlib.closing(Loop()) as loop:
+        assert isinstance(loop, asyncio.BaseEventLoop)
+        assert not isinstance(loop, aioxide.EventLoop)
 
 
 @pytest.mark.parametrize("other", [object(), 3, None])

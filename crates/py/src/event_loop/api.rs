@@ -622,6 +622,11 @@ reuse_port=None, allow_broadcast=None, sock=None)")]
         Ok(())
     }
 
+    /// As `__setattr__`, for a method that is replaced in the class while the loop is there.
+    fn _note_override(slf: &Bound<'_, Self>, name: &str) {
+        Self::core(slf).note_override(name);
+    }
+
     fn __delattr__(slf: &Bound<'_, Self>, name: &Bound<'_, PyString>) -> PyResult<()> {
         attr::set_generic(slf.as_any(), name, None)
     }

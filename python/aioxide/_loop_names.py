@@ -1,0 +1,176 @@
+"""asyncio's names of event loop classes, where aioxide is installed: each is one name for asyncio's class and ours."""
+
+import functools
+import inspect
+import sys
+import types
+from abc import ABCMeta
+from typing import Any
+
+from aioxide import _stdlib
+from aioxide._loop import EventLoop, is_special
+
+_ABSENT: Any = object()
+
+
+class _EitherMethod:
+    """A method of asyncio's loop and of ours, which subclasses call as their base's, and patches as what was there.
+
+    It goes by the loop that it is called with, and says of itself what aioxide's says.
+    """
+
+    ours: Any = None
+
+    def __init__(self, ours: Any, theirs: Any) -> None:
+        functools.update_wrapper(self, ours)
+        self.ours, self.theirs = ours, theirs
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        method = self.theirs if args and isinstance(args[0], _stdlib.BaseEventLoop) else self.ours
+        return method(*args, **kwargs)
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        return self if instance is None else types.MethodType(self, instance)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.ours, name)
+
+
+_either_method = functools.cache(_EitherMethod)
+
+
+class _Puts:
+    """What programs have put into a class, and what was there before."""
+
+    def __init__(self, owner: type) -> None:
+        self._owner = owner
+        self._before: dict[str, Any] = {}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._before
+
+    def all(self) -> dict[str, Any]:
+        return {name: vars(self._owner)[name] for name in self._before}
+
+    def put(self, name: str, value: object) -> None:
+        self._before.setdefault(name, vars(self._owner).get(name, _ABSENT))
+        setattr(self._owner, name, value)
+
+    def take_back(self, name: str) -> None:
+        if name not in self._before:
+            return
+        before = self._before.pop(name)
+        if before is _ABSENT:
+            delattr(self._owner, name)
+        else:
+            setattr(self._owner, name, before)
+
+
+_puts = functools.cache(_Puts)
+_init = EventLoop.__init__
+
+
+def _reaches_loops(base: type, name: str) -> bool:
+    """Whether asyncio's loops have what this base of theirs has, and nothing in its place."""
+    return getattr(_stdlib.SelectorEventLoop, name, None) is getattr(base, name, None)
+
+
+class _OneNameForTwo(ABCMeta):
+    """The class of these names; of ABCMeta, so that an abstract class may be a base beside one.
+
+    `theirs` is asyncio's class, `make` what a call calls.
+    """
+
+    _theirs: Any
+    _make: Any
+
+    def __new__(meta, name: str, bases: tuple[type, ...], body: dict[str, Any], **kwargs: Any) -> Any:
+        if bases == (EventLoop,):
+            theirs, make = kwargs["theirs"], kwargs["make"]
+            body.update(_theirs=theirs, _make=staticmethod(make), __signature__=inspect.signature(make))
+            return type.__new__(meta, name, bases, body)
+        bases = tuple(base._theirs if isinstance(base, meta) else base for base in bases)
+        body.setdefault("__module__", sys._getframe(1).f_globals.get("__name__"))
+        return type(name, bases, body, **kwargs)
+
+    def __init__(cls, name: str, bases: tuple[type, ...], body: dict[str, Any], **_: Any) -> None:
+        super().__init__(name, bases, body)
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        return cls._make(*args, **kwargs)
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, (EventLoop, cls._theirs))
+
+    def __subclasscheck__(cls, subclass: type) -> bool:
+        return issubclass(subclass, (EventLoop, cls._theirs))
+
+    def __getattribute__(cls, name: str) -> Any:
+        if name.startswith("__") and name not in {"__init__", "__repr__", "__del__"}:
+            return super().__getattribute__(name)
+        loops = super().__getattribute__("_theirs")
+        theirs = getattr(loops, name, None)
+        if name in _puts(loops) or (theirs is not None and not _reaches_loops(loops, name)):
+            return theirs
+        ours = getattr(EventLoop, name, theirs)
+        if theirs is None or not (inspect.ismethoddescriptor(ours) or ours in (_init, theirs)):
+            return super().__getattribute__(name)
+        return ours if ours is theirs else _either_method(ours, theirs)
+
+    # What is put here, as a test's mock does, is meant for the loops of both kinds.
+
+    @property  # type: ignore[misc]
+    def __dict__(cls) -> Any:  # type: ignore[override]
+        return types.MappingProxyType(_puts(cls._theirs).all())
+
+    def __setattr__(cls, name: str, value: object) -> None:
+        theirs = cls._theirs
+        if isinstance(value, _EitherMethod) and value.__name__ == name:
+            if name in _puts(theirs):
+                delattr(cls, name)
+            return
+        if _reaches_loops(theirs, name):
+            _puts(EventLoop).put(name, value)
+            running = _stdlib.get_running_loop_or_none()
+            if isinstance(running, EventLoop):
+                running._note_override(name)  # those that are made from now on see it by themselves
+        _puts(theirs).put(name, value)
+
+    def __delattr__(cls, name: str) -> None:
+        if name not in _puts(cls._theirs):
+            raise AttributeError(f"type object '{cls.__name__}' has no attribute '{name}'")
+        for owner in (EventLoop, cls._theirs):
+            _puts(owner).take_back(name)
+
+
+def _loop_with(selector: object = None) -> Any:
+    return _stdlib.SelectorEventLoop(selector) if is_special(selector) else EventLoop(selector)
+
+
+class SelectorEventLoop(EventLoop, metaclass=_OneNameForTwo, theirs=_stdlib.SelectorEventLoop, make=_loop_with):
+    """What `asyncio.SelectorEventLoop` and `asyncio.EventLoop` are when aioxide is installed.
+
+    A call makes an `aioxide.EventLoop`, or a loop of asyncio's where the program
+    gives a selector of its own.  A subclass is one of asyncio's loop, on whose
+    inside it may build (`_selector`, `_run_once`, ...).  Both are instances.
+    """
+
+    __module__ = "aioxide"
+
+
+class BaseEventLoop(EventLoop, metaclass=_OneNameForTwo, theirs=_stdlib.BaseEventLoop, make=_stdlib.BaseEventLoop):
+    """What `asyncio.BaseEventLoop` is when aioxide is installed.
+
+    To call it and to subclass it makes what it makes of asyncio's.  Our loops
+    are instances, too, and what a program puts here they have as well.
+    """
+
+    __module__ = "aioxide"
+
+
+class BaseSelectorEventLoop(
+    EventLoop, metaclass=_OneNameForTwo, theirs=_stdlib.BaseSelectorEventLoop, make=_stdlib.BaseSelectorEventLoop
+):
+    """As `BaseEventLoop`, in `asyncio.selector_events`."""
+
+    __module__ = "aioxide"
