@@ -2,7 +2,7 @@
 
 use aioxide_sys::{Key, Readiness};
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyTuple};
 
 use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::layout::{Fut, Tsk};
@@ -75,6 +75,11 @@ impl Timed {
         }
     }
 
+    /// The same once more, to show it.
+    pub(crate) fn clone_ref(&self, py: Python<'_>) -> Self {
+        Self(self.0.clone_ref(py))
+    }
+
     /// The job that it is when its time has come. An owner cancels its timer before it gets another deadline: the turn is
     /// the one that this timer was made for.
     #[inline]
@@ -128,6 +133,38 @@ impl Job {
         }
     }
 
+    /// The same job once more, to show it.
+    pub(crate) fn clone_ref(&self, py: Python<'_>) -> Self {
+        match self {
+            Self::Handle(handle) => Self::Handle(handle.clone_ref(py)),
+            Self::Callback { callback, future, context } => Self::Callback {
+                callback: callback.clone_ref(py),
+                future: future.clone_ref(py),
+                context: context.clone_ref(py),
+            },
+            Self::Step(task) => Self::Step(task.clone_ref(py)),
+            Self::Throw { task, error } => {
+                Self::Throw { task: task.clone_ref(py), error: error.clone_ref(py) }
+            }
+            Self::Wake { task, future } => {
+                Self::Wake { task: task.clone_ref(py), future: future.clone_ref(py) }
+            }
+            Self::Hook { hook, future } => {
+                Self::Hook { hook: hook.clone_ref(py), future: future.clone_ref(py) }
+            }
+            Self::Complete(future) => Self::Complete(future.clone_ref(py)),
+            Self::Expire { owner, turn } => Self::Expire { owner: owner.clone_ref(py), turn: *turn },
+            Self::Connected { transport, waiter } => Self::Connected {
+                transport: transport.clone_ref(py),
+                waiter: waiter.as_ref().map(|waiter| waiter.clone_ref(py)),
+            },
+            Self::Lost { transport, error } => {
+                Self::Lost { transport: transport.clone_ref(py), error: error.clone_ref(py) }
+            }
+            Self::Io(key, ready) => Self::Io(*key, *ready),
+        }
+    }
+
     /// Whether both are for the same Handle.
     pub(crate) fn is_handle_of(&self, other: &Self) -> bool {
         matches!((self, other), (Self::Handle(one), Self::Handle(another)) if one.is(another))
@@ -150,44 +187,60 @@ impl Job {
         }
     }
 
+    /// The job as a callback with its arguments, and their context; or itself, if it is one that only the loop knows.
+    pub(crate) fn into_callback(self, py: Python<'_>) -> PyResult<Result<Callback<'_>, Self>> {
+        Ok(Ok(match self {
+            Self::Callback { callback, future, context } => Callback {
+                function: callback.into_bound(py),
+                argument: Some(future.into_bound(py)),
+                context: Some(context.into_bound(py)),
+            },
+            Self::Step(task) => Callback::step(&task.into_bound(py), None)?,
+            Self::Throw { task, error } => Callback::step(&task.into_bound(py), Some(error.into_bound(py)))?,
+            Self::Wake { task, future } => {
+                let task = task.into_bound(py);
+                Callback {
+                    function: tasks::wakeup_callback(&task)?,
+                    argument: Some(future.into_bound(py)),
+                    context: context_of(&task),
+                }
+            }
+            Self::Hook { hook, future } => Callback {
+                function: hooks::callback(&hook.into_bound(py))?,
+                argument: Some(future.into_bound(py)),
+                context: None,
+            },
+            other => return Ok(Err(other)),
+        }))
+    }
+
     /// The job as `call_soon(callback, *args, context=)`, for a loop that isn't ours or has its own `call_soon`.
     fn call_soon(self, event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = event_loop.py();
-        let (args, context) = match self {
-            Self::Callback { callback, future, context } => {
-                ((callback, future).into_pyobject(py)?, Some(context.into_bound(py)))
-            }
-            Self::Step(task) => {
-                let task = task.into_bound(py);
-                ((tasks::step_callback(&task, None)?,).into_pyobject(py)?, context_of(&task))
-            }
-            Self::Throw { task, error } => {
-                let task = task.into_bound(py);
-                let callback = tasks::step_callback(&task, Some(error.into_bound(py)))?;
-                ((callback,).into_pyobject(py)?, context_of(&task))
-            }
-            Self::Wake { task, future } => {
-                let task = task.into_bound(py);
-                ((tasks::wakeup_callback(&task)?, future).into_pyobject(py)?, context_of(&task))
-            }
-            Self::Hook { hook, future } => {
-                ((hooks::callback(&hook.into_bound(py))?, future).into_pyobject(py)?, None)
-            }
-            Self::Handle(_)
-            | Self::Complete(_)
-            | Self::Expire { .. }
-            | Self::Connected { .. }
-            | Self::Lost { .. }
-            | Self::Io(..) => {
-                unreachable!("jobs that only the loop that made them gets")
-            }
+        let Ok(Callback { function, argument, context }) = self.into_callback(py)? else {
+            unreachable!("jobs that only the loop that made them gets")
         };
         let keywords = PyDict::new(py);
         if let Some(context) = context {
             keywords.set_item(pyo3::intern!(py, "context"), context)?;
         }
+        let args = PyTuple::new(py, std::iter::once(function).chain(argument).collect::<Vec<_>>())?;
         event_loop.call_method(pyo3::intern!(py, "call_soon"), args, Some(&keywords))?;
         Ok(())
+    }
+}
+
+/// A job as Python sees it.
+pub(crate) struct Callback<'py> {
+    pub(crate) function: Bound<'py, PyAny>,
+    pub(crate) argument: Option<Bound<'py, PyAny>>,
+    /// The current one where it has none of its own.
+    pub(crate) context: Option<Bound<'py, PyAny>>,
+}
+
+impl<'py> Callback<'py> {
+    fn step(task: &Bound<'py, PyAny>, error: Option<Bound<'py, PyAny>>) -> PyResult<Self> {
+        Ok(Self { function: tasks::step_callback(task, error)?, argument: None, context: context_of(task) })
     }
 }
 

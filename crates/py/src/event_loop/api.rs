@@ -9,8 +9,8 @@ use pyo3::types::{PyDict, PyInt, PyString, PyTuple, PyType};
 
 use super::readers::Direction;
 use super::{
-    EventLoop, connect, datagram, debug, executor, hooks, idle, lifecycle, names, pipes, readers, serve,
-    signals, sockets, start_tls, unix,
+    EventLoop, as_handles, connect, datagram, debug, executor, hooks, idle, lifecycle, names, pipes, readers,
+    serve, signals, sockets, start_tls, unix,
 };
 use crate::ffi::attr;
 use crate::ffi::gc::traverse_pyclass;
@@ -555,6 +555,16 @@ reuse_port=None, allow_broadcast=None, sock=None)")]
     #[setter(_stopping)]
     fn set_stopping_raw(slf: &Bound<'_, Self>, stopping: bool) {
         Self::core(slf).set_stopping(stopping);
+    }
+
+    #[getter]
+    fn _ready<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyTuple>> {
+        as_handles::ready(slf)
+    }
+
+    #[getter]
+    fn _scheduled<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyTuple>> {
+        as_handles::scheduled(slf)
     }
 
     #[getter]

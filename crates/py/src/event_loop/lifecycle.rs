@@ -256,6 +256,7 @@ pub(super) fn close(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     let (jobs, sources) = (core.take_jobs(py), this.get().take_sources(py));
     drop(jobs);
     drop(sources);
+    core.waker().close();
     let ended = executor::close(this);
     let given_back = signals::close(this);
     ended.and(given_back)

@@ -6,6 +6,7 @@
 //! A method gets the loop as `&Bound<EventLoop>` and never holds a borrow of its cells while Python code can run.
 
 mod api;
+mod as_handles;
 pub(crate) mod connect;
 mod datagram;
 pub(crate) mod debug;

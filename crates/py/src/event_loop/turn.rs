@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aioxide_sys::{Events, Interest, Poller, Readiness, clock};
+use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::idle::Idle;
 use super::readers::Waiter;
-use super::{EventLoop, closed, hooks, instruments, nested};
+use super::{EventLoop, as_handles, closed, hooks, instruments, nested};
 use crate::errors::{ends_the_loop, os_error};
 use crate::ffi::layout::{Fut, Tsk};
 use crate::ffi::thread::Here;
@@ -277,14 +278,14 @@ impl Turns {
 /// The loop's time: its own clock, or what a subclass makes of `time()`.
 fn now(this: &Bound<'_, EventLoop>, core: &LoopCore) -> PyResult<f64> {
     if core.overrides_timers() {
-        return this.call_method0(pyo3::intern!(this.py(), "time"))?.extract();
+        return this.call_method0(intern!(this.py(), "time"))?.extract();
     }
     Ok(core.now())
 }
 
 /// Takes in what other threads have left.
 #[inline]
-fn admit_remote(py: Python<'_>, core: &LoopCore) {
+pub(super) fn admit_remote(py: Python<'_>, core: &LoopCore) {
     if !core.inbox().is_empty() {
         core.scheduler().with(py, |s| core.inbox().take_into(s.ready_mut()));
     }
@@ -297,6 +298,7 @@ fn run_jobs(this: &Bound<'_, EventLoop>, core: &LoopCore, count: usize, foresees
     let is_watched = core.instruments() & instrument::EACH_TURN != 0;
     let mut part = if is_watched { instruments::turn(this, count) } else { count };
     let held = &this.get().held;
+    let as_ours = handles::run_as_ours(py);
     held.begin();
     for number in 0..count {
         if number == part {
@@ -306,14 +308,17 @@ fn run_jobs(this: &Bound<'_, EventLoop>, core: &LoopCore, count: usize, foresees
         if foresees {
             foresee(this, core);
         }
-        if core.instruments() & (instrument::EACH_JOB | instrument::HELD | instrument::INNER) != 0 {
+        if core.instruments() & (instrument::EACH_JOB | instrument::HELD | instrument::INNER) != 0 || !as_ours
+        {
             if core.instruments() & instrument::HELD != 0 {
                 held::between(this);
             }
-            if core.instruments() & (instrument::EACH_JOB | instrument::INNER) != 0 {
+            if core.instruments() & (instrument::EACH_JOB | instrument::INNER) != 0 || !as_ours {
                 let Some(job) = pop(py, core) else { break };
                 let Some(job) = nested::admit(this, job)? else { continue };
-                instruments::run(this, job, |this, job| run(this, here, job))?;
+                instruments::run(this, job, |this, job| {
+                    if as_ours { run(this, here, job) } else { as_handles::run(this, job) }
+                })?;
                 continue;
             }
         }
@@ -360,12 +365,12 @@ fn pop(py: Python<'_>, core: &LoopCore) -> Option<Job> {
 }
 
 /// Runs one job. Errors of callbacks are reported; SystemExit and KeyboardInterrupt go to whoever runs the loop.
-fn run<'py>(this: &Bound<'py, EventLoop>, here: Here<'py>, job: Job) -> PyResult<()> {
+pub(super) fn run<'py>(this: &Bound<'py, EventLoop>, here: Here<'py>, job: Job) -> PyResult<()> {
     run_any(this, here, job).or_else(|error| stray(this, error))
 }
 
 #[cold]
-fn stray(this: &Bound<'_, EventLoop>, error: PyErr) -> PyResult<()> {
+pub(super) fn stray(this: &Bound<'_, EventLoop>, error: PyErr) -> PyResult<()> {
     if ends_the_loop(this.py(), &error) { Err(error) } else { hooks::report_stray(this, error) }
 }
 

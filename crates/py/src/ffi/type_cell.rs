@@ -58,8 +58,13 @@ impl TypeCell {
     /// more: `copyreg` puts something there.)
     #[inline]
     pub(crate) fn is_plain(&self, object: &Bound<'_, PyAny>) -> bool {
-        self.is_exact(object)
-            && (self.version() == self.same.load(Ordering::Relaxed) || self.is_as_at_first(object.py()))
+        self.is_exact(object) && self.is_unchanged(object.py())
+    }
+
+    /// Whether the type has in it what it had at first.
+    #[inline]
+    pub(crate) fn is_unchanged(&self, py: Python<'_>) -> bool {
+        self.version() == self.same.load(Ordering::Relaxed) || self.is_as_at_first(py)
     }
 
     #[inline]

@@ -257,6 +257,16 @@ pub(crate) fn is_timer(object: &Bound<'_, PyAny>) -> bool {
     TIMER.is_exact(object)
 }
 
+/// A TimerHandle of something else than a call of `call_at`, to show it or to run it; no loop has it.
+pub(crate) fn timer_of<'py>(
+    when: f64,
+    callback: &Bound<'py, PyAny>,
+    args: &Bound<'py, PyTuple>,
+    event_loop: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    TIMER.get(event_loop.py()).call1((when, callback, args, event_loop))
+}
+
 /// A timer has come to its time (or its loop is closed) and is a job from now on.
 #[inline]
 pub(crate) fn on_due(handle: &Bound<'_, PyAny>) {
@@ -577,6 +587,13 @@ fn get_class<'py>(this: This<'_, 'py>) -> Object<'py> {
     Ok(stock.bind(py).clone().into_any())
 }
 
+/// Whether a turn may run callbacks as `Handle._run` does: nobody has put another one there, nor anything else into the
+/// classes.
+#[inline]
+pub(crate) fn run_as_ours(py: Python<'_>) -> bool {
+    TIMER.is_unchanged(py) && THREADSAFE.is_unchanged(py) // with what they inherit
+}
+
 /// Makes the types.
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let builder = |builder: Builder| {
@@ -585,7 +602,6 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
             .method(noargs::<Of<Handle>, _>(c"cancel", cancel))
             .method(noargs::<Of<Handle>, _>(c"cancelled", cancelled))
             .method(noargs::<Of<Handle>, _>(c"get_context", get_context))
-            .method(noargs::<Of<Handle>, _>(c"_run", method_run))
             .method(noargs::<Of<Handle>, _>(c"_repr_info", method_repr_info))
             .attribute(getter::<Of<Handle>, _>(c"__class__", get_class))
             .attribute(getter::<Of<Handle>, _>(c"_callback", get_callback))
@@ -601,6 +617,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let handle = builder(Builder::of::<Handle>())
         .slot(pyo3::ffi::Py_tp_new, constructor::<Handle, _>(blank))
         .slot(pyo3::ffi::Py_tp_init, initializer::<Of<Handle>, _>(init_handle))
+        .method(noargs::<Of<Handle>, _>(c"_run", method_run))
         .doc(c"Handle(callback, args, loop, context=None)\n--\n\nA scheduled callback, which can be cancelled.")
         .build(module, None, Handle::cell())?;
     let timer = builder(Builder::of::<Handle>().named(c"aioxide.TimerHandle"))
