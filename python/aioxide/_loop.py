@@ -29,10 +29,11 @@ class EventLoop(_core.EventLoop, asyncio.AbstractEventLoop):
         There is nothing to rewrite here: our loops can do that, and do from now on.  It has made asyncio's tasks
         and futures those in Python just before, which a native loop has no use for.
         """
-        if sys._getframe(1).f_code.co_name != "_patch_loop":
+        if sys._getframe(1).f_code.co_name == "_patch_loop":
+            _core._allow_nested_runs(True)
+            aioxide._install.renew()
+        if not _core._allows_nested_runs():
             raise AttributeError("_nest_patched")
-        _core._allow_nested_runs(True)
-        aioxide._install.renew()
         return True
 
     def metrics(self) -> "aioxide.metrics.Metrics":

@@ -13,30 +13,30 @@ from aioxide._loop import EventLoop, is_special
 _ABSENT: Any = object()
 
 
-class _EitherMethod:
+@functools.cache
+def _either(ours: Any, theirs: Any) -> Any:
     """A method of asyncio's loop and of ours, which subclasses call as their base's, and patches as what was there.
 
     It goes by the loop that it is called with, and says of itself what aioxide's says.
     """
 
-    ours: Any = None
+    def chosen(args: tuple[Any, ...]) -> Any:
+        return theirs if args and isinstance(args[0], _stdlib.BaseEventLoop) else ours
 
-    def __init__(self, ours: Any, theirs: Any) -> None:
-        functools.update_wrapper(self, ours)
-        self.ours, self.theirs = ours, theirs
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return chosen(args)(*args, **kwargs)
 
-    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        method = self.theirs if args and isinstance(args[0], _stdlib.BaseEventLoop) else self.ours
-        return method(*args, **kwargs)
+    async def call_and_wait(*args: Any, **kwargs: Any) -> Any:
+        return await chosen(args)(*args, **kwargs)
 
-    def __get__(self, instance: object, owner: type | None = None) -> Any:
-        return self if instance is None else types.MethodType(self, instance)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.ours, name)
+    method: Any = call_and_wait if inspect.iscoroutinefunction(ours) else call
+    functools.update_wrapper(method, ours)
+    _theirs_of[method] = theirs
+    return method
 
 
-_either_method = functools.cache(_EitherMethod)
+_theirs_of: dict[Any, Any] = {}
+_init = EventLoop.__init__
 
 
 class _Puts:
@@ -53,8 +53,9 @@ class _Puts:
         return {name: vars(self._owner)[name] for name in self._before}
 
     def put(self, name: str, value: object) -> None:
-        self._before.setdefault(name, vars(self._owner).get(name, _ABSENT))
+        before = vars(self._owner).get(name, _ABSENT)
         setattr(self._owner, name, value)
+        self._before.setdefault(name, before)
 
     def take_back(self, name: str) -> None:
         if name not in self._before:
@@ -67,7 +68,20 @@ class _Puts:
 
 
 _puts = functools.cache(_Puts)
-_init = EventLoop.__init__
+
+
+def _let_ours_have(name: str) -> None:
+    """Give our loops what a program has put there, if it is what asyncio's loops find under the name."""
+    for base in _stdlib.SelectorEventLoop.__mro__:
+        if name in vars(base):
+            if name in _puts(base):
+                _puts(EventLoop).put(name, vars(base)[name])
+                running = _stdlib.get_running_loop_or_none()
+                if isinstance(running, EventLoop):
+                    running._note_override(name)  # the others see it when they run
+                return
+            break
+    _puts(EventLoop).take_back(name)
 
 
 def _reaches_loops(base: type, name: str) -> bool:
@@ -103,6 +117,8 @@ class _OneNameForTwo(ABCMeta):
         return isinstance(instance, (EventLoop, cls._theirs))
 
     def __subclasscheck__(cls, subclass: type) -> bool:
+        if isinstance(subclass, _OneNameForTwo):
+            return issubclass(subclass._theirs, cls._theirs)
         return issubclass(subclass, (EventLoop, cls._theirs))
 
     def __getattribute__(cls, name: str) -> Any:
@@ -115,7 +131,7 @@ class _OneNameForTwo(ABCMeta):
         ours = getattr(EventLoop, name, theirs)
         if theirs is None or not (inspect.ismethoddescriptor(ours) or ours in (_init, theirs)):
             return super().__getattribute__(name)
-        return ours if ours is theirs else _either_method(ours, theirs)
+        return ours if ours is theirs else _either(ours, theirs)
 
     # What is put here, as a test's mock does, is meant for the loops of both kinds.
 
@@ -123,24 +139,21 @@ class _OneNameForTwo(ABCMeta):
     def __dict__(cls) -> Any:  # type: ignore[override]
         return types.MappingProxyType(_puts(cls._theirs).all())
 
-    def __setattr__(cls, name: str, value: object) -> None:
+    def __setattr__(cls, name: str, value: Any) -> None:
         theirs = cls._theirs
-        if isinstance(value, _EitherMethod) and value.__name__ == name:
-            if name in _puts(theirs):
-                delattr(cls, name)
-            return
-        if _reaches_loops(theirs, name):
-            _puts(EventLoop).put(name, value)
-            running = _stdlib.get_running_loop_or_none()
-            if isinstance(running, EventLoop):
-                running._note_override(name)  # those that are made from now on see it by themselves
-        _puts(theirs).put(name, value)
+        there_already = False
+        if inspect.isfunction(value) and value in _theirs_of:
+            _puts(theirs).take_back(name)
+            there_already = getattr(theirs, name, None) is _theirs_of[value]
+        if not there_already:
+            _puts(theirs).put(name, value)
+        _let_ours_have(name)
 
     def __delattr__(cls, name: str) -> None:
         if name not in _puts(cls._theirs):
             raise AttributeError(f"type object '{cls.__name__}' has no attribute '{name}'")
-        for owner in (EventLoop, cls._theirs):
-            _puts(owner).take_back(name)
+        _puts(cls._theirs).take_back(name)
+        _let_ours_have(name)
 
 
 def _loop_with(selector: object = None) -> Any:
@@ -173,4 +186,4 @@ class BaseSelectorEventLoop(
 ):
     """As `BaseEventLoop`, in `asyncio.selector_events`."""
 
-    __module__ = "aioxide"
+    __module__ = "asyncio.selector_events"

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import gc
 import socket
+import weakref
 
 import pytest
 
@@ -94,15 +96,16 @@ def test_errors_of_callbacks(loop, seen):
     assert loop.run_until_complete(asyncio.sleep(0, "goes on")) == "goes on"
 
 
-def test_errors_of_what_is_there(loop, monkeypatch):
+@pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt])
+def test_errors_of_what_is_there(loop, monkeypatch, kind):
     """A monitor that fails ends the run, and is not asked about the rest."""
 
     def broken(self):
-        raise KeyboardInterrupt
+        raise kind
 
     monkeypatch.setattr(asyncio.Handle, "_run", broken)
     loop.call_soon(print)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(kind):
         loop.run_forever()
     monkeypatch.undo()
     assert loop.run_until_complete(asyncio.sleep(0, "goes on")) == "goes on"
@@ -195,3 +198,22 @@ def test_what_other_threads_leave_is_ready(loop):
     handle = loop.call_soon_threadsafe(print)
     assert handle in loop._ready
     handle.cancel()
+
+
+def test_what_is_shown_is_collected():
+    async def main(loop):
+        task = asyncio.create_task(asyncio.sleep(100))
+        await asyncio.sleep(0)
+        loop.kept = list(loop._scheduled)
+        assert "_set_result_unless_cancelled" in repr(loop.kept[0])
+        task.cancel()
+
+    def go():
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(main(loop))
+        loop.close()
+        return weakref.ref(loop)
+
+    loop = go()
+    gc.collect()
+    assert loop() is None

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import inspect
 import operator
+import pickle
 import selectors
 from unittest.mock import patch
 
@@ -226,6 +227,65 @@ def test_a_test_puts_a_method_there(named, either, monkeypatch):
     assert named.call_later == before
     assert type(either).call_later == own
     assert not hasattr(either, "something_new")
+
+
+def test_two_names_have_something(either):
+    real = type(either).time(either)
+    with patch.object(asyncio.BaseEventLoop, "time", lambda self: -1):
+        with patch.object(asyncio.SelectorEventLoop, "time", lambda self: -2):
+            assert either.time() == -2
+        assert either.time() == -1
+    with patch.object(asyncio.SelectorEventLoop, "time", lambda self: -2):
+        with patch.object(asyncio.BaseEventLoop, "time", lambda self: -1):
+            assert either.time() == -2
+        assert either.time() == -2
+    assert either.time() >= real
+
+
+def test_what_is_put_back_under_another_name(either):
+    original = asyncio.SelectorEventLoop.time
+    with patch.object(asyncio.BaseEventLoop, "time", lambda self: -1):
+        asyncio.SelectorEventLoop.time = original
+        assert either.time() > 0
+        del asyncio.SelectorEventLoop.time
+        assert either.time() == -1
+    assert either.time() > 0
+
+
+def test_patches_that_look_like_the_method(named):
+    loop = asyncio.new_event_loop()
+    with patch.object(named, "call_later", autospec=True) as call_later:
+        loop.call_later(1, print)
+    call_later.assert_called_once_with(loop, 1, print)
+    with patch.object(named, "run_in_executor", autospec=True) as run_in_executor:
+        loop.run_in_executor(None, print)
+    run_in_executor.assert_called_once_with(loop, None, print)
+    loop.close()
+    assert inspect.isfunction(named.call_later)
+
+
+def test_a_patch_before_the_loop_runs(named):
+    made, loop, create_task = [], asyncio.new_event_loop(), named.create_task
+
+    async def main():
+        await asyncio.create_task(asyncio.sleep(0))
+
+    with patch.object(named, "create_task", lambda *args, **kwargs: (made.append(1), create_task(*args, **kwargs))[1]):
+        run(loop, main())
+    assert len(made) == 2
+
+
+def test_which_is_a_subclass_of_which():
+    assert not issubclass(asyncio.BaseEventLoop, asyncio.SelectorEventLoop)
+    assert issubclass(asyncio.SelectorEventLoop, asyncio.BaseEventLoop)
+    assert issubclass(asyncio.BaseEventLoop, asyncio.AbstractEventLoop)
+
+
+def test_names_that_a_class_does_not_give_away(named):
+    with pytest.raises(TypeError):
+        named.__name__ = 3
+    assert "time" in dir(named)
+    assert pickle.loads(pickle.dumps(named)) is named
 
 
 def test_nothing_goes_away(named):

@@ -5,6 +5,7 @@ import contextvars
 import gc
 import socket
 import threading
+import time
 
 import aioxide
 import pytest
@@ -21,7 +22,9 @@ def _patch_loop(loop):
 @pytest.fixture
 def nest(loop):
     _core._allow_nested_runs(False)
+    assert not hasattr(loop, "_nest_patched")
     assert _patch_loop(loop)
+    assert hasattr(loop, "_nest_patched")
     yield loop
     _core._allow_nested_runs(False)
 
@@ -181,11 +184,66 @@ def test_another_loop(nest):
         asyncio.get_running_loop()
 
 
+def test_while_no_loop_is_said_to_run(nest):
+    """As some programs do to run another one inside."""
+
+    async def main():
+        asyncio._set_running_loop(None)
+        assert nest.run_until_complete(value(1, 0.001)) == 1
+        asyncio._set_running_loop(nest)
+        return await value(2)
+
+    assert nest.run_until_complete(main()) == 2
+
+
+def test_answers_leave_before_another_loop_runs(nest):
+    """Held back with the first half of an answer, they would wait for the end of the job."""
+    times = []
+
+    class Serves(asyncio.Protocol):
+        def connection_made(self, transport):
+            self.transport = transport
+
+        def data_received(self, data):
+            self.transport.write(b"head")
+            self.transport.write(b"body")
+            self.transport.write(b"head")
+            if data == b"last":
+                other = aioxide.new_event_loop()
+                other.run_until_complete(asyncio.sleep(0.05))
+                other.close()
+            self.transport.write(b"body")
+
+    def ask(theirs):
+        for question in [b"go on"] * 20 + [b"last"]:
+            theirs.sendall(question)
+            started = time.monotonic()
+            got = 0
+            while got < 12:
+                got += len(theirs.recv(16))
+            times.append(time.monotonic() - started)
+            while got < 16:
+                got += len(theirs.recv(16))
+
+    async def main():
+        ours, theirs = tcp_pair()
+        transport, _ = await asyncio.get_running_loop().create_connection(Serves, sock=ours)
+        await asyncio.to_thread(ask, theirs)
+        transport.close()
+        theirs.close()
+
+    nest.run_until_complete(main())
+    assert times[-1] < 0.04
+
+
 def test_not_in_another_thread(nest):
-    errors = []
+    errors, begun = [], []
+
+    async def begins():
+        begun.append(1)
 
     def elsewhere():
-        coro = value(1)
+        coro = begins()
         try:
             nest.run_until_complete(coro)
         except RuntimeError as error:
@@ -198,6 +256,7 @@ def test_not_in_another_thread(nest):
 
     assert nest.run_until_complete(main()) == 1
     assert errors == ["This event loop is already running"]
+    assert not begun
 
 
 def test_a_context_that_is_taken(nest):
@@ -407,9 +466,9 @@ def test_streams(nest):
 
 def test_while_it_is_watched(nest, tmp_path):
     async def main():
-        metrics = asyncio.get_running_loop().metrics()
+        before = asyncio.get_running_loop().metrics().iterations
         assert inner(value(1, 0.02)) == 1
-        assert metrics is not None
+        assert asyncio.get_running_loop().metrics().iterations > before
         return await value(2, 0.001)
 
     nest.set_debug(True)

@@ -3,29 +3,26 @@
 
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyCFunction, PyTuple};
+use pyo3::types::PyTuple;
 
 use super::{EventLoop, turn};
 use crate::ffi::cell::GilCell;
 use crate::ffi::context;
+use crate::ffi::gc::traverse_pyclass;
 use crate::ffi::thread::Here;
 use crate::handles;
 use crate::job::{Callback, Job};
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
 
-/// As [`turn::run`], by the `_run` of the job's Handle.
+/// As [`turn::run`], by the `_run` of the job's Handle. What that raises ends the run of the loop: ours raises nothing else.
 #[cold]
 pub(super) fn run(this: &Bound<'_, EventLoop>, job: Job) -> PyResult<()> {
-    let py = this.py();
-    let run = || {
-        let handle = handle_of(this, job)?;
-        if handle.getattr(intern!(py, "_cancelled"))?.is_truthy()? {
-            return Ok(());
-        }
-        handle.call_method0(intern!(py, "_run")).map(drop)
-    };
-    run().or_else(|error| turn::stray(this, error))
+    let handle = handle_of(this, job)?;
+    if handle.getattr(intern!(this.py(), "_cancelled"))?.is_truthy()? {
+        return Ok(());
+    }
+    handle.call_method0(intern!(this.py(), "_run")).map(drop)
 }
 
 /// `_ready`: what runs next, the oldest first.
@@ -75,21 +72,54 @@ fn callback_of<'py>(this: &Bound<'py, EventLoop>, job: Job) -> PyResult<Callback
         Err(job) => job,
     };
     let name = match &job {
-        Job::Io(_, ready) if !ready.readable => c"_write_ready",
-        Job::Io(..) => c"_read_ready",
-        Job::Connected { .. } => c"connection_made",
-        Job::Lost { .. } => c"_call_connection_lost",
-        Job::Expire { .. } => c"_on_timeout",
-        _ => c"_set_result_unless_cancelled",
+        Job::Io(_, ready) if !ready.readable => "_write_ready",
+        Job::Io(..) => "_read_ready",
+        Job::Connected { .. } => "connection_made",
+        Job::Lost { .. } => "_call_connection_lost",
+        Job::Expire { .. } => "_on_timeout",
+        _ => "_set_result_unless_cancelled",
     };
     let argument = if let Job::Complete(future) = &job { Some(future.bind(py).clone()) } else { None };
-    let (event_loop, job) = (this.clone().unbind(), GilCell::new(Some(job)));
-    let function = PyCFunction::new_closure(py, Some(name), None, move |args, _| {
-        let py = args.py();
-        match job.with(py, Option::take) {
-            Some(job) => turn::run(event_loop.bind(py), Here::new(py), job),
-            None => Ok(()), // a Handle's callback is called once
+    let function = JobCall { event_loop: this.clone().unbind(), job: GilCell::new(Some(job)), name };
+    Ok(Callback { function: Bound::new(py, function)?.into_any(), argument, context: None })
+}
+
+/// A job that only the loop knows, to be called once.
+#[pyclass(frozen, module = "aioxide._core")]
+struct JobCall {
+    event_loop: Py<EventLoop>,
+    job: GilCell<Option<Job>>,
+    name: &'static str,
+}
+
+#[pymethods]
+impl JobCall {
+    #[pyo3(signature = (*_args))]
+    fn __call__(&self, py: Python<'_>, _args: &Bound<'_, PyTuple>) -> PyResult<()> {
+        match self.job.with(py, Option::take) {
+            Some(job) => turn::run(self.event_loop.bind(py), Here::new(py), job),
+            None => Ok(()),
         }
-    })?;
-    Ok(Callback { function: function.into_any(), argument, context: None })
+    }
+
+    #[getter]
+    fn __name__(&self) -> &'static str {
+        self.name
+    }
+
+    #[getter]
+    fn __qualname__(&self) -> &'static str {
+        self.name
+    }
+
+    fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
+        visit.call(&self.event_loop)?;
+        traverse_pyclass(&visit, |v| {
+            self.job.visit(|job| job.as_ref().map_or(Ok(()), |job| job.traverse(v))).unwrap_or(Ok(()))
+        })
+    }
+
+    fn __clear__(&self) {
+        crate::ffi::attach::attached(|py| drop(self.job.with(py, Option::take)));
+    }
 }

@@ -67,6 +67,7 @@ pub(super) fn set_up(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     let (py, core, life) = (this.py(), EventLoop::core(this), &this.get().life);
     core.check_closed()?;
     check_running(this)?;
+    super::note_overrides(core, &this.get_type())?; // what was put into the class since the loop was made
     debug::track_origins(this, core.is_debug())?;
     let sys = py.import(intern!(py, "sys"))?;
     let hooks = sys.call_method0(intern!(py, "get_asyncgen_hooks"))?;
@@ -155,6 +156,7 @@ pub(super) fn run_until_complete<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = this.py();
     EventLoop::core(this).check_closed()?;
+    super::note_overrides(EventLoop::core(this), &this.get_type())?;
     if nested::are_allowed() {
         return nested::run_until_complete(this, awaitable);
     }

@@ -89,11 +89,7 @@ impl EventLoop {
         let mut driver = Driver::new().map_err(|e| os_error(&e))?;
         driver.register(core.waker().as_raw_fd(), Interest::READ, Source::Waker).map_err(|e| os_error(&e))?;
         core.set_debug(debug::is_default(class.py())?);
-        for name in ["call_soon", "call_later", "call_at", "time", "create_task"] {
-            if !calls::is_native(class, name)? {
-                core.note_override(name);
-            }
-        }
+        note_overrides(&core, class)?;
         let this = Self {
             driver: GilCell::new(Some(driver)),
             eager_polls: Flag::new(EAGER_POLLS),
@@ -250,6 +246,16 @@ impl EventLoop {
         self.held.clear(py);
         drop(self.idle_hook.take(py));
     }
+}
+
+/// Notes which methods of the class are not ours that native code would otherwise go past.
+fn note_overrides(core: &LoopCore, class: &Bound<'_, PyType>) -> PyResult<()> {
+    for name in ["call_soon", "call_later", "call_at", "time", "create_task"] {
+        if !calls::is_native(class, name)? {
+            core.note_override(name);
+        }
+    }
+    Ok(())
 }
 
 #[cold]

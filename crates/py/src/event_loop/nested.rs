@@ -26,6 +26,12 @@ pub(super) fn are_allowed() -> bool {
     ALLOWED.load(Ordering::Relaxed)
 }
 
+/// Whether loops may be run within runs.
+#[pyfunction]
+fn _allows_nested_runs() -> bool {
+    are_allowed()
+}
+
 /// Whether loops may be run within runs, from now on.
 #[pyfunction]
 fn _allow_nested_runs(allowed: bool) {
@@ -33,6 +39,7 @@ fn _allow_nested_runs(allowed: bool) {
 }
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(_allows_nested_runs, module)?)?;
     module.add_function(wrap_pyfunction!(_allow_nested_runs, module)?)
 }
 
@@ -57,7 +64,6 @@ fn run(this: &Bound<'_, EventLoop>, until: Option<&Bound<'_, PyAny>>) -> PyResul
     if !runs_here(this) {
         return lifecycle::run(this, until);
     }
-    held::end(this); // who began this may wait for an answer
     let result = lifecycle::turns(this, until);
     held::end(this);
     if until.is_none() {
@@ -74,24 +80,35 @@ fn runs_here(this: &Bound<'_, EventLoop>) -> bool {
 /// Calls `body` where no task is the current one and no other loop runs.
 fn aside<T>(this: &Bound<'_, EventLoop>, body: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
     let (py, core, put_off) = (this.py(), EventLoop::core(this), &this.get().put_off);
-    let Some(host) = thread::running_loop(py)? else { return body() };
-    if !runs_here(this) && core.thread() != 0 {
-        return lifecycle::check_running(this).and_then(|()| body());
+    let is_inner = runs_here(this);
+    if !is_inner && core.thread() != 0 {
+        lifecycle::check_running(this)?; // another thread's
     }
-    let task = thread::swap_current(&host, None)?;
+    let running = thread::running_loop(py)?;
+    let host = match &running {
+        Some(running) => running,
+        None if is_inner => this.as_any(), // the job has said that none runs
+        None => return body(),
+    };
+    thread::set_running_loop(py, Some(host))?;
+    let task = thread::swap_current(host, None)?;
+    if let Ok(host) = host.cast::<EventLoop>() {
+        held::end(host); // who began this may wait for an answer, and the job does not end soon
+    }
     let was_inner = core.instruments() & instrument::INNER != 0;
     core.set_instrument(instrument::INNER, true);
     let outer = put_off.0.with(py, mem::take);
 
-    let running = runs_here(this).then_some(this.as_any());
-    let result = thread::set_running_loop(py, running).and_then(|()| body());
+    let inner = is_inner.then_some(this.as_any());
+    let result = thread::set_running_loop(py, inner).and_then(|()| body());
 
     let own = put_off.0.with(py, |jobs| mem::replace(jobs, outer));
     core.scheduler().with(py, |scheduler: &mut Scheduler<_, _>| scheduler.ready_mut().push_first(own));
     core.set_instrument(instrument::INNER, was_inner);
-    let back =
-        thread::set_running_loop(py, Some(&host)).and_then(|()| thread::swap_current(&host, task.as_ref()));
-    result.and_then(|result| back.map(|_| result))
+    let back = thread::set_running_loop(py, Some(host))
+        .and_then(|()| thread::swap_current(host, task.as_ref()))
+        .and_then(|_| thread::set_running_loop(py, running.as_ref()));
+    result.and_then(|result| back.map(|()| result))
 }
 
 /// Jobs of an inner run that can't run before its end.

@@ -370,7 +370,7 @@ pub(super) fn run<'py>(this: &Bound<'py, EventLoop>, here: Here<'py>, job: Job) 
 }
 
 #[cold]
-pub(super) fn stray(this: &Bound<'_, EventLoop>, error: PyErr) -> PyResult<()> {
+fn stray(this: &Bound<'_, EventLoop>, error: PyErr) -> PyResult<()> {
     if ends_the_loop(this.py(), &error) { Err(error) } else { hooks::report_stray(this, error) }
 }
 
