@@ -13,8 +13,7 @@ from aioxide._loop import EventLoop, is_special
 _ABSENT: Any = object()
 
 
-@functools.cache
-def _either(ours: Any, theirs: Any) -> Any:
+def _make_either(ours: Any, theirs: Any) -> Any:
     """A method of asyncio's loop and of ours, which subclasses call as their base's, and patches as what was there.
 
     It goes by the loop that it is called with, and says of itself what aioxide's says.
@@ -35,6 +34,7 @@ def _either(ours: Any, theirs: Any) -> Any:
     return method
 
 
+_either = functools.cache(_make_either)
 _theirs_of: dict[Any, Any] = {}
 _init = EventLoop.__init__
 
