@@ -6,7 +6,6 @@ the files and functions on the stack, and native code has none.  So it makes suc
 calls through these functions, which say that they are asyncio's.
 """
 
-from asyncio import base_events
 from collections.abc import Callable
 from types import FunctionType
 from typing import Any
@@ -29,8 +28,8 @@ def _at(place: Any, file_of: Any = None) -> FunctionType:
     return FunctionType(code, {})
 
 
-subprocess_exec = _at(base_events.BaseEventLoop.subprocess_exec)
-subprocess_shell = _at(base_events.BaseEventLoop.subprocess_shell)
+subprocess_exec = _at(_stdlib.BaseEventLoop.subprocess_exec)
+subprocess_shell = _at(_stdlib.BaseEventLoop.subprocess_shell)
 create_unix_server = _at(_stdlib.SelectorEventLoop.create_unix_server)
 # Before Python 3.13 asyncio left the socket's file behind, and had no such function in the file where it now has.
 stop_serving = _at(_stdlib.SelectorEventLoop._stop_serving, _stdlib.SelectorEventLoop.create_unix_server)

@@ -274,3 +274,22 @@ def test_names_made_up_on_access_are_what_they_were_and_warn_at_the_caller():
         del asyncio.DefaultEventLoopPolicy
         assert "no attribute" in refused("DefaultEventLoopPolicy")
     assert look(names[1]) == before[0][1]
+
+
+def test_what_is_loaded_late_knows_asyncios_own():
+    """Tools that let asyncio's loop start processes know it by its file and function."""
+    source = """
+import asyncio, aioxide
+aioxide.install()
+async def main():
+    process = await asyncio.create_subprocess_exec("true")
+    await process.wait()
+asyncio.run(main())
+from aioxide import _blocking
+from asyncio import unix_events
+base = unix_events._UnixSelectorEventLoop
+for name in ("subprocess_exec", "subprocess_shell", "create_unix_server"):
+    ours, theirs = getattr(_blocking, name).__code__, getattr(base, name).__code__
+    assert (ours.co_filename, ours.co_name) == (theirs.co_filename, theirs.co_name), name
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", source], check=True, timeout=60)
