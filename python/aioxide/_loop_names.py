@@ -72,16 +72,14 @@ _puts = functools.cache(_Puts)
 
 def _let_ours_have(name: str) -> None:
     """Give our loops what a program has put there, if it is what asyncio's loops find under the name."""
-    for base in _stdlib.SelectorEventLoop.__mro__:
-        if name in vars(base):
-            if name in _puts(base):
-                _puts(EventLoop).put(name, vars(base)[name])
-                running = _stdlib.get_running_loop_or_none()
-                if isinstance(running, EventLoop):
-                    running._note_override(name)  # the others see it when they run
-                return
-            break
-    _puts(EventLoop).take_back(name)
+    found_in = next((base for base in _stdlib.SelectorEventLoop.__mro__ if name in vars(base)), None)
+    if found_in is None or name not in _puts(found_in):
+        _puts(EventLoop).take_back(name)
+        return
+    _puts(EventLoop).put(name, vars(found_in)[name])
+    running = _stdlib.get_running_loop_or_none()
+    if isinstance(running, EventLoop):
+        running._note_override(name)  # the others see it when they run
 
 
 def _reaches_loops(base: type, name: str) -> bool:

@@ -48,6 +48,11 @@ def inner(awaitable):
     return asyncio.get_running_loop().run_until_complete(awaitable)
 
 
+class Peer(asyncio.Protocol):
+    def connection_made(self, transport):
+        self.transport = transport
+
+
 def test_nobody_has_asked_for_it(loop):
     async def main():
         coro = value(1)
@@ -200,10 +205,7 @@ def test_answers_leave_before_another_loop_runs(nest):
     """Held back with the first half of an answer, they would wait for the end of the job."""
     times = []
 
-    class Serves(asyncio.Protocol):
-        def connection_made(self, transport):
-            self.transport = transport
-
+    class Serves(Peer):
         def data_received(self, data):
             self.transport.write(b"head")
             self.transport.write(b"body")
@@ -218,12 +220,9 @@ def test_answers_leave_before_another_loop_runs(nest):
         for question in [b"go on"] * 20 + [b"last"]:
             theirs.sendall(question)
             started = time.monotonic()
-            got = 0
-            while got < 12:
-                got += len(theirs.recv(16))
+            assert len(theirs.recv(12, socket.MSG_WAITALL)) == 12
             times.append(time.monotonic() - started)
-            while got < 16:
-                got += len(theirs.recv(16))
+            assert theirs.recv(4, socket.MSG_WAITALL) == b"body"
 
     async def main():
         ours, theirs = tcp_pair()
@@ -283,15 +282,12 @@ def test_a_context_that_is_taken(nest):
     assert seen == ["first", "second", "third", "first"]
 
 
-class Talks(asyncio.Protocol):
+class Talks(Peer):
     """Runs the loop until the next bytes are there, in the call that brought the last ones."""
 
     def __init__(self, loop):
         self.loop, self.got, self.depth, self.deepest = loop, bytearray(), 0, 0
         self.lost = loop.create_future()
-
-    def connection_made(self, transport):
-        self.transport = transport
 
     def data_received(self, data):
         self.got += data
@@ -376,10 +372,7 @@ def test_a_protocol_runs_the_loop_over_tls(nest, kind):
 def test_a_protocol_ends_within_its_call(nest):
     events = []
 
-    class Closes(asyncio.Protocol):
-        def connection_made(self, transport):
-            self.transport = transport
-
+    class Closes(Peer):
         def data_received(self, data):
             self.transport.close()
             inner(asyncio.sleep(0.001))

@@ -57,6 +57,27 @@ def test_whoever_watches_contexts_is_told_of_each_change(aio, run):
     assert sum(isinstance(context, contextvars.Context) for context in told) >= 10
 
 
+def test_a_task_that_leaves_itself(aio, loop):
+    """Its step then finds no current task to leave, and says so as asyncio does."""
+    told = []
+
+    async def leaves():
+        asyncio._leave_task(loop, asyncio.current_task())
+
+    async def current():
+        return asyncio.current_task()
+
+    loop.set_exception_handler(lambda loop, context: (told.append(str(context["exception"])), loop.stop()))
+    task = loop.create_task(leaves())
+    loop.run_forever()
+    if sys.version_info < (3, 14):
+        assert told == [f"Leaving task {task!r} does not match the current task None."]
+    else:
+        assert told == [f"Invalid attempt to leave task {task!r} while task None is entered."]
+    again = loop.create_task(current())
+    assert loop.run_until_complete(again) is again
+
+
 @pytest.mark.skipif(sys.version_info >= (3, 15), reason="a second __init__ is refused")
 def test_a_task_made_anew_by_its_own_coroutine(aio, loop):
     if aio is asyncio:

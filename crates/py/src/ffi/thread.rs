@@ -5,6 +5,8 @@
 //! finds by experiment at import; where they can't be found, and before 3.14, `_asyncio`'s functions are called.
 #![allow(unsafe_code, reason = "reads and writes asyncio's fields of the thread state")]
 
+#[cfg(all(Py_3_12, not(Py_3_13)))]
+use pyo3::exceptions::PyKeyError;
 #[cfg(Py_3_12)]
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
@@ -198,7 +200,7 @@ pub(crate) fn swap_current<'py>(
 ) -> PyResult<Option<Bound<'py, PyAny>>> {
     let py = event_loop.py();
     #[cfg(Py_3_12)]
-    let previous = stock(py)?.swap.bind(py).call1((event_loop, task))?;
+    let previous = swap_by_call(py, Some(event_loop), task)?;
     #[cfg(not(Py_3_12))]
     let previous = {
         let current = py.import("_asyncio")?.getattr("_current_tasks")?;
@@ -214,17 +216,32 @@ pub(crate) fn swap_current<'py>(
     Ok((!previous.is_none()).then_some(previous))
 }
 
+/// `_swap_current_task`: returns the task before, or `None`.
+#[cfg(Py_3_12)]
+fn swap_by_call<'py>(
+    py: Python<'py>,
+    event_loop: Option<&Bound<'py, PyAny>>,
+    task: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let swapped = stock(py)?.swap.bind(py).call1((event_loop, task));
+    // That of 3.12 raises KeyError where there is no task to forget.
+    #[cfg(not(Py_3_13))]
+    if task.is_none() && swapped.as_ref().is_err_and(|error| error.is_instance_of::<PyKeyError>(py)) {
+        return Ok(py.None().into_bound(py));
+    }
+    swapped
+}
+
 #[cfg(Py_3_12)]
 fn enter_by_call(task: Tsk<'_, '_>) -> PyResult<()> {
     let (py, event_loop) = (task.py(), task.fut().event_loop());
-    let swap = stock(py)?.swap.bind(py);
-    let previous = swap.call1((&event_loop, task.object()))?;
+    let previous = swap_by_call(py, event_loop.as_ref(), Some(&task.object()))?;
     if previous.is_none() {
         #[cfg(not(Py_3_14))]
         native::enter(Some(&task.object()));
         return Ok(());
     }
-    swap.call1((&event_loop, &previous))?;
+    swap_by_call(py, event_loop.as_ref(), Some(&previous))?;
     Err(already(task, &previous))
 }
 
@@ -233,13 +250,13 @@ fn leave_by_call(task: Tsk<'_, '_>) -> PyResult<()> {
     #[cfg(not(Py_3_14))]
     native::enter(None);
     let (py, event_loop) = (task.py(), task.fut().event_loop());
-    let swap = stock(py)?.swap.bind(py);
-    let previous = swap.call1((&event_loop, py.None()))?;
+    let previous = swap_by_call(py, event_loop.as_ref(), None)?;
     if previous.is(task.object()) {
         return Ok(());
     }
-    swap.call1((&event_loop, &previous))?;
-    Err(not_entered(task, (!previous.is_none()).then_some(previous)))
+    let previous = (!previous.is_none()).then_some(previous);
+    swap_by_call(py, event_loop.as_ref(), previous.as_ref())?;
+    Err(not_entered(task, previous))
 }
 
 #[cfg(not(Py_3_12))]
@@ -294,10 +311,12 @@ fn already(task: Tsk<'_, '_>, current: &Bound<'_, PyAny>) -> PyErr {
 fn not_entered(task: Tsk<'_, '_>, current: Option<Bound<'_, PyAny>>) -> PyErr {
     let text = || {
         let current = current.map_or_else(|| Ok("None".to_owned()), |c| c.repr().map(|r| r.to_string()))?;
-        Ok(format!(
-            "Invalid attempt to leave task {} while task {current} is entered.",
-            task.object().repr()?
-        ))
+        let task = task.object().repr()?;
+        Ok(if cfg!(Py_3_14) {
+            format!("Invalid attempt to leave task {task} while task {current} is entered.")
+        } else {
+            format!("Leaving task {task} does not match the current task {current}.")
+        })
     };
     text().map_or_else(|e: PyErr| e, PyRuntimeError::new_err)
 }
