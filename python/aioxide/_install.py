@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import ModuleType, TracebackType
 from typing import Any, NamedTuple
 
-from aioxide import _loop, _loop_names, _names, _stdlib
+from aioxide import _loop, _names, _shared_names, _stdlib
 
 _ABSENT: Any = object()
 _lock = threading.Lock()
@@ -117,8 +117,8 @@ def _plan(twins: Mapping[str, Any]) -> list[_Change | _ChangeOfClass]:
     changes: list[_Change | _ChangeOfClass] = []
     twins = {
         **twins,
-        "EventLoop": _loop_names.SelectorEventLoop,  # in asyncio, two names for one class
-        "BaseSelectorEventLoop": _loop_names.BaseSelectorEventLoop,
+        "EventLoop": _shared_names.SelectorEventLoop,  # in asyncio, two names for one class
+        "BaseSelectorEventLoop": _shared_names.BaseSelectorEventLoop,
     }
     everywhere = {}
     originals = {**vars(asyncio), **_stdlib.hooks()}

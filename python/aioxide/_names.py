@@ -9,15 +9,16 @@ from types import ModuleType
 from typing import Any
 
 import aioxide
-from aioxide import _core, _loop, _loop_names, _runners, _stdlib
+from aioxide import _core, _loop, _runners, _shared_names, _stdlib
 
 
 def twins() -> dict[str, Any]:
     """aioxide's own versions, by their name in asyncio."""
     found = {name: getattr(_core, name) for name in _stdlib.names() if hasattr(_core, name)}
     found["EventLoop"] = _loop.EventLoop
-    found["BaseEventLoop"] = _loop_names.BaseEventLoop
-    found["SelectorEventLoop"] = _loop_names.SelectorEventLoop
+    found["BaseEventLoop"] = _shared_names.BaseEventLoop
+    found["SelectorEventLoop"] = _shared_names.SelectorEventLoop
+    found["Server"] = _shared_names.Server
     found["new_event_loop"] = _loop.new_event_loop
     found["Runner"] = _runners.Runner
     found["run"] = _runners.run

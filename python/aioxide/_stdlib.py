@@ -47,7 +47,7 @@ PUBLIC_ONLY = {
     "BaseSelectorEventLoop": ("asyncio.selector_events",),
     "EventLoop": ("asyncio", "asyncio.unix_events"),
     "SelectorEventLoop": ("asyncio", "asyncio.unix_events"),
-    "Server": ("asyncio",),
+    "Server": ("asyncio", "asyncio.base_events"),
     "FlowControlMixin": ("asyncio.streams",),
 }
 
@@ -59,6 +59,7 @@ FACTORY_ATTRIBUTE = "_loop_factory"
 SelectorEventLoop: Any = unix_events._UnixSelectorEventLoop
 BaseSelectorEventLoop: Any = selector_events.BaseSelectorEventLoop
 BaseEventLoop: Any = asyncio.BaseEventLoop
+Server = asyncio.Server
 
 # What asyncio has in Python.  Of what is native, programs put it in the place (`nest_asyncio`).
 PLAIN: tuple[Any, ...] = (tasks._PyTask, futures._PyFuture)  # type: ignore[attr-defined]

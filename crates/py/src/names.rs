@@ -21,7 +21,7 @@ macro_rules! modules {
 }
 
 modules! {
-    base_events constants coroutines exceptions futures locks log protocols queues selector_events sslproto
+    constants coroutines exceptions futures locks log protocols queues selector_events sslproto
     streams tasks timeouts transports trsock unix_events
 }
 
@@ -45,12 +45,13 @@ pub(crate) struct Names {
     pub(crate) handle: Py<PyAny>,
     pub(crate) threadsafe_handle: Py<PyAny>,
     pub(crate) timer_handle: Py<PyAny>,
-    /// Its locks and readers, whose methods serve where a program has replaced what they build on.
+    /// Its locks and readers, whose methods serve where a program has replaced what they build on; its servers.
     pub(crate) lock: Py<PyAny>,
     pub(crate) event: Py<PyAny>,
     pub(crate) condition: Py<PyAny>,
     pub(crate) semaphore: Py<PyAny>,
     pub(crate) stream_reader: Py<PyAny>,
+    pub(crate) server: Py<PyAny>,
     pub(crate) deque: Py<PyAny>,
 }
 
@@ -90,6 +91,7 @@ pub(crate) fn init(py: Python<'_>) -> PyResult<()> {
         condition: get("asyncio.locks", "Condition")?,
         semaphore: get("asyncio.locks", "Semaphore")?,
         stream_reader: get("asyncio.streams", "StreamReader")?,
+        server: get("asyncio.base_events", "Server")?,
         deque: get("collections", "deque")?,
     };
     let _ = NAMES.set(py, names);

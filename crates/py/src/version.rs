@@ -14,3 +14,6 @@ pub(crate) const CHILD_WATCHERS: bool = cfg!(not(Py_3_14));
 
 /// Whether task factories are told the name of a task, as of 3.14.
 pub(crate) const FACTORIES_TAKE_NAMES: bool = cfg!(Py_3_14);
+
+/// A server is told which transport it gets or loses (3.13: gh-113538); before it has `_active_count`.
+pub(crate) const SERVERS_KNOW_TRANSPORTS: bool = cfg!(Py_3_13);

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::ffi::attr;
 use crate::ffi::gc::traverse_pyclass;
-use crate::transports::tls;
+use crate::transports::{listener, tls};
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
 type Maybe<'py> = Option<Bound<'py, PyAny>>;
@@ -502,6 +502,32 @@ reuse_port=None, allow_broadcast=None, sock=None)")]
 
     fn _ensure_fd_no_transport(slf: &Bound<'_, Self>, fd: &Bound<'_, PyAny>) -> PyResult<()> {
         readers::ensure_fd_no_transport(slf.as_any(), fd).map(drop)
+    }
+
+    #[pyo3(signature = (protocol_factory, sock, sslcontext=None, server=None, backlog=100, ssl_handshake_timeout=None,
+        ssl_shutdown_timeout=None))]
+    #[allow(clippy::too_many_arguments, reason = "asyncio's own parameters")]
+    fn _start_serving(
+        slf: &Bound<'_, Self>,
+        protocol_factory: Py<PyAny>,
+        sock: &Bound<'_, PyAny>,
+        sslcontext: Option<Py<PyAny>>,
+        server: Option<Py<PyAny>>,
+        backlog: i32,
+        ssl_handshake_timeout: Option<Py<PyAny>>,
+        ssl_shutdown_timeout: Option<Py<PyAny>>,
+    ) -> PyResult<()> {
+        let timeouts = (ssl_handshake_timeout.as_ref(), ssl_shutdown_timeout.as_ref());
+        let tls = tls::Options::server(slf.py(), sslcontext.as_ref(), timeouts)?;
+        listener::start(slf, sock, listener::Service { protocol_factory, tls, server, backlog })
+    }
+
+    fn _stop_serving(slf: &Bound<'_, Self>, sock: &Bound<'_, PyAny>) -> PyResult<()> {
+        listener::end(slf, sock)
+    }
+
+    fn _resume_serving(slf: &Bound<'_, Self>, sock: &Bound<'_, PyAny>) -> PyResult<()> {
+        listener::resume(slf, sock)
     }
 
     #[pyo3(signature = (fd, callback, *args))]

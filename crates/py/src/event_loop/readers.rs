@@ -18,7 +18,7 @@ use crate::ffi::context;
 use crate::ffi::gc::{Stopped, Visit};
 use crate::handles;
 use crate::job::Job;
-use crate::transports::Source;
+use crate::transports::{Source, listener};
 
 /// What a descriptor is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,6 +146,9 @@ pub(super) fn add_unchecked<'py>(
     let handle = handles::for_job(this.as_any(), callback, args.clone(), context)?;
     let number = number(fd)?;
     let owner = (!fd.is_instance_of::<PyInt>()).then(|| fd.clone().unbind());
+    if direction == Direction::Read {
+        listener::stop(this, number);
+    }
     let old = install(this, number, direction, Waiter::Handle(handle.clone().unbind()), owner)?;
     if let Some(Waiter::Handle(old)) = old {
         old.bind(py).call_method0(intern!(py, "cancel"))?;
@@ -181,7 +184,10 @@ pub(super) fn remove_unchecked(
             None => return Err(error),
         },
     };
-    let Some(waiter) = take(this, number, direction, |_| true) else { return Ok(false) };
+    let Some(waiter) = take(this, number, direction, |_| true) else {
+        // asyncio's servers wait for connections as readers, so that is how a program may stop one.
+        return Ok(direction == Direction::Read && listener::stop(this, number));
+    };
     if let Waiter::Handle(handle) = waiter {
         handle.bind(py).call_method0(intern!(py, "cancel"))?;
     }
@@ -336,7 +342,7 @@ fn fileno(file: &Bound<'_, PyAny>) -> PyResult<RawFd> {
 }
 
 /// The descriptor that a number or a file object means.
-fn number(fd: &Bound<'_, PyAny>) -> PyResult<RawFd> {
+pub(crate) fn number(fd: &Bound<'_, PyAny>) -> PyResult<RawFd> {
     let number = if fd.is_instance_of::<PyInt>() { fd.extract()? } else { fileno(fd)? };
     if number < 0 {
         return Err(PyValueError::new_err(format!("Invalid file descriptor: {number}")));

@@ -1,7 +1,8 @@
-//! Listening sockets: how a server starts and stops accepting, and what becomes of each connection.
+//! Listening sockets: how a loop starts and stops accepting, and what becomes of each connection.
 //!
-//! Told by the turn when a socket has connections waiting. A protocol is made in the server's context, copied anew for
-//! each connection, and gets its transport at once.
+//! Told by the turn when a socket has connections waiting. A protocol is made in the context in which serving started,
+//! copied anew for each connection, and gets its transport at once. Any object may be the server that the connections
+//! are counted by: ours, asyncio's, or none.
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -13,11 +14,11 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::owned::{self, Socket};
-use super::server::This;
 use super::{Source, tcp, tls};
 use crate::errors::{ends_the_loop, os_error};
 use crate::event_loop::EventLoop;
 use crate::event_loop::debug::logger;
+use crate::event_loop::readers;
 use crate::ffi::context;
 use crate::ffi::gc::{Stopped, Visit};
 use crate::futures::is_debug;
@@ -25,18 +26,30 @@ use crate::futures::is_debug;
 /// How long to leave a listening socket alone when the system is out of descriptors or memory, in seconds.
 const RETRY_DELAY: f64 = 1.0;
 
-/// A listening socket of a server, as the driver knows it.
+/// A listening socket, as the driver knows it, and what its connections get.
 #[derive(Debug)]
 pub(crate) struct Listener {
-    server: Py<PyAny>,
     sock: Py<PyAny>,
     fd: RawFd,
     /// A plain TCP socket: what it accepts needs no object.
     plain: bool,
+    service: Service,
+    /// Copied for each connection.
+    context: Py<PyAny>,
+}
+
+/// What is asked of a listening socket.
+#[derive(Debug)]
+pub(crate) struct Service {
+    pub(crate) protocol_factory: Py<PyAny>,
+    pub(crate) tls: Option<tls::Options>,
+    /// Whom the connections belong to.
+    pub(crate) server: Option<Py<PyAny>>,
+    pub(crate) backlog: i32,
 }
 
 impl Listener {
-    fn new(server: Py<PyAny>, sock: &Bound<'_, PyAny>) -> PyResult<Self> {
+    fn new(sock: &Bound<'_, PyAny>, service: Service) -> PyResult<Self> {
         let py = sock.py();
         let module = py.import("socket")?;
         let number = |name| module.getattr(name)?.extract::<i32>();
@@ -45,7 +58,8 @@ impl Listener {
         let plain = sock.get_type().is(&module.getattr(intern!(py, "socket"))?)
             && (family == number("AF_INET")? || family == number("AF_INET6")?)
             && (protocol == 0 || protocol == number("IPPROTO_TCP")?);
-        Ok(Self { server, sock: sock.clone().unbind(), fd: fileno(sock)?, plain })
+        let context = context::copy_current(py)?.unbind();
+        Ok(Self { sock: sock.clone().unbind(), fd: readers::number(sock)?, plain, service, context })
     }
 
     /// The next connection. In debug mode an object is made at once, to be shown.
@@ -61,54 +75,64 @@ impl Listener {
     }
 
     pub(super) fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
-        visit.call(Some(&self.server))?;
-        visit.call(Some(&self.sock))
+        let Self { sock, context, service: Service { protocol_factory, tls, server, .. }, .. } = self;
+        [Some(sock), Some(context), Some(protocol_factory), server.as_ref()]
+            .into_iter()
+            .try_for_each(|object| visit.call(object))?;
+        tls.as_ref().map_or(Ok(()), |tls| tls.traverse(visit))
     }
 }
 
-fn fileno(sock: &Bound<'_, PyAny>) -> PyResult<i32> {
+/// `_start_serving`: accepts connections from now on, in a copy of the context of now.
+pub(crate) fn start(this: &Bound<'_, EventLoop>, sock: &Bound<'_, PyAny>, service: Service) -> PyResult<()> {
+    let listener = Listener::new(sock, service)?;
+    let fd = listener.fd;
+    stop(this, fd);
+    let source = Source::Listener(Arc::new(listener));
+    this.get().register(this.py(), fd, Interest::READ, source).map(drop)
+}
+
+/// Accepts no more on that descriptor; whether it did.
+pub(crate) fn stop(this: &Bound<'_, EventLoop>, fd: RawFd) -> bool {
+    let Some((key, _)) = find(this, fd) else { return false };
+    drop(this.get().forget(this.py(), key));
+    true
+}
+
+/// The listener of a descriptor.
+fn find(this: &Bound<'_, EventLoop>, fd: RawFd) -> Option<(Key, Arc<Listener>)> {
+    let (py, event_loop) = (this.py(), this.get());
+    let key = event_loop.key_of_fd(py, fd)?;
+    match event_loop.source(py, key)? {
+        Source::Listener(listener) => Some((key, listener)),
+        _ => None,
+    }
+}
+
+/// `_stop_serving`: accepts no more and closes the socket.
+pub(crate) fn end(this: &Bound<'_, EventLoop>, sock: &Bound<'_, PyAny>) -> PyResult<()> {
+    stop(this, fileno(sock)?);
+    sock.call_method0(intern!(sock.py(), "close")).map(drop)
+}
+
+/// The end of a pause, if nothing else has become of the socket meanwhile.
+pub(crate) fn resume(this: &Bound<'_, EventLoop>, sock: &Bound<'_, PyAny>) -> PyResult<()> {
+    match find(this, fileno(sock)?) {
+        Some((key, listener)) if listener.sock.is(sock) => this.get().rearm(this.py(), key, Interest::READ),
+        _ => Ok(()),
+    }
+}
+
+/// The descriptor of a socket, -1 if it is closed.
+fn fileno(sock: &Bound<'_, PyAny>) -> PyResult<RawFd> {
     sock.call_method0(intern!(sock.py(), "fileno"))?.extract()
 }
 
-/// Starts accepting; also the end of a pause (`_resume`), when the server may have been closed meanwhile.
-pub(super) fn listen<'py>(this: This<'_, 'py>, sock: &Bound<'py, PyAny>) -> PyResult<()> {
-    let py = this.py();
-    let (Some(event_loop), Some(sockets)) = (this.event_loop.get(py), this.sockets.get(py)) else {
-        return Ok(());
-    };
-    let Some(event_loop) = EventLoop::of(&event_loop) else { return Ok(()) };
-    if !sockets.contains(sock)? {
-        return Ok(());
-    }
-    let fd = fileno(sock)?;
-    if let Some(stale) = event_loop.key_of_fd(py, fd) {
-        drop(event_loop.forget(py, stale));
-    }
-    let listener = Listener::new(this.to_owned().unbind(), sock)?;
-    event_loop.register(py, fd, Interest::READ, Source::Listener(Arc::new(listener))).map(drop)
-}
-
-/// Stops accepting.
-pub(super) fn unlisten(event_loop: &Bound<'_, PyAny>, sock: &Bound<'_, PyAny>) -> PyResult<()> {
-    let py = sock.py();
-    let Some(event_loop) = EventLoop::of(event_loop) else { return Ok(()) };
-    let is_ours =
-        |key: &Key| matches!(event_loop.source(py, *key), Some(Source::Listener(l)) if l.sock.is(sock));
-    if let Some(key) = event_loop.key_of_fd(py, fileno(sock)?).filter(is_ours) {
-        drop(event_loop.forget(py, key));
-    }
-    Ok(())
-}
-
 /// The listening socket is ready: accepts what waits, at most the backlog.
-pub(super) fn on_ready(event_loop: &Bound<'_, EventLoop>, listener: &Listener) -> PyResult<()> {
+pub(super) fn on_ready(event_loop: &Bound<'_, EventLoop>, listener: &Arc<Listener>) -> PyResult<()> {
     let py = event_loop.py();
-    let (server, sock) = (listener.server.bind(py), listener.sock.bind(py));
-    let Some(this) = This::cast_exact(server) else { return Ok(()) };
-    for _ in 0..=this.backlog.max(0) {
-        if !this.serving.get() {
-            return Ok(()); // closed by a protocol factory
-        }
+    let Service { server, backlog, .. } = &listener.service;
+    for _ in 0..=(*backlog).max(0) {
         let debug = is_debug(event_loop.as_any())?;
         let socket = match listener.accept(py, debug) {
             Ok(socket) => socket,
@@ -119,18 +143,17 @@ pub(super) fn on_ready(event_loop: &Bound<'_, EventLoop>, listener: &Listener) -
             {
                 return Ok(());
             }
-            Err(error) if is_out_of_resources(py, &error) => {
-                return back_off(this, event_loop.as_any(), sock, error);
-            }
+            Err(error) if is_out_of_resources(py, &error) => return back_off(event_loop, listener, error),
             Err(error) => return Err(error),
         };
         if let (true, Socket::Object(conn, peername)) = (debug, &socket) {
             let text = "%r got a new connection from %r: %r";
             logger(py)?.call_method1(intern!(py, "debug"), (text, server, peername, conn))?;
         }
-        connected(this, event_loop.as_any(), socket)?;
-        if !stream::is_readable(listener.fd).unwrap_or(true) {
-            return Ok(()); // cheaper to ask than to be told by an exception
+        listener.connected(event_loop.as_any(), socket)?;
+        let still = find(event_loop, listener.fd).is_some_and(|(_, now)| Arc::ptr_eq(&now, listener));
+        if !still || !stream::is_readable(listener.fd).unwrap_or(true) {
+            return Ok(()); // closed by a protocol factory; or cheaper to ask than to be told by an exception
         }
     }
     Ok(())
@@ -152,63 +175,60 @@ fn is_out_of_resources(py: Python<'_>, error: &PyErr) -> bool {
 }
 
 /// The kernel would report the socket as ready again and again: tells the program and waits a while.
-fn back_off<'py>(
-    this: This<'_, 'py>,
-    event_loop: &Bound<'py, PyAny>,
-    sock: &Bound<'py, PyAny>,
-    error: PyErr,
-) -> PyResult<()> {
-    let py = this.py();
+fn back_off(event_loop: &Bound<'_, EventLoop>, listener: &Listener, error: PyErr) -> PyResult<()> {
+    let py = event_loop.py();
+    let sock = listener.sock.bind(py);
     let details = PyDict::new(py);
     details.set_item("message", "socket.accept() out of system resource")?;
     details.set_item("exception", error.into_value(py))?;
     details.set_item("socket", owned::transport_socket(sock)?)?;
-    unlisten(event_loop, sock)?;
-    let resume = this.object().getattr(intern!(py, "_resume"))?;
+    if let Some((key, _)) = find(event_loop, listener.fd) {
+        event_loop.get().rearm(py, key, Interest::NONE)?;
+    }
+    let resume = event_loop.getattr(intern!(py, "_resume_serving"))?;
     event_loop.call_method1(intern!(py, "call_later"), (RETRY_DELAY, resume, sock))?;
     event_loop.call_method1(intern!(py, "call_exception_handler"), (details,)).map(drop)
 }
 
-/// A new connection: its protocol and its transport, in a context of its own.
-fn connected<'py>(this: This<'_, 'py>, event_loop: &Bound<'py, PyAny>, socket: Socket<'py>) -> PyResult<()> {
-    let py = this.py();
-    let (Some(factory), Some(context)) = (this.protocol_factory.get(py), this.context.get(py)) else {
-        return Ok(());
-    };
-    let context = context.call_method0(intern!(py, "copy"))?;
-    let server = this.to_owned();
-    let object = match &socket {
-        Socket::Object(object, _) => Some(object.clone()),
-        Socket::Accepted(..) => None, // closes itself
-    };
-    let mut protocol = None;
-    let made = context::run(&context, || {
-        let made = factory.call0()?;
-        let parts = tcp::Parts {
-            event_loop,
-            socket,
-            protocol: protocol.insert(made),
-            waiter: None,
-            server: Some(&server),
-            context: &context,
+impl Listener {
+    /// A new connection: its protocol and its transport, in a context of its own.
+    fn connected<'py>(&self, event_loop: &Bound<'py, PyAny>, socket: Socket<'py>) -> PyResult<()> {
+        let py = event_loop.py();
+        let Service { protocol_factory, tls, server, .. } = &self.service;
+        let context = self.context.bind(py).call_method0(intern!(py, "copy"))?;
+        let object = match &socket {
+            Socket::Object(object, _) => Some(object.clone()),
+            Socket::Accepted(..) => None, // closes itself
         };
-        match this.tls(py) {
-            Some(options) => tls::over_socket(parts, &options),
-            None => tcp::make(parts),
+        let mut protocol = None;
+        let made = context::run(&context, || {
+            let made = protocol_factory.bind(py).call0()?;
+            let parts = tcp::Parts {
+                event_loop,
+                socket,
+                protocol: protocol.insert(made),
+                waiter: None,
+                server: server.as_ref().map(|server| server.bind(py)),
+                context: &context,
+            };
+            match tls {
+                Some(options) => tls::over_socket(parts, options),
+                None => tcp::make(parts),
+            }
+        });
+        let Err(error) = made else { return Ok(()) };
+        if let Some(object) = object {
+            object.call_method0(intern!(py, "close"))?;
         }
-    });
-    let Err(error) = made else { return Ok(()) };
-    if let Some(object) = object {
-        object.call_method0(intern!(py, "close"))?;
+        if ends_the_loop(py, &error) || !is_debug(event_loop)? {
+            return if ends_the_loop(py, &error) { Err(error) } else { Ok(()) };
+        }
+        let details = PyDict::new(py);
+        details.set_item("message", "Error on transport creation for incoming connection")?;
+        details.set_item("exception", error.into_value(py))?;
+        if let Some(protocol) = protocol {
+            details.set_item("protocol", protocol)?;
+        }
+        event_loop.call_method1(intern!(py, "call_exception_handler"), (details,)).map(drop)
     }
-    if ends_the_loop(py, &error) || !is_debug(event_loop)? {
-        return if ends_the_loop(py, &error) { Err(error) } else { Ok(()) };
-    }
-    let details = PyDict::new(py);
-    details.set_item("message", "Error on transport creation for incoming connection")?;
-    details.set_item("exception", error.into_value(py))?;
-    if let Some(protocol) = protocol {
-        details.set_item("protocol", protocol)?;
-    }
-    event_loop.call_method1(intern!(py, "call_exception_handler"), (details,)).map(drop)
 }

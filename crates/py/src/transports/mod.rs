@@ -9,7 +9,7 @@ mod base;
 mod census;
 pub(crate) mod flow;
 pub(crate) mod held;
-mod listener;
+pub(crate) mod listener;
 pub(crate) mod owned;
 pub(crate) mod pipe_read;
 pub(crate) mod pipe_write;

@@ -1,49 +1,47 @@
 //! `asyncio.Server`: what `create_server` makes (event_loop/serve.rs).
 //!
-//! Owns the listening sockets; listener.rs makes each a source of the driver, which is forgotten before the socket is
-//! closed. It knows its connections by weak references, so that a transport that
-//! nobody keeps is still found out.
+//! Owns the listening sockets, on which its loop starts and stops accepting (`_start_serving`, listener.rs). It knows its
+//! connections by weak references, so that a transport that nobody keeps is still found out.
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyInt, PyList, PySet, PyString, PyTuple, PyWeakrefMethods, PyWeakrefReference};
-use pyo3::{Borrowed, ffi, intern};
+use pyo3::{ffi, intern};
 use rustc_hash::FxHashMap;
 
-use super::listener::{listen, unlisten};
 use super::{owned, socket_file, tls};
 use crate::async_fn::{self, attached};
-use crate::ffi::args::Args;
+use crate::ffi::args::{Args, Signature};
 use crate::ffi::cell::{Flag, GilCell, Slot};
 use crate::ffi::class::{Builder, Class, Find, Inst, TypeCell, create};
-use crate::ffi::context;
 use crate::ffi::gc::{Stopped, Visit};
-use crate::ffi::method::{Of, anyargs, getter, noargs, onearg, unary};
-use crate::names::{asyncio, names, none};
+use crate::ffi::method::{Of, anyargs, getter, noargs, unary};
+use crate::names::{names, none};
+use crate::version::SERVERS_KNOW_TRANSPORTS;
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
 pub(super) type This<'a, 'py> = Inst<'a, 'py, Server>;
 
 /// A server: listening sockets, and the connections that came through them.
 pub(crate) struct Server {
-    pub(super) event_loop: Slot,
+    event_loop: Slot,
     /// A list of sockets; nothing once the server is closed.
-    pub(super) sockets: Slot,
+    sockets: Slot,
     /// A list of futures; nothing once the server is closed and its last connection is gone.
     waiters: Slot,
     /// The connections, by the address of their transport; it takes itself out when it goes.
     clients: GilCell<FxHashMap<usize, Py<PyWeakrefReference>>>,
-    pub(super) protocol_factory: Slot,
-    /// Copied for each connection.
-    pub(super) context: Slot,
+    /// How many connections are those of transports that did not say who they are, as before 3.13.
+    unnamed: Flag<usize>,
+    protocol_factory: Slot,
     /// What `serve_forever` waits for.
     forever: Slot,
     /// What makes TLS of a connection, if that is wanted; and its timeouts.
     ssl_context: Slot,
     ssl_handshake_timeout: Slot,
     ssl_shutdown_timeout: Slot,
-    pub(super) backlog: i32,
-    pub(super) serving: Flag<bool>,
+    backlog: i32,
+    serving: Flag<bool>,
     /// The inode of its Unix socket's file, which goes when the server closes.
     inode: Flag<Option<u64>>,
     dict: Slot,
@@ -52,8 +50,7 @@ pub(crate) struct Server {
 impl Class for Server {
     const NAME: &'static std::ffi::CStr = c"aioxide.Server";
     const DICT: Option<usize> = Some(std::mem::offset_of!(Self, dict));
-    const STANDS_FOR: Option<Find> =
-        Some(|py| asyncio(py).base_events.bind(py).getattr(intern!(py, "Server")));
+    const STANDS_FOR: Option<Find> = Some(|py| Ok(names(py).server.bind(py).clone()));
 
     fn cell() -> &'static TypeCell {
         static CELL: TypeCell = TypeCell::new();
@@ -74,32 +71,18 @@ impl Class for Server {
 }
 
 impl Server {
-    fn slots(&self) -> [&Slot; 10] {
+    fn slots(&self) -> [&Slot; 9] {
         [
             &self.event_loop,
             &self.sockets,
             &self.waiters,
             &self.protocol_factory,
-            &self.context,
             &self.forever,
             &self.ssl_context,
             &self.ssl_handshake_timeout,
             &self.ssl_shutdown_timeout,
             &self.dict,
         ]
-    }
-
-    /// What each connection asks of TLS, if the server wants it.
-    pub(super) fn tls(&self, py: Python<'_>) -> Option<tls::Options> {
-        let get = |slot: &Slot| slot.get(py).map(Bound::unbind);
-        let context = get(&self.ssl_context)?;
-        Some(tls::Options {
-            context: Some(context),
-            server_side: true,
-            server_hostname: None,
-            handshake_timeout: get(&self.ssl_handshake_timeout),
-            shutdown_timeout: get(&self.ssl_shutdown_timeout),
-        })
     }
 }
 
@@ -119,8 +102,8 @@ pub(crate) fn make<'py>(
         sockets: Slot::holding(sockets.into_any().unbind()),
         waiters: Slot::holding(PyList::empty(py).into_any().unbind()),
         clients: GilCell::new(FxHashMap::default()),
+        unnamed: Flag::new(0),
         protocol_factory: Slot::holding(protocol_factory.unbind()),
-        context: Slot::holding(context::copy_current(py)?.unbind()),
         forever: Slot::empty(),
         ssl_context: Slot::new(ssl_context),
         ssl_handshake_timeout: Slot::new(handshake_timeout),
@@ -149,10 +132,14 @@ pub(crate) fn start(server: &Bound<'_, PyAny>) -> PyResult<()> {
     }
     let Some(sockets) = this.sockets.get(py) else { return Ok(()) };
     this.serving.set(true);
+    let event_loop = get_loop(this)?;
     for sock in sockets.try_iter()? {
         let sock = sock?;
         sock.call_method1(intern!(py, "listen"), (this.backlog,))?;
-        listen(this, &sock)?;
+        let (factory, context) = (get_protocol_factory(this)?, get_ssl_context(this)?);
+        let timeouts = (get_ssl_handshake_timeout(this)?, get_ssl_shutdown_timeout(this)?);
+        let service = (factory, sock, context, server, this.backlog, timeouts.0, timeouts.1);
+        event_loop.call_method1(intern!(py, "_start_serving"), service)?;
     }
     Ok(())
 }
@@ -229,10 +216,10 @@ fn repr<'py>(this: This<'_, 'py>) -> Object<'py> {
     Ok(PyString::new(py, &text).into_any())
 }
 
-/// A connection has come through the server.
+/// A connection has come through the server, ours or asyncio's.
 pub(super) fn attach(server: &Bound<'_, PyAny>, transport: &Bound<'_, PyAny>) -> PyResult<()> {
     let Some(this) = This::cast_exact(server) else {
-        return server.call_method1(intern!(server.py(), "_attach"), (transport,)).map(drop);
+        return tell(server, intern!(server.py(), "_attach"), transport);
     };
     let reference = PyWeakrefReference::new(transport)?.unbind();
     drop(this.clients.with(this.py(), |clients| clients.insert(transport.as_ptr().addr(), reference)));
@@ -242,26 +229,65 @@ pub(super) fn attach(server: &Bound<'_, PyAny>, transport: &Bound<'_, PyAny>) ->
 /// It is gone.
 pub(super) fn detach(server: &Bound<'_, PyAny>, transport: &Bound<'_, PyAny>) -> PyResult<()> {
     let Some(this) = This::cast_exact(server) else {
-        return server.call_method1(intern!(server.py(), "_detach"), (transport,)).map(drop);
+        return tell(server, intern!(server.py(), "_detach"), transport);
     };
     drop(this.clients.with(this.py(), |clients| clients.remove(&transport.as_ptr().addr())));
     wake_if_over(this)
 }
 
-fn attach_method<'py>(this: This<'_, 'py>, transport: Borrowed<'_, 'py, PyAny>) -> Object<'py> {
-    attach(&this.object(), &transport)?;
+/// Calls a method of a server, which learns since 3.13 what transport it is about.
+fn tell<'py>(
+    server: &Bound<'py, PyAny>,
+    method: &Bound<'py, PyString>,
+    transport: &Bound<'py, PyAny>,
+) -> PyResult<()> {
+    let result = if SERVERS_KNOW_TRANSPORTS {
+        server.call_method1(method, (transport,))
+    } else {
+        server.call_method0(method)
+    };
+    result.map(drop)
+}
+
+const fn of_transport(name: &'static str) -> Signature {
+    let required = SERVERS_KNOW_TRANSPORTS as usize;
+    Signature { name, positional: &["transport"], required, positional_only: 0, keyword_only: &[] }
+}
+
+fn attach_method<'py>(this: This<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
+    const SIGNATURE: Signature = of_transport("Server._attach");
+    match SIGNATURE.bind::<1>(args)? {
+        [Some(transport)] => attach(&this.object(), &transport)?,
+        [None] => this.unnamed.set(this.unnamed.get() + 1),
+    }
     Ok(none(this.py()))
 }
 
-fn detach_method<'py>(this: This<'_, 'py>, transport: Borrowed<'_, 'py, PyAny>) -> Object<'py> {
-    detach(&this.object(), &transport)?;
+fn detach_method<'py>(this: This<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
+    const SIGNATURE: Signature = of_transport("Server._detach");
+    match SIGNATURE.bind::<1>(args)? {
+        [Some(transport)] => detach(&this.object(), &transport)?,
+        [None] => {
+            this.unnamed.set(this.unnamed.get().saturating_sub(1));
+            wake_if_over(this)?;
+        }
+    }
     Ok(none(this.py()))
+}
+
+fn count_clients(this: This<'_, '_>) -> usize {
+    this.clients.with(this.py(), |clients| clients.len()) + this.unnamed.get()
+}
+
+/// `_active_count`, which asyncio had before 3.13.
+fn get_active_count<'py>(this: This<'_, 'py>) -> Object<'py> {
+    Ok(PyInt::new(this.py(), count_clients(this)).into_any())
 }
 
 /// Closed and without connections: whoever waits for that is told.
 fn wake_if_over(this: This<'_, '_>) -> PyResult<()> {
     let py = this.py();
-    if this.sockets.is_some() || !this.clients.with(py, |clients| clients.is_empty()) {
+    if this.sockets.is_some() || count_clients(this) > 0 {
         return Ok(());
     }
     let Some(waiters) = this.waiters.take(py) else { return Ok(()) };
@@ -298,10 +324,10 @@ fn close<'py>(this: This<'_, 'py>) -> Object<'py> {
 /// Accepts no more, closes the socket and removes its file.
 fn stop_serving(event_loop: &Bound<'_, PyAny>, sock: &Bound<'_, PyAny>, inode: Option<u64>) -> PyResult<()> {
     let py = sock.py();
-    unlisten(event_loop, sock)?;
-    let Some(inode) = inode else { return sock.call_method0(intern!(py, "close")).map(drop) };
+    let stop = || event_loop.call_method1(intern!(py, "_stop_serving"), (sock,)).map(drop);
+    let Some(inode) = inode else { return stop() };
     let address = sock.call_method0(intern!(py, "getsockname"))?;
-    sock.call_method0(intern!(py, "close"))?;
+    stop()?;
     socket_file::remove(&address, inode)
 }
 
@@ -323,13 +349,6 @@ fn abort_clients<'py>(this: This<'_, 'py>) -> Object<'py> {
 
 fn start_method<'py>(this: This<'_, 'py>) -> Object<'py> {
     start(&this.to_owned())?;
-    Ok(none(this.py()))
-}
-
-fn resume<'py>(this: This<'_, 'py>, sock: Borrowed<'_, 'py, PyAny>) -> Object<'py> {
-    if this.serving.get() {
-        listen(this, &sock)?;
-    }
     Ok(none(this.py()))
 }
 
@@ -419,7 +438,7 @@ fn exit<'py>(this: This<'_, 'py>, _: Args<'_, 'py>) -> Object<'py> {
 
 /// Makes the type.
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    let class = Builder::of::<Server>()
+    let mut class = Builder::of::<Server>()
         .slot(ffi::Py_tp_repr, unary::<Of<Server>, _>(repr))
         .method(noargs::<Of<Server>, _>(c"get_loop", get_loop))
         .method(noargs::<Of<Server>, _>(c"is_serving", is_serving))
@@ -431,10 +450,9 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .method(noargs::<Of<Server>, _>(c"wait_closed", wait_closed))
         .method(noargs::<Of<Server>, _>(c"__aenter__", enter))
         .method(anyargs::<Of<Server>, _>(c"__aexit__", exit))
-        .method(onearg::<Of<Server>, _>(c"_attach", attach_method))
-        .method(onearg::<Of<Server>, _>(c"_detach", detach_method))
+        .method(anyargs::<Of<Server>, _>(c"_attach", attach_method))
+        .method(anyargs::<Of<Server>, _>(c"_detach", detach_method))
         .method(noargs::<Of<Server>, _>(c"_start_serving", start_method))
-        .method(onearg::<Of<Server>, _>(c"_resume", resume))
         .attribute(getter::<Of<Server>, _>(c"sockets", get_sockets))
         .attribute(getter::<Of<Server>, _>(c"_loop", get_loop))
         .attribute(getter::<Of<Server>, _>(c"_sockets", get_sockets_list))
@@ -446,7 +464,9 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .attribute(getter::<Of<Server>, _>(c"_ssl_handshake_timeout", get_ssl_handshake_timeout))
         .attribute(getter::<Of<Server>, _>(c"_ssl_shutdown_timeout", get_ssl_shutdown_timeout))
         .attribute(getter::<Of<Server>, _>(c"_serving", is_serving))
-        .attribute(getter::<Of<Server>, _>(c"_backlog", get_backlog))
-        .build(module, None, Server::cell())?;
-    module.add("Server", class)
+        .attribute(getter::<Of<Server>, _>(c"_backlog", get_backlog));
+    if !SERVERS_KNOW_TRANSPORTS {
+        class = class.attribute(getter::<Of<Server>, _>(c"_active_count", get_active_count));
+    }
+    module.add("Server", class.build(module, None, Server::cell())?)
 }

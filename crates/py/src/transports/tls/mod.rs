@@ -244,7 +244,7 @@ pub(crate) fn over_socket<'py>(parts: tcp::Parts<'_, 'py>, options: &Options) ->
         waiter: parts.waiter,
         options,
         upgrade: false,
-        accepted: parts.server.is_some(),
+        accepted: parts.waiter.is_none(),
     })?;
     match tcp::make(tcp::Parts { protocol: &layer, waiter: None, ..parts }) {
         Ok(_) => Ok(transport),

@@ -2,6 +2,7 @@
 //!
 //! `ssl` is imported when TLS is first asked for: an interpreter without it works for everything else.
 
+use crate::ffi::gc::{Stopped, Visit};
 use crate::names::asyncio;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::intern;
@@ -103,6 +104,13 @@ impl Options {
             handshake_timeout: handshake.map(|timeout| timeout.clone_ref(py)),
             shutdown_timeout: shutdown.map(|timeout| timeout.clone_ref(py)),
         }))
+    }
+
+    pub(crate) fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
+        let Self { context, server_hostname, handshake_timeout, shutdown_timeout, server_side: _ } = self;
+        [context, server_hostname, handshake_timeout, shutdown_timeout]
+            .into_iter()
+            .try_for_each(|object| visit.call(object.as_ref()))
     }
 
     /// What `start_tls` wants to be sure of first.
