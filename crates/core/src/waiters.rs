@@ -74,15 +74,39 @@ impl<T> Waiters<T> {
     /// # Panics
     /// When four billion waiters are in the list.
     pub fn join(&mut self, payload: T) -> WaiterKey {
+        let key = self.store(payload, self.tail, NONE);
+        match self.nodes.get_mut(self.tail as usize) {
+            Some(tail) => tail.next = key.index,
+            None => self.head = key.index,
+        }
+        self.tail = key.index;
+        if self.first == NONE {
+            self.first = key.index;
+        }
+        key
+    }
+
+    /// Joins before all others.
+    ///
+    /// # Panics
+    /// As [`join`](Self::join).
+    pub fn join_first(&mut self, payload: T) -> WaiterKey {
+        let key = self.store(payload, NONE, self.head);
+        match self.nodes.get_mut(self.head as usize) {
+            Some(head) => head.previous = key.index,
+            None => self.tail = key.index,
+        }
+        self.head = key.index;
+        self.first = key.index;
+        key
+    }
+
+    /// A node of a new waiter, between those two; the list's ends and the neighbours don't know of it yet.
+    #[inline]
+    fn store(&mut self, payload: T, previous: u32, next: u32) -> WaiterKey {
         let generation = self.next_generation;
         self.next_generation = generation.wrapping_add(1);
-        let node = Node {
-            generation,
-            previous: self.tail,
-            next: NONE,
-            waiting: Waiting::Yes,
-            payload: Some(payload),
-        };
+        let node = Node { generation, previous, next, waiting: Waiting::Yes, payload: Some(payload) };
         let index = self.free;
         let index = if let Some(place) = self.nodes.get_mut(index as usize) {
             self.free = place.next;
@@ -94,14 +118,6 @@ impl<T> Waiters<T> {
             self.nodes.push(node);
             index
         };
-        match self.nodes.get_mut(self.tail as usize) {
-            Some(tail) => tail.next = index,
-            None => self.head = index,
-        }
-        self.tail = index;
-        if self.first == NONE {
-            self.first = index;
-        }
         self.len += 1;
         self.waiting += 1;
         WaiterKey { index, generation }
@@ -181,6 +197,11 @@ impl<T> Waiters<T> {
     /// The first in the list, however it stands.
     pub fn front(&self) -> Option<WaiterKey> {
         self.key_at(self.head)
+    }
+
+    /// The last in the list, however it stands.
+    pub fn back(&self) -> Option<WaiterKey> {
+        self.key_at(self.tail)
     }
 
     /// The first who still waits.
@@ -356,6 +377,7 @@ mod tests {
     #[derive(Clone, Debug)]
     enum Step {
         Join,
+        JoinFirst,
         Leave(prop::sample::Index),
         Wake(prop::sample::Index),
         Cancel(prop::sample::Index),
@@ -365,6 +387,7 @@ mod tests {
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
             3 => Just(Step::Join),
+            1 => Just(Step::JoinFirst),
             2 => any::<prop::sample::Index>().prop_map(Step::Leave),
             1 => any::<prop::sample::Index>().prop_map(Step::Wake),
             1 => any::<prop::sample::Index>().prop_map(Step::Cancel),
@@ -387,6 +410,11 @@ mod tests {
                     Step::Join => {
                         let key = waiters.join(number);
                         model.push((key, number, Waiting::Yes));
+                        keys.push(key);
+                    }
+                    Step::JoinFirst => {
+                        let key = waiters.join_first(number);
+                        model.insert(0, (key, number, Waiting::Yes));
                         keys.push(key);
                     }
                     Step::WakeNext => {
@@ -417,6 +445,7 @@ mod tests {
                 prop_assert_eq!(waiters.waiting(), count(Waiting::Yes));
                 prop_assert_eq!(waiters.has_claims(), model.len() > count(Waiting::Cancelled));
                 prop_assert_eq!(waiters.front(), model.first().map(|entry| entry.0));
+                prop_assert_eq!(waiters.back(), model.last().map(|entry| entry.0));
             }
         }
     }

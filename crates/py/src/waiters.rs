@@ -4,8 +4,8 @@
 //! The lists themselves are `aioxide_core::Waiters`; whoever owns one lends it out for moments in which no
 //! Python code runs. Called by locks/ and queues.rs.
 
-use aioxide_core::Waiters;
 use aioxide_core::sync::Waiting;
+use aioxide_core::{WaiterKey, Waiters};
 use pyo3::exceptions::{PyIndexError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
@@ -197,6 +197,12 @@ fn view_repr<'py>(this: This<'_, 'py>) -> Object<'py> {
     Ok(pyo3::types::PyString::new(this.py(), &text).into_any())
 }
 
+fn view_reversed<'py>(this: This<'_, 'py>) -> Object<'py> {
+    let items = this.items(this.py())?;
+    items.reverse()?;
+    Ok(items.try_iter()?.into_any())
+}
+
 fn view_append<'py>(this: This<'_, 'py>, parked: Borrowed<'_, 'py, PyAny>) -> Object<'py> {
     let (py, parked) = (this.py(), parked.to_owned().unbind());
     this.with(py, |line| {
@@ -205,13 +211,29 @@ fn view_append<'py>(this: This<'_, 'py>, parked: Borrowed<'_, 'py, PyAny>) -> Ob
     Ok(none(py))
 }
 
-fn view_popleft<'py>(this: This<'_, 'py>) -> Object<'py> {
+fn view_appendleft<'py>(this: This<'_, 'py>, parked: Borrowed<'_, 'py, PyAny>) -> Object<'py> {
+    let (py, parked) = (this.py(), parked.to_owned().unbind());
+    this.with(py, |line| {
+        line.join_first(parked);
+    });
+    Ok(none(py))
+}
+
+/// Takes one out by its end.
+fn view_take<'py>(this: This<'_, 'py>, end: fn(&Line) -> Option<WaiterKey>) -> Object<'py> {
     let py = this.py();
-    let first = this.with(py, |line| line.front().and_then(|first| line.leave(first)));
-    match first {
+    match this.with(py, |line| end(line).and_then(|key| line.leave(key))) {
         Some((parked, _)) => Ok(parked.into_bound(py)),
         None => Err(PyIndexError::new_err("pop from an empty deque")),
     }
+}
+
+fn view_pop<'py>(this: This<'_, 'py>) -> Object<'py> {
+    view_take(this, Line::back)
+}
+
+fn view_popleft<'py>(this: This<'_, 'py>) -> Object<'py> {
+    view_take(this, Line::front)
 }
 
 fn view_remove<'py>(this: This<'_, 'py>, parked: Borrowed<'_, 'py, PyAny>) -> Object<'py> {
@@ -245,9 +267,12 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .slot(pyo3::ffi::Py_tp_iter, unary::<Of<LineView>, _>(view_iter))
         .slot(pyo3::ffi::Py_tp_repr, unary::<Of<LineView>, _>(view_repr))
         .method(onearg::<Of<LineView>, _>(c"append", view_append))
+        .method(onearg::<Of<LineView>, _>(c"appendleft", view_appendleft))
+        .method(noargs::<Of<LineView>, _>(c"pop", view_pop))
         .method(noargs::<Of<LineView>, _>(c"popleft", view_popleft))
         .method(onearg::<Of<LineView>, _>(c"remove", view_remove))
         .method(noargs::<Of<LineView>, _>(c"clear", view_clear))
+        .method(noargs::<Of<LineView>, _>(c"__reversed__", view_reversed))
         .attribute(getter::<Of<LineView>, _>(c"__self__", view_owner))
         .build(module, None, LineView::cell())?;
     Ok(())
