@@ -134,6 +134,8 @@ class OneNameForTwo(ABCMeta):
         if name in _puts(base) or (theirs is not None and not pair.reaches(base, name)):
             return theirs
         ours = getattr(pair.ours, name, theirs)
+        if theirs is None and ours is not None:
+            return ours
         if theirs is None or not (inspect.ismethoddescriptor(ours) or ours in (pair.ours.__init__, theirs)):
             return super().__getattribute__(name)
         return ours if ours is theirs else _either(ours, theirs, pair.root)

@@ -502,28 +502,6 @@ def test_the_wait_list_is_live(aio, run):
     run(main())
 
 
-def test_the_wait_list_has_two_ends(aio, run):
-    async def main():
-        event, loop = aio.Event(), asyncio.get_running_loop()
-        task = asyncio.ensure_future(event.wait())
-        await asyncio.sleep(0)
-        (parked,) = event._waiters
-        first, last = loop.create_future(), loop.create_future()
-        event._waiters.append(last)
-        event._waiters.appendleft(first)
-        assert list(event._waiters) == [first, parked, last]
-        assert list(reversed(event._waiters)) == [last, parked, first]
-        assert event._waiters.pop() is last
-        assert event._waiters.popleft() is first
-        event.set()
-        assert await task is True
-        for end in (event._waiters.pop, event._waiters.popleft):
-            with pytest.raises(IndexError):
-                end()
-
-    run(main())
-
-
 def test_a_lock_belongs_to_the_loop_of_its_first_waiter(aio, new_loop):
     lock = aio.Lock()
 

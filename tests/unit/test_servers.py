@@ -205,7 +205,7 @@ def test_a_reader_in_place_of_the_server():
     run(main())
 
 
-def test_connections_are_made_in_the_context_in_which_serving_starts():
+def test_connections_are_made_in_the_servers_context():
     variable = contextvars.ContextVar("variable", default=None)
     seen = []
 
@@ -225,7 +225,7 @@ def test_connections_are_made_in_the_context_in_which_serving_starts():
         server.close()
 
     run(main())
-    assert seen == ["started"]
+    assert seen == ["made" if sys.version_info >= (3, 15) else "started"]
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 13), reason="a transport says who it is since 3.13")

@@ -15,5 +15,8 @@ pub(crate) const CHILD_WATCHERS: bool = cfg!(not(Py_3_14));
 /// Whether task factories are told the name of a task, as of 3.14.
 pub(crate) const FACTORIES_TAKE_NAMES: bool = cfg!(Py_3_14);
 
+/// A server keeps the context of its making for its connections (3.15); before, they have that in which serving starts.
+pub(crate) const SERVERS_KEEP_CONTEXT: bool = cfg!(Py_3_15);
+
 /// A server is told which transport it gets or loses (3.13: gh-113538); before it has `_active_count`.
 pub(crate) const SERVERS_KNOW_TRANSPORTS: bool = cfg!(Py_3_13);

@@ -12,8 +12,8 @@ use super::{
     EventLoop, as_handles, connect, datagram, debug, executor, hooks, idle, lifecycle, names, pipes, readers,
     serve, signals, sockets, start_tls, unix,
 };
-use crate::ffi::attr;
 use crate::ffi::gc::traverse_pyclass;
+use crate::ffi::{attr, context};
 use crate::transports::{listener, tls};
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
@@ -505,7 +505,7 @@ reuse_port=None, allow_broadcast=None, sock=None)")]
     }
 
     #[pyo3(signature = (protocol_factory, sock, sslcontext=None, server=None, backlog=100, ssl_handshake_timeout=None,
-        ssl_shutdown_timeout=None))]
+        ssl_shutdown_timeout=None, context=None))]
     #[allow(clippy::too_many_arguments, reason = "asyncio's own parameters")]
     fn _start_serving(
         slf: &Bound<'_, Self>,
@@ -516,10 +516,12 @@ reuse_port=None, allow_broadcast=None, sock=None)")]
         backlog: i32,
         ssl_handshake_timeout: Option<Py<PyAny>>,
         ssl_shutdown_timeout: Option<Py<PyAny>>,
+        context: Option<Py<PyAny>>,
     ) -> PyResult<()> {
         let timeouts = (ssl_handshake_timeout.as_ref(), ssl_shutdown_timeout.as_ref());
         let tls = tls::Options::server(slf.py(), sslcontext.as_ref(), timeouts)?;
-        listener::start(slf, sock, listener::Service { protocol_factory, tls, server, backlog })
+        let context = context.map_or_else(|| context::copy_current(slf.py()).map(Bound::unbind), Ok)?;
+        listener::start(slf, sock, listener::Service { protocol_factory, tls, server, backlog, context })
     }
 
     fn _stop_serving(slf: &Bound<'_, Self>, sock: &Bound<'_, PyAny>) -> PyResult<()> {

@@ -1,8 +1,8 @@
 //! Listening sockets: how a loop starts and stops accepting, and what becomes of each connection.
 //!
-//! Told by the turn when a socket has connections waiting. A protocol is made in the context in which serving started,
-//! copied anew for each connection, and gets its transport at once. Any object may be the server that the connections
-//! are counted by: ours, asyncio's, or none.
+//! Told by the turn when a socket has connections waiting. A protocol is made in the context of the service, copied anew
+//! for each connection, and gets its transport at once. Any object may be the server that the connections are counted
+//! by: ours, asyncio's, or none.
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -34,8 +34,6 @@ pub(crate) struct Listener {
     /// A plain TCP socket: what it accepts needs no object.
     plain: bool,
     service: Service,
-    /// Copied for each connection.
-    context: Py<PyAny>,
 }
 
 /// What is asked of a listening socket.
@@ -46,6 +44,8 @@ pub(crate) struct Service {
     /// Whom the connections belong to.
     pub(crate) server: Option<Py<PyAny>>,
     pub(crate) backlog: i32,
+    /// Copied for each connection.
+    pub(crate) context: Py<PyAny>,
 }
 
 impl Listener {
@@ -58,8 +58,7 @@ impl Listener {
         let plain = sock.get_type().is(&module.getattr(intern!(py, "socket"))?)
             && (family == number("AF_INET")? || family == number("AF_INET6")?)
             && (protocol == 0 || protocol == number("IPPROTO_TCP")?);
-        let context = context::copy_current(py)?.unbind();
-        Ok(Self { sock: sock.clone().unbind(), fd: readers::number(sock)?, plain, service, context })
+        Ok(Self { sock: sock.clone().unbind(), fd: readers::number(sock)?, plain, service })
     }
 
     /// The next connection. In debug mode an object is made at once, to be shown.
@@ -75,15 +74,15 @@ impl Listener {
     }
 
     pub(super) fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
-        let Self { sock, context, service: Service { protocol_factory, tls, server, .. }, .. } = self;
-        [Some(sock), Some(context), Some(protocol_factory), server.as_ref()]
+        let Self { sock, service: Service { protocol_factory, tls, server, context, .. }, .. } = self;
+        [Some(sock), Some(protocol_factory), Some(context), server.as_ref()]
             .into_iter()
             .try_for_each(|object| visit.call(object))?;
         tls.as_ref().map_or(Ok(()), |tls| tls.traverse(visit))
     }
 }
 
-/// `_start_serving`: accepts connections from now on, in a copy of the context of now.
+/// `_start_serving`: accepts connections from now on.
 pub(crate) fn start(this: &Bound<'_, EventLoop>, sock: &Bound<'_, PyAny>, service: Service) -> PyResult<()> {
     let listener = Listener::new(sock, service)?;
     let fd = listener.fd;
@@ -194,8 +193,8 @@ impl Listener {
     /// A new connection: its protocol and its transport, in a context of its own.
     fn connected<'py>(&self, event_loop: &Bound<'py, PyAny>, socket: Socket<'py>) -> PyResult<()> {
         let py = event_loop.py();
-        let Service { protocol_factory, tls, server, .. } = &self.service;
-        let context = self.context.bind(py).call_method0(intern!(py, "copy"))?;
+        let Service { protocol_factory, tls, server, context, .. } = &self.service;
+        let context = context.bind(py).call_method0(intern!(py, "copy"))?;
         let object = match &socket {
             Socket::Object(object, _) => Some(object.clone()),
             Socket::Accepted(..) => None, // closes itself

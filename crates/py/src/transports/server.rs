@@ -5,7 +5,9 @@
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyInt, PyList, PySet, PyString, PyTuple, PyWeakrefMethods, PyWeakrefReference};
+use pyo3::types::{
+    IntoPyDict, PyBool, PyInt, PyList, PySet, PyString, PyTuple, PyWeakrefMethods, PyWeakrefReference,
+};
 use pyo3::{ffi, intern};
 use rustc_hash::FxHashMap;
 
@@ -14,10 +16,11 @@ use crate::async_fn::{self, attached};
 use crate::ffi::args::{Args, Signature};
 use crate::ffi::cell::{Flag, GilCell, Slot};
 use crate::ffi::class::{Builder, Class, Find, Inst, TypeCell, create};
+use crate::ffi::context;
 use crate::ffi::gc::{Stopped, Visit};
 use crate::ffi::method::{Of, anyargs, getter, noargs, unary};
 use crate::names::{names, none};
-use crate::version::SERVERS_KNOW_TRANSPORTS;
+use crate::version::{SERVERS_KEEP_CONTEXT, SERVERS_KNOW_TRANSPORTS};
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
 pub(super) type This<'a, 'py> = Inst<'a, 'py, Server>;
@@ -34,6 +37,8 @@ pub(crate) struct Server {
     /// How many connections are those of transports that did not say who they are, as before 3.13.
     unnamed: Flag<usize>,
     protocol_factory: Slot,
+    /// That of its making, for its connections, where a server keeps it.
+    context: Slot,
     /// What `serve_forever` waits for.
     forever: Slot,
     /// What makes TLS of a connection, if that is wanted; and its timeouts.
@@ -71,12 +76,13 @@ impl Class for Server {
 }
 
 impl Server {
-    fn slots(&self) -> [&Slot; 9] {
+    fn slots(&self) -> [&Slot; 10] {
         [
             &self.event_loop,
             &self.sockets,
             &self.waiters,
             &self.protocol_factory,
+            &self.context,
             &self.forever,
             &self.ssl_context,
             &self.ssl_handshake_timeout,
@@ -97,6 +103,7 @@ pub(crate) fn make<'py>(
     let py = event_loop.py();
     let (ssl_context, handshake_timeout, shutdown_timeout) =
         tls.map_or((None, None, None), |tls| (tls.context, tls.handshake_timeout, tls.shutdown_timeout));
+    let context = if SERVERS_KEEP_CONTEXT { Some(context::copy_current(py)?.unbind()) } else { None };
     let server = Server {
         event_loop: Slot::holding(event_loop.clone().unbind()),
         sockets: Slot::holding(sockets.into_any().unbind()),
@@ -104,6 +111,7 @@ pub(crate) fn make<'py>(
         clients: GilCell::new(FxHashMap::default()),
         unnamed: Flag::new(0),
         protocol_factory: Slot::holding(protocol_factory.unbind()),
+        context: Slot::new(context),
         forever: Slot::empty(),
         ssl_context: Slot::new(ssl_context),
         ssl_handshake_timeout: Slot::new(handshake_timeout),
@@ -139,7 +147,8 @@ pub(crate) fn start(server: &Bound<'_, PyAny>) -> PyResult<()> {
         let (factory, context) = (get_protocol_factory(this)?, get_ssl_context(this)?);
         let timeouts = (get_ssl_handshake_timeout(this)?, get_ssl_shutdown_timeout(this)?);
         let service = (factory, sock, context, server, this.backlog, timeouts.0, timeouts.1);
-        event_loop.call_method1(intern!(py, "_start_serving"), service)?;
+        let kept = this.context.get(py).map(|context| [("context", context)].into_py_dict(py)).transpose()?;
+        event_loop.call_method(intern!(py, "_start_serving"), service, kept.as_ref())?;
     }
     Ok(())
 }
