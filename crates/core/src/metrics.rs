@@ -275,9 +275,10 @@ fn approach(average: &mut u64, value: u64) {
     *average = if *average == 0 { value } else { *average - *average / 8 + value / 8 };
 }
 
+/// The nearest whole number: a difference of two readings is off by less than that.
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "durations, not negative")]
 fn nanoseconds(seconds: f64) -> u64 {
-    (seconds.max(0.0) * 1e9) as u64
+    (seconds.max(0.0) * 1e9 + 0.5) as u64
 }
 
 #[cfg(test)]
@@ -465,6 +466,16 @@ mod tests {
         metrics.late(0.25);
         metrics.late(-1.0);
         assert_eq!((metrics.lag().count(), metrics.lag().max()), (2, 250_000_000));
+    }
+
+    #[test]
+    fn no_nanosecond_is_lost_between_two_readings() {
+        for micros in 1..100_000_u32 {
+            for begin in [0.0, 0.1, 12.3] {
+                let end = begin + f64::from(micros) * 1e-6;
+                assert_eq!(nanoseconds(end - begin), u64::from(micros) * 1000);
+            }
+        }
     }
 
     proptest! {
