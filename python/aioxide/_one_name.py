@@ -110,7 +110,8 @@ class OneNameForTwo(ABCMeta):
             return type.__new__(meta, name, bases, body)
         bases = tuple(base._theirs if isinstance(base, meta) else base for base in bases)
         body.setdefault("__module__", sys._getframe(1).f_globals.get("__name__"))
-        return type(name, bases, body, **kwargs)
+        is_abstract = any(getattr(value, "__isabstractmethod__", False) for value in body.values())
+        return (ABCMeta if is_abstract else type)(name, bases, body, **kwargs)
 
     def __init__(cls, name: str, bases: tuple[type, ...], body: dict[str, Any], **_: Any) -> None:
         super().__init__(name, bases, body)

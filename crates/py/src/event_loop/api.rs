@@ -513,7 +513,7 @@ reuse_port=None, allow_broadcast=None, sock=None)")]
         sock: &Bound<'_, PyAny>,
         sslcontext: Option<Py<PyAny>>,
         server: Option<Py<PyAny>>,
-        backlog: i32,
+        backlog: i64,
         ssl_handshake_timeout: Option<Py<PyAny>>,
         ssl_shutdown_timeout: Option<Py<PyAny>>,
         context: Option<Py<PyAny>>,
@@ -528,8 +528,9 @@ reuse_port=None, allow_broadcast=None, sock=None)")]
         listener::end(slf, sock)
     }
 
-    fn _resume_serving(slf: &Bound<'_, Self>, sock: &Bound<'_, PyAny>) -> PyResult<()> {
-        listener::resume(slf, sock)
+    #[pyo3(signature = (*args))]
+    fn _resume_serving(slf: &Bound<'_, Self>, args: &Bound<'_, PyTuple>) -> PyResult<()> {
+        listener::resume(slf, args)
     }
 
     #[pyo3(signature = (fd, callback, *args))]

@@ -1,10 +1,12 @@
-//! Descriptors that Python code watches: `add_reader`, `add_writer` and their undoing, and the waits of `sock_*`.
+//! Descriptors that Python code watches: `add_reader`, `add_writer` and their undoing, the waits of `sock_*`, and
+//! listening sockets, which programs may treat as watched by `add_reader`.
 //!
 //! A [`Watch`] is the source of one descriptor: at most one waiter for each direction. When the descriptor is ready
 //! turn.rs makes a job of the waiter. Transports own their descriptors and have sources of their own: here their
 //! descriptors are refused.
 
 use std::os::fd::RawFd;
+use std::sync::Arc;
 
 use aioxide_sys::{Driver, Interest, Key};
 use pyo3::exceptions::{PyAttributeError, PyRuntimeError, PyTypeError, PyValueError};
@@ -18,7 +20,8 @@ use crate::ffi::context;
 use crate::ffi::gc::{Stopped, Visit};
 use crate::handles;
 use crate::job::Job;
-use crate::transports::{Source, listener};
+use crate::transports::Source;
+use crate::transports::listener::Listener;
 
 /// What a descriptor is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,12 +46,30 @@ pub(crate) enum Waiter {
     Handle(Py<PyAny>),
     /// Complete it with None the first time.
     Future(Py<PyAny>),
+    /// Have it accept what has come to its socket.
+    Listener(Arc<Listener>),
 }
 
 impl Waiter {
-    const fn object(&self) -> &Py<PyAny> {
+    fn is(&self, object: &Bound<'_, PyAny>) -> bool {
         match self {
-            Self::Handle(object) | Self::Future(object) => object,
+            Self::Handle(own) | Self::Future(own) => own.is(object),
+            Self::Listener(_) => false,
+        }
+    }
+
+    fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
+        match self {
+            Self::Handle(object) | Self::Future(object) => visit.call(Some(object)),
+            Self::Listener(listener) => listener.traverse(visit),
+        }
+    }
+
+    /// It waits no more: a Handle that was planned already does not run.
+    fn end(self, py: Python<'_>) -> PyResult<()> {
+        match self {
+            Self::Handle(handle) => handle.bind(py).call_method0(intern!(py, "cancel")).map(drop),
+            Self::Future(_) | Self::Listener(_) => Ok(()),
         }
     }
 
@@ -56,6 +77,7 @@ impl Waiter {
         match self {
             Self::Handle(handle) => Self::Handle(handle.clone_ref(py)),
             Self::Future(future) => Self::Future(future.clone_ref(py)),
+            Self::Listener(listener) => Self::Listener(Arc::clone(listener)),
         }
     }
 }
@@ -84,8 +106,16 @@ impl Watch {
     pub(super) fn futures(&self) -> impl Iterator<Item = &Py<PyAny>> {
         [&self.reader, &self.writer].into_iter().flatten().filter_map(|waiter| match waiter {
             Waiter::Future(future) => Some(future),
-            Waiter::Handle(_) => None,
+            Waiter::Handle(_) | Waiter::Listener(_) => None,
         })
+    }
+
+    /// Who accepts, if it is a listening socket.
+    pub(crate) const fn listener(&self) -> Option<&Arc<Listener>> {
+        match &self.reader {
+            Some(Waiter::Listener(listener)) => Some(listener),
+            _ => None,
+        }
     }
 
     pub(crate) fn clone_ref(&self, py: Python<'_>) -> Self {
@@ -98,8 +128,7 @@ impl Watch {
     }
 
     pub(crate) fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
-        visit.call(self.reader.as_ref().map(Waiter::object))?;
-        visit.call(self.writer.as_ref().map(Waiter::object))?;
+        [&self.reader, &self.writer].into_iter().flatten().try_for_each(|waiter| waiter.traverse(visit))?;
         visit.call(self.owner.as_ref())
     }
 
@@ -140,19 +169,12 @@ pub(super) fn add_unchecked<'py>(
     callback: Bound<'py, PyAny>,
     args: &Bound<'py, PyTuple>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let py = this.py();
     EventLoop::core(this).check_closed()?;
-    let context = context::copy_current(py)?;
+    let context = context::copy_current(this.py())?;
     let handle = handles::for_job(this.as_any(), callback, args.clone(), context)?;
     let number = number(fd)?;
     let owner = (!fd.is_instance_of::<PyInt>()).then(|| fd.clone().unbind());
-    if direction == Direction::Read {
-        listener::stop(this, number);
-    }
-    let old = install(this, number, direction, Waiter::Handle(handle.clone().unbind()), owner)?;
-    if let Some(Waiter::Handle(old)) = old {
-        old.bind(py).call_method0(intern!(py, "cancel"))?;
-    }
+    install(this, number, direction, Waiter::Handle(handle.clone().unbind()), owner)?;
     Ok(handle)
 }
 
@@ -167,12 +189,11 @@ pub(super) fn remove(
 }
 
 /// `_remove_reader` and `_remove_writer`.
-pub(super) fn remove_unchecked(
+pub(crate) fn remove_unchecked(
     this: &Bound<'_, EventLoop>,
     direction: Direction,
     fd: &Bound<'_, PyAny>,
 ) -> PyResult<bool> {
-    let py = this.py();
     if EventLoop::core(this).is_closed() {
         return Ok(false);
     }
@@ -184,14 +205,47 @@ pub(super) fn remove_unchecked(
             None => return Err(error),
         },
     };
-    let Some(waiter) = take(this, number, direction, |_| true) else {
-        // asyncio's servers wait for connections as readers, so that is how a program may stop one.
-        return Ok(direction == Direction::Read && listener::stop(this, number));
-    };
-    if let Waiter::Handle(handle) = waiter {
-        handle.bind(py).call_method0(intern!(py, "cancel"))?;
+    match take(this, number, direction, |_| true) {
+        Some(waiter) => waiter.end(this.py()).map(|()| true),
+        None => Ok(false),
     }
-    Ok(true)
+}
+
+/// Has `listener` hear of connections to `sock` as its reader, as asyncio's servers do: so a program may stop it by
+/// `remove_reader`, and put a reader of its own in its place.
+pub(crate) fn listen(
+    this: &Bound<'_, EventLoop>,
+    sock: &Bound<'_, PyAny>,
+    listener: &Arc<Listener>,
+) -> PyResult<()> {
+    let (py, event_loop, fd) = (this.py(), this.get(), number(sock)?);
+    if let Some(old) = take(this, fd, Direction::Read, |_| true) {
+        old.end(py)?;
+    }
+    if let Some(key) = event_loop.key_of_fd(py, fd)
+        && !matches!(event_loop.source(py, key), Some(Source::Watch(_)))
+    {
+        drop(event_loop.forget(py, key)); // a transport whose socket was closed behind its back
+    }
+    let start = || {
+        install(
+            this,
+            fd,
+            Direction::Read,
+            Waiter::Listener(Arc::clone(listener)),
+            Some(sock.clone().unbind()),
+        )
+    };
+    // The number may be that of a file which was closed while it was watched. The first attempt finds that out.
+    start().or_else(|_| start())
+}
+
+/// The listener of a socket accepts no more, if it still does.
+pub(crate) fn unlisten(this: &Bound<'_, EventLoop>, listener: &Arc<Listener>) {
+    drop(take(this, listener.fd(), Direction::Read, |waiter| match waiter {
+        Waiter::Listener(known) => Arc::ptr_eq(known, listener),
+        Waiter::Handle(_) | Waiter::Future(_) => false,
+    }));
 }
 
 /// Completes `future` once the descriptor is ready. Ends by itself, or by [`drop_future`].
@@ -202,11 +256,7 @@ pub(super) fn add_future(
     future: &Bound<'_, PyAny>,
 ) -> PyResult<()> {
     let this = event_loop.cast::<EventLoop>()?;
-    let old = install(this, fd, direction, Waiter::Future(future.clone().unbind()), None)?;
-    if let Some(Waiter::Handle(old)) = old {
-        old.bind(this.py()).call_method0(intern!(this.py(), "cancel"))?;
-    }
-    Ok(())
+    install(this, fd, direction, Waiter::Future(future.clone().unbind()), None)
 }
 
 /// Ends the wait of a future for a descriptor, if it is still this future that waits.
@@ -217,7 +267,7 @@ pub(super) fn drop_future(
     future: &Bound<'_, PyAny>,
 ) {
     if let Ok(this) = event_loop.cast::<EventLoop>() {
-        drop(take(this, fd, direction, |waiter| waiter.object().is(future)));
+        drop(take(this, fd, direction, |waiter| waiter.is(future)));
     }
 }
 
@@ -368,14 +418,14 @@ enum Installed {
     Closed,
 }
 
-/// Makes `waiter` the descriptor's one for its direction; the one before is returned.
+/// Makes `waiter` the descriptor's one for its direction; the one before waits no more.
 fn install(
     this: &Bound<'_, EventLoop>,
     fd: RawFd,
     direction: Direction,
     waiter: Waiter,
     owner: Option<Py<PyAny>>,
-) -> PyResult<Option<Waiter>> {
+) -> PyResult<()> {
     let event_loop = this.get();
     event_loop.note_io();
     give_way(event_loop, this.py(), fd);
@@ -383,7 +433,7 @@ fn install(
         Some(driver) => install_in(driver, fd, direction, waiter, owner),
         None => Installed::Closed,
     });
-    installed(outcome, fd)
+    installed(outcome, fd)?.map_or(Ok(()), |old| old.end(this.py()))
 }
 
 fn installed(outcome: Installed, fd: RawFd) -> PyResult<Option<Waiter>> {
@@ -391,7 +441,7 @@ fn installed(outcome: Installed, fd: RawFd) -> PyResult<Option<Waiter>> {
         Installed::Done(old, _dropped) => Ok(old),
         Installed::Failed(error, _dropped) => Err(os_error(&error)),
         Installed::InUse => {
-            Err(PyRuntimeError::new_err(format!("File descriptor {fd} is used by a transport or server")))
+            Err(PyRuntimeError::new_err(format!("File descriptor {fd} is used by a transport")))
         }
         Installed::Closed => Err(closed()),
     }

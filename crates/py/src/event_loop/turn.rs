@@ -224,6 +224,7 @@ impl Turns {
                         ] {
                             let job = match waiter {
                                 Some(Waiter::Handle(handle)) if is_ready => Job::Handle(handle.clone_ref(py)),
+                                Some(Waiter::Listener(_)) if is_ready => Job::Io(key, ready),
                                 Some(Waiter::Future(_)) if is_ready => {
                                     if !stays {
                                         left = left.without(direction);
@@ -241,7 +242,6 @@ impl Turns {
                     Some(
                         Source::Signals
                         | Source::Tcp(_)
-                        | Source::Listener(_)
                         | Source::Child(_)
                         | Source::ReadPipe(_)
                         | Source::WritePipe(_)

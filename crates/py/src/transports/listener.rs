@@ -7,21 +7,24 @@
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
-use aioxide_sys::{Interest, Key, Raw, socket, stream};
-use pyo3::exceptions::{PyBlockingIOError, PyConnectionAbortedError, PyInterruptedError, PyOSError};
+use aioxide_sys::{Raw, socket, stream};
+use pyo3::exceptions::{
+    PyBlockingIOError, PyConnectionAbortedError, PyInterruptedError, PyOSError, PyValueError,
+};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{IntoPyDict, PyDict, PyTuple};
 
 use super::owned::{self, Socket};
 use super::{Source, tcp, tls};
 use crate::errors::{ends_the_loop, os_error};
 use crate::event_loop::EventLoop;
 use crate::event_loop::debug::logger;
-use crate::event_loop::readers;
+use crate::event_loop::readers::{self, Direction};
 use crate::ffi::context;
 use crate::ffi::gc::{Stopped, Visit};
 use crate::futures::is_debug;
+use crate::names::none;
 
 /// How long to leave a listening socket alone when the system is out of descriptors or memory, in seconds.
 const RETRY_DELAY: f64 = 1.0;
@@ -43,7 +46,7 @@ pub(crate) struct Service {
     pub(crate) tls: Option<tls::Options>,
     /// Whom the connections belong to.
     pub(crate) server: Option<Py<PyAny>>,
-    pub(crate) backlog: i32,
+    pub(crate) backlog: i64,
     /// Copied for each connection.
     pub(crate) context: Py<PyAny>,
 }
@@ -53,11 +56,12 @@ impl Listener {
         let py = sock.py();
         let module = py.import("socket")?;
         let number = |name| module.getattr(name)?.extract::<i32>();
-        let family: i32 = sock.getattr(intern!(py, "family"))?.extract()?;
-        let protocol: i32 = sock.getattr(intern!(py, "proto"))?.extract()?;
-        let plain = sock.get_type().is(&module.getattr(intern!(py, "socket"))?)
-            && (family == number("AF_INET")? || family == number("AF_INET6")?)
-            && (protocol == 0 || protocol == number("IPPROTO_TCP")?);
+        let plain = sock.get_type().is(&module.getattr(intern!(py, "socket"))?) && {
+            let family: i32 = sock.getattr(intern!(py, "family"))?.extract()?;
+            let protocol: i32 = sock.getattr(intern!(py, "proto"))?.extract()?;
+            (family == number("AF_INET")? || family == number("AF_INET6")?)
+                && (protocol == 0 || protocol == number("IPPROTO_TCP")?)
+        };
         Ok(Self { sock: sock.clone().unbind(), fd: readers::number(sock)?, plain, service })
     }
 
@@ -73,7 +77,11 @@ impl Listener {
         Ok(Socket::Object(sock, Some(peername)))
     }
 
-    pub(super) fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
+    pub(crate) const fn fd(&self) -> RawFd {
+        self.fd
+    }
+
+    pub(crate) fn traverse(&self, visit: &Visit<'_>) -> Result<(), Stopped> {
         let Self { sock, service: Service { protocol_factory, tls, server, context, .. }, .. } = self;
         [Some(sock), Some(protocol_factory), Some(context), server.as_ref()]
             .into_iter()
@@ -84,47 +92,25 @@ impl Listener {
 
 /// `_start_serving`: accepts connections from now on.
 pub(crate) fn start(this: &Bound<'_, EventLoop>, sock: &Bound<'_, PyAny>, service: Service) -> PyResult<()> {
-    let listener = Listener::new(sock, service)?;
-    let fd = listener.fd;
-    stop(this, fd);
-    let source = Source::Listener(Arc::new(listener));
-    this.get().register(this.py(), fd, Interest::READ, source).map(drop)
+    readers::listen(this, sock, &Arc::new(Listener::new(sock, service)?))
 }
 
-/// Accepts no more on that descriptor; whether it did.
-pub(crate) fn stop(this: &Bound<'_, EventLoop>, fd: RawFd) -> bool {
-    let Some((key, _)) = find(this, fd) else { return false };
-    drop(this.get().forget(this.py(), key));
-    true
-}
-
-/// The listener of a descriptor.
-fn find(this: &Bound<'_, EventLoop>, fd: RawFd) -> Option<(Key, Arc<Listener>)> {
-    let (py, event_loop) = (this.py(), this.get());
-    let key = event_loop.key_of_fd(py, fd)?;
-    match event_loop.source(py, key)? {
-        Source::Listener(listener) => Some((key, listener)),
-        _ => None,
-    }
-}
-
-/// `_stop_serving`: accepts no more and closes the socket.
+/// `_stop_serving`: nobody hears of connections any more, and the socket is closed.
 pub(crate) fn end(this: &Bound<'_, EventLoop>, sock: &Bound<'_, PyAny>) -> PyResult<()> {
-    stop(this, fileno(sock)?);
+    match readers::remove_unchecked(this, Direction::Read, sock) {
+        Err(error) if !error.is_instance_of::<PyValueError>(sock.py()) => return Err(error),
+        _ => {} // ValueError: it is closed already
+    }
     sock.call_method0(intern!(sock.py(), "close")).map(drop)
 }
 
-/// The end of a pause, if nothing else has become of the socket meanwhile.
-pub(crate) fn resume(this: &Bound<'_, EventLoop>, sock: &Bound<'_, PyAny>) -> PyResult<()> {
-    match find(this, fileno(sock)?) {
-        Some((key, listener)) if listener.sock.is(sock) => this.get().rearm(this.py(), key, Interest::READ),
-        _ => Ok(()),
+/// The end of a pause: `_start_serving` with the same arguments, unless the socket has been closed.
+pub(crate) fn resume(this: &Bound<'_, EventLoop>, args: &Bound<'_, PyTuple>) -> PyResult<()> {
+    let py = this.py();
+    if args.get_item(1)?.call_method0(intern!(py, "fileno"))?.extract::<RawFd>()? < 0 {
+        return Ok(());
     }
-}
-
-/// The descriptor of a socket, -1 if it is closed.
-fn fileno(sock: &Bound<'_, PyAny>) -> PyResult<RawFd> {
-    sock.call_method0(intern!(sock.py(), "fileno"))?.extract()
+    this.call_method1(intern!(py, "_start_serving"), args).map(drop)
 }
 
 /// The listening socket is ready: accepts what waits, at most the backlog.
@@ -150,12 +136,20 @@ pub(super) fn on_ready(event_loop: &Bound<'_, EventLoop>, listener: &Arc<Listene
             logger(py)?.call_method1(intern!(py, "debug"), (text, server, peername, conn))?;
         }
         listener.connected(event_loop.as_any(), socket)?;
-        let still = find(event_loop, listener.fd).is_some_and(|(_, now)| Arc::ptr_eq(&now, listener));
-        if !still || !stream::is_readable(listener.fd).unwrap_or(true) {
+        if !is_listening(event_loop, listener) || !stream::is_readable(listener.fd).unwrap_or(true) {
             return Ok(()); // closed by a protocol factory; or cheaper to ask than to be told by an exception
         }
     }
     Ok(())
+}
+
+/// Whether nobody has stopped it.
+fn is_listening(this: &Bound<'_, EventLoop>, listener: &Arc<Listener>) -> bool {
+    let (py, event_loop) = (this.py(), this.get());
+    match event_loop.key_of_fd(py, listener.fd).and_then(|key| event_loop.source(py, key)) {
+        Some(Source::Watch(watch)) => watch.listener().is_some_and(|now| Arc::ptr_eq(now, listener)),
+        _ => false,
+    }
 }
 
 fn is_out_of_resources(py: Python<'_>, error: &PyErr) -> bool {
@@ -174,18 +168,24 @@ fn is_out_of_resources(py: Python<'_>, error: &PyErr) -> bool {
 }
 
 /// The kernel would report the socket as ready again and again: tells the program and waits a while.
-fn back_off(event_loop: &Bound<'_, EventLoop>, listener: &Listener, error: PyErr) -> PyResult<()> {
+fn back_off(event_loop: &Bound<'_, EventLoop>, listener: &Arc<Listener>, error: PyErr) -> PyResult<()> {
     let py = event_loop.py();
-    let sock = listener.sock.bind(py);
+    let (sock, service) = (listener.sock.bind(py), &listener.service);
     let details = PyDict::new(py);
     details.set_item("message", "socket.accept() out of system resource")?;
     details.set_item("exception", error.into_value(py))?;
     details.set_item("socket", owned::transport_socket(sock)?)?;
-    if let Some((key, _)) = find(event_loop, listener.fd) {
-        event_loop.get().rearm(py, key, Interest::NONE)?;
-    }
+    readers::unlisten(event_loop, listener);
     let resume = event_loop.getattr(intern!(py, "_resume_serving"))?;
-    event_loop.call_method1(intern!(py, "call_later"), (RETRY_DELAY, resume, sock))?;
+    let (ssl, handshake_timeout, shutdown_timeout) = match &service.tls {
+        Some(tls) => (tls.asked(py), &tls.handshake_timeout, &tls.shutdown_timeout),
+        None => (none(py), &None, &None),
+    };
+    let (factory, server, backlog) = (&service.protocol_factory, &service.server, service.backlog);
+    let again = (factory, sock, ssl, server, backlog, handshake_timeout, shutdown_timeout);
+    let args = (RETRY_DELAY, resume).into_pyobject(py)?.add(again.into_pyobject(py)?)?;
+    let keywords = [(intern!(py, "context"), &service.context)].into_py_dict(py)?;
+    event_loop.call_method(intern!(py, "call_later"), args.cast::<PyTuple>()?, Some(&keywords))?;
     event_loop.call_method1(intern!(py, "call_exception_handler"), (details,)).map(drop)
 }
 
@@ -216,11 +216,13 @@ impl Listener {
             }
         });
         let Err(error) = made else { return Ok(()) };
-        if let Some(object) = object {
-            object.call_method0(intern!(py, "close"))?;
+        let closed = object.map_or(Ok(()), |object| object.call_method0(intern!(py, "close")).map(drop));
+        if ends_the_loop(py, &error) {
+            return Err(error);
         }
-        if ends_the_loop(py, &error) || !is_debug(event_loop)? {
-            return if ends_the_loop(py, &error) { Err(error) } else { Ok(()) };
+        closed?;
+        if !is_debug(event_loop)? {
+            return Ok(());
         }
         let details = PyDict::new(py);
         details.set_item("message", "Error on transport creation for incoming connection")?;

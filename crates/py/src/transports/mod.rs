@@ -28,8 +28,6 @@ pub(crate) mod tls;
 pub(crate) mod udp;
 mod write;
 
-use std::sync::Arc;
-
 use aioxide_sys::{Key, Readiness};
 use pyo3::prelude::*;
 
@@ -46,12 +44,10 @@ pub(crate) enum Source {
     Waker,
     /// Where Python's signal handler writes signal numbers.
     Signals,
-    /// `add_reader`, `add_writer` and the waits of `sock_*`.
+    /// `add_reader`, `add_writer`, the waits of `sock_*` and the listening sockets of servers.
     Watch(Watch),
     /// A stream transport.
     Tcp(Py<PyAny>),
-    /// A listening socket of a server.
-    Listener(Arc<listener::Listener>),
     /// The transport of a pipe that is read.
     ReadPipe(Py<PyAny>),
     /// The transport of a pipe that is written.
@@ -70,7 +66,6 @@ impl Source {
             Self::Signals => Self::Signals,
             Self::Watch(watch) => Self::Watch(watch.clone_ref(py)),
             Self::Tcp(transport) => Self::Tcp(transport.clone_ref(py)),
-            Self::Listener(listener) => Self::Listener(Arc::clone(listener)),
             Self::ReadPipe(transport) => Self::ReadPipe(transport.clone_ref(py)),
             Self::WritePipe(transport) => Self::WritePipe(transport.clone_ref(py)),
             Self::Datagram(transport) => Self::Datagram(transport.clone_ref(py)),
@@ -88,7 +83,6 @@ impl Source {
             | Self::WritePipe(transport)
             | Self::Datagram(transport)
             | Self::Child(transport) => visit.call(Some(transport)),
-            Self::Listener(listener) => listener.traverse(visit),
         }
     }
 
@@ -99,7 +93,7 @@ impl Source {
             | Self::ReadPipe(transport)
             | Self::WritePipe(transport)
             | Self::Datagram(transport) => Some(transport.bind(py).clone()),
-            Self::Waker | Self::Signals | Self::Watch(_) | Self::Listener(_) | Self::Child(_) => None,
+            Self::Waker | Self::Signals | Self::Watch(_) | Self::Child(_) => None,
         }
     }
 
@@ -129,7 +123,7 @@ impl Source {
         }
     }
 
-    /// The descriptor is ready. The waker and watches never come here: a turn makes other jobs of them.
+    /// The descriptor is ready. The waker never comes here, and of a watch only its listener: a turn makes other jobs of them.
     pub(crate) fn on_ready(
         self,
         event_loop: &Bound<'_, EventLoop>,
@@ -137,13 +131,13 @@ impl Source {
         ready: Readiness,
     ) -> PyResult<()> {
         match self {
-            Self::Waker | Self::Watch(_) => Ok(()),
+            Self::Waker => Ok(()),
+            Self::Watch(watch) => watch.listener().map_or(Ok(()), |it| listener::on_ready(event_loop, it)),
             Self::Signals => signals::on_ready(event_loop),
             Self::Tcp(transport) => match Inst::cast(transport.bind(event_loop.py())) {
                 Some(transport) => tcp::on_ready(transport, ready),
                 None => Ok(()),
             },
-            Self::Listener(listener) => listener::on_ready(event_loop, &listener),
             Self::ReadPipe(transport) => match Inst::cast(transport.bind(event_loop.py())) {
                 Some(transport) => pipe_read::on_ready(transport),
                 None => Ok(()),

@@ -3,7 +3,7 @@
 //! Owns the listening sockets, on which its loop starts and stops accepting (`_start_serving`, listener.rs). It knows its
 //! connections by weak references, so that a transport that nobody keeps is still found out.
 
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyAssertionError, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::types::{
     IntoPyDict, PyBool, PyInt, PyList, PySet, PyString, PyTuple, PyWeakrefMethods, PyWeakrefReference,
@@ -144,9 +144,9 @@ pub(crate) fn start(server: &Bound<'_, PyAny>) -> PyResult<()> {
     for sock in sockets.try_iter()? {
         let sock = sock?;
         sock.call_method1(intern!(py, "listen"), (this.backlog,))?;
-        let (factory, context) = (get_protocol_factory(this)?, get_ssl_context(this)?);
+        let (factory, ssl_context) = (get_protocol_factory(this)?, get_ssl_context(this)?);
         let timeouts = (get_ssl_handshake_timeout(this)?, get_ssl_shutdown_timeout(this)?);
-        let service = (factory, sock, context, server, this.backlog, timeouts.0, timeouts.1);
+        let service = (factory, sock, ssl_context, server, this.backlog, timeouts.0, timeouts.1);
         let kept = this.context.get(py).map(|context| [("context", context)].into_py_dict(py)).transpose()?;
         event_loop.call_method(intern!(py, "_start_serving"), service, kept.as_ref())?;
     }
@@ -266,6 +266,7 @@ const fn of_transport(name: &'static str) -> Signature {
 fn attach_method<'py>(this: This<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
     const SIGNATURE: Signature = of_transport("Server._attach");
     match SIGNATURE.bind::<1>(args)? {
+        _ if !this.sockets.is_some() => return Err(PyAssertionError::new_err("the server is closed")),
         [Some(transport)] => attach(&this.object(), &transport)?,
         [None] => this.unnamed.set(this.unnamed.get() + 1),
     }
@@ -276,6 +277,9 @@ fn detach_method<'py>(this: This<'_, 'py>, args: Args<'_, 'py>) -> Object<'py> {
     const SIGNATURE: Signature = of_transport("Server._detach");
     match SIGNATURE.bind::<1>(args)? {
         [Some(transport)] => detach(&this.object(), &transport)?,
+        [None] if count_clients(this) == 0 => {
+            return Err(PyAssertionError::new_err("the server has no connections"));
+        }
         [None] => {
             this.unnamed.set(this.unnamed.get().saturating_sub(1));
             wake_if_over(this)?;

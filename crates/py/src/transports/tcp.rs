@@ -31,6 +31,7 @@ use crate::ffi::layout::Fut;
 use crate::job::Job;
 use crate::local::LoopCore;
 use crate::names::asyncio;
+use crate::version::SERVERS_KNOW_TRANSPORTS;
 use crate::{futures, handles};
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
@@ -198,7 +199,11 @@ pub(crate) fn make<'py>(parts: Parts<'_, 'py>) -> Object<'py> {
     this.counted.take(event_loop);
     this.set_protocol(protocol)?;
     if let Some(server) = server {
-        server::attach(server, &object)?;
+        server::attach(server, &object).inspect_err(|_| {
+            if !SERVERS_KNOW_TRANSPORTS {
+                drop(this.server.take(py)); // it only counts: what was not added must not be subtracted
+            }
+        })?;
     }
     if let Some(core) = this.plain_loop(event_loop) {
         let waiter = waiter.map(|waiter| waiter.clone().unbind());

@@ -177,10 +177,10 @@ fn text(py: Python<'_>, text: &str) -> Text {
 
 fn kind(source: &Source) -> &'static str {
     match source {
+        Source::Watch(watch) if watch.listener().is_some() => "server",
         Source::Waker | Source::Watch(_) => "I/O",
         Source::Signals => "signals",
         Source::Tcp(_) => "connection",
-        Source::Listener(_) => "server",
         Source::ReadPipe(_) | Source::WritePipe(_) => "pipe",
         Source::Datagram(_) => "datagrams",
         Source::Child(_) => "child process",

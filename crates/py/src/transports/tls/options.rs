@@ -73,7 +73,7 @@ impl Options {
         server_hostname: Option<&Py<PyAny>>,
         timeouts: Timeouts<'_>,
     ) -> PyResult<Option<Self>> {
-        let options = Self::asked(py, ssl, false, timeouts)?;
+        let options = Self::of(py, ssl, false, timeouts)?;
         let server_hostname = server_hostname.map(|name| name.clone_ref(py));
         Ok(options.map(|options| Self { server_hostname, ..options }))
     }
@@ -84,10 +84,18 @@ impl Options {
         ssl: Option<&Py<PyAny>>,
         timeouts: Timeouts<'_>,
     ) -> PyResult<Option<Self>> {
-        Self::asked(py, ssl, true, timeouts)
+        Self::of(py, ssl, true, timeouts)
     }
 
-    fn asked(
+    /// What `ssl` was: a context, or True for one of asyncio's making.
+    pub(crate) fn asked<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
+        match &self.context {
+            Some(context) => context.bind(py).clone(),
+            None => PyBool::new(py, true).to_owned().into_any(),
+        }
+    }
+
+    fn of(
         py: Python<'_>,
         ssl: Option<&Py<PyAny>>,
         server_side: bool,
